@@ -1,0 +1,3 @@
+'use strict'
+
+module.exports = require('neostandard')({ ts: true, ignores: ['dist', 'example/build', '.tap'] })

@@ -1,0 +1,54 @@
+// What an exchange needs of a transport: the content of the request, decoded, and a way to write the response. Who
+// implements this owns both directions of the connection for the time of the exchange.
+
+import type { Duplex } from 'node:stream'
+import type { Framing } from '../transfer/framing.ts'
+import type { Fields, OutgoingFields } from '../transfer/field-lines.ts'
+
+/** The exchange, as its carrier sees it. */
+export interface Sink {
+  /** Some content. False: no more until `carrier.read` is called. */
+  onContent (content: Buffer): boolean
+  /** The request is complete. */
+  onComplete (): void
+  /** The request can not be read on: it is malformed, too long, or cut off. */
+  onReadError (error: Error): void
+  /** The connection is gone, or was given up for `error`. Nothing comes after this. */
+  onLost (error: Error): void
+}
+
+export interface ResponseStart {
+  statusCode: number
+  fields: OutgoingFields
+  framing: Framing
+  /** Whether the user asks to close the connection. */
+  close: boolean
+}
+
+export interface Carrier {
+  sink: Sink | null
+  readonly socket: Duplex
+  readonly requestFraming: Framing
+  /** Why the request cannot be read at all; its connection ends with the answer. */
+  readonly framingError: Error | null
+  /** Complete when the request is. */
+  readonly trailers: Readonly<Fields>
+  /** Starts to deliver content, or goes on. */
+  read (): void
+  /** Whether the response may be written: not before those to requests that came earlier on the connection. */
+  readonly mayWrite: boolean
+  /** Calls back when it may. */
+  whenMayWrite (callback: () => void): void
+  /** The head, to leave with the first `write` that follows. Throws what the head writer throws. */
+  writeHead (head: ResponseStart): void
+  /** An interim response; false where the client understands none. Throws what the head writer throws. */
+  writeInterim (statusCode: number, fields: OutgoingFields): boolean
+  /** Content of `size` bytes, and the end of the body if `end`. Throws what the body writer throws. */
+  write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void
+  /** Fields to end the body with. Throws what the trailer writer throws. */
+  setTrailers (fields: OutgoingFields): void
+  /** The response is complete: ends the exchange. What is left of the request is dropped. */
+  finish (): void
+  /** Ends the exchange before the response is complete, which the client must be able to see. */
+  abort (error: Error): void
+}

@@ -1,0 +1,326 @@
+// The raw connection, after the hand-off: socket -> body reader -> exchange, exchange -> body writer -> socket.
+// From the claim to the settlement this is the one owner of both directions.
+
+import { STATUS_CODES } from 'node:http'
+import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
+import { AbortedError, IdleError } from '../errors.ts'
+import { type Borrower, type Handoff, claim, startReading, stopReading } from '../handoff.ts'
+import { type BodyReader, LengthReader } from '../transfer/body-reader.ts'
+import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
+import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
+import { type Framing, NO_BODY, bodyReader, framingFields, requestFraming } from '../transfer/framing.ts'
+import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
+import type { Carrier, ResponseStart, Sink } from './carrier.ts'
+
+export interface SocketOptions {
+  idleTimeout: number
+  maxTrailerSize: number
+  maxChunkExtensionSize: number
+  drainLimit: number
+  drainTimeout: number
+}
+
+/**
+ * Claims the connection of a request that is being routed.
+ *
+ * @returns null when there is none to claim
+ */
+export function claimSocket (request: IncomingMessage, options: SocketOptions): SocketCarrier | null {
+  const carrier = new SocketCarrier(request, options)
+  return carrier.claim() ? carrier : null
+}
+
+export class SocketCarrier implements Carrier, Borrower {
+  sink: Sink | null = null
+  readonly socket: Socket
+  readonly requestFraming: Framing = NO_BODY
+  readonly framingError: Error | null = null
+  private readonly request: IncomingMessage
+  private readonly options: SocketOptions
+  private readonly reader: BodyReader
+  private handoff!: Handoff
+  private writer: BodyWriter | null = null
+  private head = '' //         written, not sent yet
+  private trailerLines = ''
+  private untilClose = false
+  private reading = false //   somebody has asked for content
+  private flowing = false //   the socket's 'data' comes to us
+  private paused = false //    and has been stopped
+  private over = false //      the exchange has ended; the connection may not have been settled yet
+  private reusable = false
+  private dropped = 0 //       bytes of the body read for nobody
+  private drainTimer: NodeJS.Timeout | null = null
+
+  constructor (request: IncomingMessage, options: SocketOptions) {
+    this.request = request
+    this.socket = request.socket
+    this.options = options
+    try {
+      this.requestFraming = requestFraming(framingFields(request.rawHeaders), request.httpVersionMinor)
+    } catch (error) {
+      this.framingError = error as Error
+    }
+    this.reader = this.framingError === null ? bodyReader(this.requestFraming, options) : new LengthReader(0)
+  }
+
+  claim (): boolean {
+    const handoff = claim(this.request, this)
+    if (handoff === null) return false
+    this.handoff = handoff
+    handoff.allowKeepAlive(this.framingError === null && this.willBeRead)
+    return true
+  }
+
+  get trailers (): Readonly<Fields> {
+    return this.reader.trailers
+  }
+
+  /** Whether the whole body will be off the connection soon after the response, as far as one can know before. */
+  private get willBeRead (): boolean {
+    return this.reader.done || (!this.handoff.expectsContinue && this.requestFraming.length <= this.options.drainLimit)
+  }
+
+  // Reading
+
+  read (): void {
+    this.reading = true
+    if (this.handoff.taken && !this.over) this.deliver()
+  }
+
+  private deliver (): void {
+    if (this.flowing) {
+      this.resume()
+    } else if (this.reader.done) {
+      this.sink?.onComplete()
+    } else {
+      if (this.handoff.expectsContinue) this.writeContinue()
+      this.flow()
+    }
+  }
+
+  /** What the socket holds already comes at once, what follows as it arrives. */
+  private flow (): void {
+    const held = this.socket.read() as Buffer | null
+    this.flowing = true
+    this.socket.on('data', this.onData)
+    if (held !== null) this.onData(held)
+    if (this.handoff.halfClosed) this.onEnd()
+  }
+
+  private readonly onData = (piece: Buffer): void => {
+    const { reader } = this
+    const content = reader.read(piece)
+    const more = content.length === 0 || this.take(content)
+    if (reader.error !== null) {
+      this.onReadError(reader.error)
+    } else if (reader.done) {
+      this.stopFlow()
+      // What follows the body belongs to the parser. Back in the socket it also holds back the socket's 'end'.
+      if (reader.consumed < piece.length) this.socket.unshift(piece.subarray(reader.consumed))
+      this.onBodyRead()
+    } else if (!more) {
+      this.paused = true
+      stopReading(this.socket)
+    }
+  }
+
+  private resume (): void {
+    if (!this.paused) return
+    this.paused = false
+    startReading(this.socket)
+  }
+
+  private take (content: Buffer): boolean {
+    if (!this.over) return this.sink!.onContent(content)
+    this.dropped += content.length
+    if (this.dropped > this.options.drainLimit) this.linger()
+    return true
+  }
+
+  private onBodyRead (): void {
+    this.clearDrain()
+    if (this.over) {
+      this.settle()
+    } else {
+      this.handoff.allowKeepAlive(true)
+      this.sink!.onComplete()
+    }
+  }
+
+  private onReadError (error: Error): void {
+    this.stopFlow()
+    if (this.over) {
+      this.linger()
+    } else {
+      this.handoff.allowKeepAlive(false)
+      this.sink!.onReadError(error)
+    }
+  }
+
+  private stopFlow (): void {
+    this.flowing = false
+    this.socket.removeListener('data', this.onData)
+    ;(this.socket as { readableFlowing: boolean | null }).readableFlowing = null
+  }
+
+  // Writing
+
+  get mayWrite (): boolean {
+    return this.handoff.mayWrite
+  }
+
+  whenMayWrite (callback: () => void): void {
+    if (this.handoff.mayWrite) callback()
+    else this.handoff.whenMayWrite(callback)
+  }
+
+  writeHead (start: ResponseStart): void {
+    const { handoff } = this
+    const persistent = handoff.persistent && !start.close && start.framing.kind !== 'close' &&
+      this.framingError === null && this.reader.error === null && (this.reading || this.willBeRead)
+    this.head = writeResponseHead({ ...start, persistent, keepAlive: handoff.keepAlive })
+    this.writer = bodyWriter(start.framing)
+    this.untilClose = start.framing.kind === 'close'
+    this.reusable = persistent
+    handoff.setHead(this.head)
+  }
+
+  setTrailers (fields: OutgoingFields): void {
+    this.trailerLines = writeTrailers(fields)
+  }
+
+  writeInterim (statusCode: number, fields: OutgoingFields): boolean {
+    // RFC 9110 section 15.2: not to a client of HTTP/1.0.
+    if (this.request.httpVersionMinor === 0) return false
+    const head = writeInterimHead(statusCode, fields)
+    this.whenMayWrite(() => this.socket.write(head, 'latin1'))
+    return true
+  }
+
+  private writeContinue (): void {
+    this.handoff.setContinued()
+    this.whenMayWrite(() => {
+      // A final response has made it pointless.
+      if (this.writer === null) this.socket.write(`HTTP/1.1 100 ${STATUS_CODES[100]}\r\n\r\n`, 'latin1')
+    })
+  }
+
+  write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void {
+    const { socket } = this
+    const parts: Part[] = []
+    if (this.head !== '') parts.push(this.head)
+    if (size > 0) this.writer!.write(content, size, parts)
+    if (end) this.writer!.end(this.trailerLines, parts)
+    this.head = ''
+    const buffers = gather(parts)
+    if (buffers.length === 0) {
+      done()
+    } else if (buffers.length === 1) {
+      socket.write(buffers[0], done)
+    } else {
+      socket.cork()
+      for (let i = 0; i < buffers.length - 1; i++) socket.write(buffers[i])
+      socket.write(buffers[buffers.length - 1], done)
+      socket.uncork()
+    }
+  }
+
+  // Ending
+
+  finish (): void {
+    this.over = true
+    this.handoff.finish()
+    this.settle()
+  }
+
+  abort (error: Error): void {
+    this.over = true
+    this.handoff.fail(error)
+    // Where only the end of the connection ends the body, a FIN would make this look like a complete response.
+    if (this.untilClose && isResettable(this.socket)) this.socket.resetAndDestroy()
+    else this.socket.destroy()
+  }
+
+  /** After the response: the connection goes back to the server, if the request allows it and is off it. */
+  private settle (): void {
+    const { handoff, reader } = this
+    if (!this.reusable || reader.error !== null || handoff.halfClosed || handoff.expectsContinue) {
+      this.linger()
+    } else if (reader.done) {
+      handoff.giveBack()
+    } else {
+      this.drainTimer = setTimeout(() => this.linger(), this.options.drainTimeout)
+      if (this.flowing) this.resume()
+      else this.flow()
+    }
+  }
+
+  /**
+   * Closes the connection after a lingering read (RFC 9112 section 9.6): a close with bytes unread is a reset, which
+   * would make the client lose the response it has not read yet.
+   */
+  private linger (): void {
+    const { socket, handoff } = this
+    this.clearDrain()
+    this.stopFlow()
+    handoff.letGo()
+    if (handoff.halfClosed) {
+      socket.destroySoon()
+      return
+    }
+    const timer = setTimeout(() => socket.destroy(), this.options.drainTimeout)
+    socket.on('close', () => clearTimeout(timer))
+    socket.on('end', () => socket.destroySoon())
+    socket.on('data', drop)
+    startReading(socket)
+    socket.end()
+  }
+
+  private clearDrain (): void {
+    if (this.drainTimer !== null) clearTimeout(this.drainTimer)
+    this.drainTimer = null
+  }
+
+  // What the hand-off tells
+
+  onTaken (): void {
+    this.socket.setTimeout(this.options.idleTimeout)
+    if (this.reading) this.deliver()
+  }
+
+  onAnswered (reusable: boolean): void {
+    this.over = true
+    this.reusable = reusable
+    this.settle()
+  }
+
+  onTimeout (): void {
+    this.lose(new IdleError(this.options.idleTimeout))
+    this.socket.destroy()
+  }
+
+  onEnd (): void {
+    if (this.reader.done || !this.flowing) return
+    this.reader.end()
+    this.onReadError(this.reader.error!)
+  }
+
+  onClose (error: Error | null): void {
+    this.clearDrain()
+    this.lose(new AbortedError({ cause: error }))
+  }
+
+  private lose (error: Error): void {
+    if (this.over) return
+    this.over = true
+    this.handoff.fail(error)
+    this.sink?.onLost(error)
+  }
+}
+
+function isResettable (socket: Socket): boolean {
+  return typeof socket.resetAndDestroy === 'function' && socket.remoteFamily !== undefined && !('encrypted' in socket)
+}
+
+function drop (): void {}

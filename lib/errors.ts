@@ -1,0 +1,39 @@
+// Every error of this package, made once. The README lists them by code; `statusCode` is what Fastify's error handler
+// answers with while that is still possible, that is, before the first byte of the response.
+
+import createError from '@fastify/error'
+
+// Setting up: thrown at registration, at the route, or at the first use of `reply.duplex`.
+
+export const OptionError = createError('FST_ERR_DUPLEX_OPTION', 'Invalid duplex option "%s": %s', 500, TypeError)
+export const BodySchemaError = createError('FST_ERR_DUPLEX_BODY_SCHEMA', 'A duplex route reads its body as a stream, nothing can validate it before: remove "schema.body" from %s %s', 500)
+export const NotEnabledError = createError('FST_ERR_DUPLEX_NOT_ENABLED', 'reply.duplex needs a route with "duplex: true", which %s %s is not', 500)
+
+// What a client sent: on the readable side, or as an ordinary answer.
+
+export const FramingError = createError('FST_ERR_DUPLEX_FRAMING', 'Bad message framing: %s', 400)
+export const TransferCodingError = createError('FST_ERR_DUPLEX_TRANSFER_CODING', 'Transfer coding "%s" is not implemented', 501)
+export const ChunkError = createError('FST_ERR_DUPLEX_CHUNK', 'Malformed chunk: %s', 400)
+export const ChunkExtensionLimitError = createError('FST_ERR_DUPLEX_CHUNK_EXTENSION_LIMIT', 'The chunk extensions of the body exceed %s bytes', 413)
+export const TrailerError = createError('FST_ERR_DUPLEX_TRAILER', 'Malformed trailer section: %s', 400)
+export const TrailerLimitError = createError('FST_ERR_DUPLEX_TRAILER_LIMIT', 'The trailer section exceeds %s bytes', 431)
+export const HeadError = createError('FST_ERR_DUPLEX_HEAD', 'Malformed message head: %s', 400)
+export const HeadLimitError = createError('FST_ERR_DUPLEX_HEAD_LIMIT', 'The message head exceeds %s bytes', 431)
+export const BodyLimitError = createError('FST_ERR_DUPLEX_BODY_LIMIT', 'The request body exceeds %s bytes', 413)
+export const TruncatedError = createError('FST_ERR_DUPLEX_TRUNCATED', 'The body ended before its end was marked', 400)
+
+// How an exchange can end before its time.
+
+export const AbortedError = createError('FST_ERR_DUPLEX_ABORTED', 'The client went away before the exchange was over', 499)
+export const IdleError = createError('FST_ERR_DUPLEX_IDLE', 'No byte in either direction for %s ms', 408)
+export const DestroyedError = createError('FST_ERR_DUPLEX_DESTROYED', 'The exchange was destroyed before the response ended', 500)
+
+// What the handler wrote: on the writable side.
+
+export const HeadSentError = createError('FST_ERR_DUPLEX_HEAD_SENT', 'The response head is already on its way', 500)
+export const StatusError = createError('FST_ERR_DUPLEX_STATUS', 'Status %s cannot be sent here', 500)
+export const FieldError = createError('FST_ERR_DUPLEX_FIELD', 'Invalid %s in field "%s"', 500)
+export const OwnFieldError = createError('FST_ERR_DUPLEX_OWN_FIELD', 'Field "%s" belongs to the response writer and cannot be set', 500)
+export const NoBodyError = createError('FST_ERR_DUPLEX_NO_BODY', 'A response to HEAD, or with status 204 or 304, has no body', 500)
+export const LengthError = createError('FST_ERR_DUPLEX_LENGTH', 'The response body has %s bytes than its content-length says', 500)
+export const TrailersError = createError('FST_ERR_DUPLEX_NO_TRAILERS', 'Trailers can only be set on a chunked response before its end', 500)

@@ -1,0 +1,257 @@
+// The exchange, as a stream: joins the two sides of one carrier, and knows when both are over.
+//
+// The point of no return is the first write: the head is made, checked and committed there, in one call, so that what is
+// wrong with it can still be answered. Everything written in one tick leaves as one chunk, in one write, the head and
+// the end of the body with it where they fall into the same tick.
+
+import { Duplex } from 'node:stream'
+import type { Socket } from 'node:net'
+import type { FastifyReply } from 'fastify'
+import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
+import type { Carrier, Sink } from '../carrier/carrier.ts'
+import { AbortedError, BodyLimitError, DestroyedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
+import { hijack } from '../handoff.ts'
+import { type Framing, responseFraming } from '../transfer/framing.ts'
+import { asksToClose } from '../transfer/head-writer.ts'
+
+type WriteCallback = (error?: Error | null) => void
+
+export interface ExchangeOptions {
+  bodyLimit: number
+  highWaterMark?: number
+}
+
+export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
+  bytesRead = 0
+  bytesWritten = 0
+  /** Why the exchange failed; null while it has not. */
+  failure: Error | null = null
+  private readonly carrier: Carrier
+  private readonly reply: FastifyReply
+  private readonly bodyLimit: number
+  private responseFraming: Framing | null = null
+  private requestDone = false
+  private responseDone = false
+  private over = false
+  private gathering = false
+  private ending = false
+  private letGoOfSignal: () => void = ignore
+  // The write under way: a Writable has one at a time.
+  private content: readonly Buffer[] = []
+  private size = 0
+  private last = false
+  private done: WriteCallback = ignore
+
+  constructor (carrier: Carrier, reply: FastifyReply, options: ExchangeOptions) {
+    super({ highWaterMark: options.highWaterMark })
+    this.carrier = carrier
+    this.reply = reply
+    this.bodyLimit = options.bodyLimit
+    carrier.sink = this
+  }
+
+  get headersSent (): boolean {
+    return this.responseFraming !== null
+  }
+
+  get framing (): { request: FramingKind, response: FramingKind | undefined } {
+    return { request: this.carrier.requestFraming.kind, response: this.responseFraming?.kind }
+  }
+
+  get trailers (): Trailers {
+    return this.carrier.trailers
+  }
+
+  get socket (): Socket {
+    return this.carrier.socket as Socket
+  }
+
+  flushHeaders (): void {
+    if (this.headersSent) throw new HeadSentError()
+    this.commit()
+    this.carrier.whenMayWrite(() => this.carrier.write([], 0, false, ignore))
+  }
+
+  writeInformation (statusCode: number, fields: OutgoingFields = {}): boolean {
+    if (this.headersSent || this.reply.sent) throw new HeadSentError()
+    if (!(statusCode >= 100 && statusCode < 200) || statusCode === 101) throw new StatusError(statusCode)
+    return this.carrier.writeInterim(statusCode, fields)
+  }
+
+  setTrailers (fields: OutgoingFields): this {
+    if (this.ending || (this.responseFraming !== null && this.responseFraming.kind !== 'chunked')) throw new TrailersError()
+    this.carrier.setTrailers(fields)
+    return this
+  }
+
+  /**
+   * Leaving a `for await` must not destroy the exchange, as it would any other stream: the response goes on.
+   */
+  override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
+    return this.iterator({ destroyOnReturn: false })
+  }
+
+  // Writing
+
+  override write (chunk: any, encoding?: any, done?: any): boolean {
+    if (!this.begin(chunk)) return false
+    if (!this.gathering) {
+      this.gathering = true
+      this.cork()
+      process.nextTick(endGathering, this)
+    }
+    return super.write(chunk, encoding, done)
+  }
+
+  override end (chunk?: any, encoding?: any, done?: any): this {
+    this.ending = true
+    if (!this.begin(typeof chunk === 'function' ? null : chunk)) return this
+    return super.end(chunk, encoding, done)
+  }
+
+  endGathering (): void {
+    this.gathering = false
+    this.uncork()
+  }
+
+  /** Commits the head, if that has not been done; false when the stream cannot be written to. */
+  private begin (chunk: unknown): boolean {
+    if (this.destroyed || this.writableEnded) return true // the stream's own errors are the right ones
+    try {
+      if (this.responseFraming === null) this.commit(chunk)
+      return true
+    } catch (error) {
+      this.destroy(error as Error)
+      return false
+    }
+  }
+
+  private commit (chunk?: unknown): void {
+    const { reply } = this
+    if (reply.sent || reply.raw.headersSent) throw new HeadSentError()
+    const { statusCode, request } = reply
+    const fields = reply.getHeaders() as OutgoingFields
+    const length = fields['content-length']
+    const framing = responseFraming(request.method, statusCode, length === undefined ? undefined : String(length), request.raw.httpVersionMinor)
+    if (framing.kind === 'none' && (chunk as Buffer | null)?.length) throw new NoBodyError()
+    this.carrier.writeHead({ statusCode, fields, framing, close: asksToClose(fields.connection) })
+    this.responseFraming = framing
+    this.letGoOfSignal = hijack(reply)
+  }
+
+  override _write (chunk: Buffer, _encoding: BufferEncoding, done: WriteCallback): void {
+    this.send([chunk], chunk.length, done)
+  }
+
+  override _writev (chunks: { chunk: Buffer }[], done: WriteCallback): void {
+    const content: Buffer[] = new Array(chunks.length)
+    let size = 0
+    for (let i = 0; i < chunks.length; i++) {
+      content[i] = chunks[i].chunk
+      size += content[i].length
+    }
+    this.send(content, size, done)
+  }
+
+  override _final (done: WriteCallback): void {
+    if (this.responseDone) done()
+    else this.send([], 0, done)
+  }
+
+  private send (content: readonly Buffer[], size: number, done: WriteCallback): void {
+    this.content = content
+    this.size = size
+    this.done = done
+    if (this.carrier.mayWrite) this.dispatch()
+    else this.carrier.whenMayWrite(() => this.dispatch())
+  }
+
+  private dispatch (): void {
+    // With end() called and nothing buffered behind this, the end of the body goes along.
+    this.last = this.ending && this.writableLength === this.size
+    try {
+      this.carrier.write(this.content, this.size, this.last, this.onWritten)
+    } catch (error) {
+      this.done(error as Error)
+    }
+  }
+
+  private readonly onWritten: WriteCallback = (error) => {
+    const { last } = this
+    if (error) {
+      this.done(new AbortedError({ cause: error }))
+      return
+    }
+    this.bytesWritten += this.size
+    this.responseDone = last
+    this.done()
+    if (last) this.settle()
+  }
+
+  // Reading
+
+  override _read (): void {
+    this.carrier.read()
+  }
+
+  onContent (content: Buffer): boolean {
+    this.bytesRead += content.length
+    if (this.bytesRead > this.bodyLimit) {
+      this.onReadError(new BodyLimitError(this.bodyLimit))
+      return false
+    }
+    return this.push(content)
+  }
+
+  onComplete (): void {
+    if (this.requestDone) return
+    this.requestDone = true
+    this.push(null)
+    this.settle()
+  }
+
+  onReadError (error: Error): void {
+    this.destroy(error)
+  }
+
+  // Ending
+
+  onLost (error: Error): void {
+    this.over = true
+    this.failure ??= error
+    this.destroy(error)
+  }
+
+  /** Ends the exchange when the response is complete, and the request is or nobody reads it. */
+  settle (): void {
+    if (this.over || !this.responseDone) return
+    const isRead = this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
+    if (!this.requestDone && isRead) return
+    this.over = true
+    this.letGoOfSignal()
+    this.carrier.finish()
+    if (!this.requestDone) this.destroy()
+    else if (!isRead) this.resume() // to its end, which would keep the stream open
+  }
+
+  override _destroy (error: Error | null, done: WriteCallback): void {
+    if (this.over) {
+      done(error)
+      return
+    }
+    const failure = error ?? new DestroyedError()
+    // Before the head Fastify can still answer, and the connection lives.
+    if (this.headersSent) {
+      this.over = true
+      this.failure = failure
+      this.carrier.abort(failure)
+    }
+    done(failure)
+  }
+}
+
+function endGathering (stream: HttpDuplex): void {
+  stream.endGathering()
+}
+
+function ignore (): void {}

@@ -1,0 +1,462 @@
+// Taking a connection out of Node's hands for one exchange, and giving it back. The ONLY file that knows the insides of
+// node:http and of Fastify; the same on Node 20, 22, 24 and 26.
+//
+// Strategy: put the parser to sleep at the end of the head, and wake it when the exchange is over. Parser, listeners and
+// bookkeeping stay with the connection; its bytes are borrowed.
+//
+//   1. Node's `connection` listener gave the socket a parser. We wrap `parser.onIncoming`, once per connection.
+//   2. `onIncoming` emits 'request', Fastify routes, and a duplex route calls `claim(request)`: all in one call stack.
+//   3. For a claimed request `onIncoming` returns 2: llhttp takes the message for complete at the end of its head and
+//      stops there. What `execute` has not read of the current piece is put back into the socket.
+//   4. Node's listeners come off the socket. Until somebody reads, bytes wait in it and in the kernel.
+//   5. To end the exchange, 'finish' is emitted on the ServerResponse, which was never used: Node and Fastify do what
+//      they do after any response. The listeners go back on, and the same parser reads the next request.
+
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { Duplex } from 'node:stream'
+import type { Socket } from 'node:net'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+
+type Listener = (...args: any[]) => void
+
+interface Parser {
+  constructor: { kOnExecute: number, prototype: { execute (piece: Buffer): number | Error } }
+  [callback: number]: (result: number | Error) => void
+  onIncoming: (request: IncomingMessage, shouldKeepAlive: boolean) => number
+  execute?: (piece: Buffer) => number | Error
+  getCurrentBuffer (): Buffer
+  resume (): void
+  unconsume (): void
+  _consumed: boolean
+}
+
+interface ParsedSocket extends Socket {
+  parser: Parser | null
+  server: Server
+  _httpMessage: ServerResponse | null
+  _paused: boolean
+  _handle: { reading: boolean, readStart (): void, readStop (): void } | null
+  readableFlowing: boolean | null
+}
+
+interface Request extends IncomingMessage {
+  upgrade: boolean
+}
+
+interface Response extends ServerResponse {
+  finished: boolean
+  maxRequestsOnConnectionReached?: boolean
+  _header: string
+  _headerSent: boolean
+  _keepAliveTimeout: number
+  _last: boolean
+  _maxRequestsPerSocket: number
+  _expect_continue: boolean
+  _sent100: boolean
+}
+
+/** llhttp's answer to the end of a head: the message has no body, and the parser stops here. */
+const STOP_AFTER_HEAD = 2
+
+// Node's own listeners on a socket, by the names they have in lib/_http_server.js.
+const NODE_LISTENERS = { data: 'bound socketOnData', end: 'bound socketOnEnd', error: 'socketOnError', timeout: 'socketOnTimeout' }
+type NodeListeners = Record<keyof typeof NODE_LISTENERS, Listener>
+
+/** What the borrower of a connection is told. Each comes at most once, and none after the connection was given back. */
+export interface Borrower {
+  /** The parser has stopped: the socket may be read from now on. */
+  onTaken (): void
+  /** The response was sent by Node, through the ServerResponse; `reusable` is what its head said of the connection. */
+  onAnswered (reusable: boolean): void
+  /** Nothing was read or written for as long as the socket's timeout. */
+  onTimeout (): void
+  /** The client has ended its side. */
+  onEnd (): void
+  /** The connection is gone. */
+  onClose (error: Error | null): void
+}
+
+/** A connection, borrowed for one request. Its bytes belong to the borrower until `giveBack` or `close`. */
+export class Handoff {
+  readonly socket: ParsedSocket
+  readonly request: IncomingMessage
+  /** Whether the request allows another one after it (RFC 9112 section 9.3). */
+  readonly persistent: boolean
+  taken = false
+  private readonly response: Response
+  private readonly parser: Parser
+  private readonly borrower: Borrower
+  private nodeListeners: NodeListeners | null = null
+  private ended = false
+  private answered = false
+  private error: Error | null = null
+
+  constructor (socket: ParsedSocket, parser: Parser, request: IncomingMessage, response: Response, borrower: Borrower) {
+    this.socket = socket
+    this.parser = parser
+    this.request = request
+    this.response = response
+    this.borrower = borrower
+    this.persistent = response.shouldKeepAlive && response.maxRequestsOnConnectionReached !== true
+    // Before Node's own: the fate of the connection is ours to decide, not that of a `_last` computed without us.
+    response.prependListener('finish', this.onFinish)
+    socket.on('close', this.onClose)
+  }
+
+  /** What the `Keep-Alive` field says in Node's own responses; undefined when it has none. */
+  get keepAlive (): string | undefined {
+    const { _keepAliveTimeout: timeout, _maxRequestsPerSocket: max } = this.response
+    if (!(timeout > 0)) return undefined
+    return `timeout=${Math.floor(timeout / 1000)}${max > 0 ? `, max=${max}` : ''}`
+  }
+
+  /** Whether the client waits for a 100 before it sends its body (RFC 9110 section 10.1.1), and was not sent one. */
+  get expectsContinue (): boolean {
+    return this.response._expect_continue && !this.response._sent100
+  }
+
+  /** The 100 is being sent, or has become pointless. */
+  setContinued (): void {
+    this.response._sent100 = true
+  }
+
+  /** The client has ended its side, and nothing is left to read. */
+  get halfClosed (): boolean {
+    return this.ended
+  }
+
+  /** Whether the responses to earlier requests on the connection are done, so that this one may be written. */
+  get mayWrite (): boolean {
+    return this.response.socket !== null
+  }
+
+  /** Calls back when `mayWrite` becomes true. */
+  whenMayWrite (callback: () => void): void {
+    this.response.once('socket', callback)
+  }
+
+  /** Whether Node may let the connection live on after an answer of its own. */
+  allowKeepAlive (allowed: boolean): void {
+    if (!this.response.headersSent) this.response.shouldKeepAlive = allowed && this.persistent
+  }
+
+  /** Tells Node, and with it Fastify, that the head has been written. */
+  setHead (head: string): void {
+    this.response._header = head
+    this.response._headerSent = true
+  }
+
+  /** The parser has stopped; `rest` is what it left of its last piece. */
+  take (rest: Buffer): void {
+    const { socket, parser } = this
+    if (parser._consumed) parser.unconsume()
+    parser._consumed = false
+    // Node pauses a connection whose earlier responses are congested (its 'drain' listener stays, for their sake); this
+    // request is the last the parser will read before the connection is given back.
+    if (socket._paused) {
+      socket._paused = false
+      parser.resume()
+    }
+    this.nodeListeners = nodeListeners(socket)!
+    for (const event of Object.keys(NODE_LISTENERS) as (keyof NodeListeners)[]) {
+      socket.removeListener(event, this.nodeListeners[event])
+    }
+    socket.on('end', this.onEnd)
+    socket.on('error', this.onError)
+    socket.on('timeout', this.onTimeout)
+    // Neither flowing nor paused: bytes stay where they are. After pause() the handle was seen to stay unread.
+    socket.readableFlowing = null
+    if (rest.length > 0) socket.unshift(rest)
+    this.taken = true
+    this.borrower.onTaken()
+  }
+
+  /** Ends the exchange for Node and Fastify: logs, onResponse, keepAliveTimeout, the turn of the next response. */
+  finish (): void {
+    this.answered = true
+    this.response.finished = true
+    this.response._last = false
+    this.response.emit('finish')
+  }
+
+  /** Ends the exchange for Fastify with an error; Node learns from the socket, which the caller destroys. */
+  fail (error: Error): void {
+    this.answered = true
+    if (this.response.listenerCount('error') > 0) this.response.emit('error', error)
+  }
+
+  /** Wakes the parser for the next request. Only after the response has finished. */
+  giveBack (): void {
+    const { socket, nodeListeners: own } = this
+    this.letGo()
+    socket.removeListener('error', ignore)
+    if (!(socket.server.keepAliveTimeout > 0)) socket.setTimeout(socket.server.timeout)
+    socket.on('end', own!.end)
+    socket.on('error', own!.error)
+    socket.on('timeout', own!.timeout)
+    socket.on('data', own!.data)
+    startReading(socket)
+  }
+
+  /** Leaves the connection to the caller, for good. */
+  letGo (): void {
+    const { socket } = this
+    socket.removeListener('end', this.onEnd)
+    socket.removeListener('error', this.onError)
+    socket.removeListener('timeout', this.onTimeout)
+    socket.removeListener('close', this.onClose)
+    socket.on('error', ignore)
+  }
+
+  private readonly onFinish = (): void => {
+    if (this.answered) return
+    this.answered = true
+    const last = this.response._last
+    this.response._last = false
+    // After all other listeners: Node's own detaches the response.
+    process.nextTick(() => this.borrower.onAnswered(!last))
+  }
+
+  private readonly onEnd = (): void => {
+    this.ended = true
+    this.borrower.onEnd()
+  }
+
+  private readonly onError = (error: Error): void => {
+    this.error = error
+  }
+
+  private readonly onTimeout = (): void => {
+    this.borrower.onTimeout()
+  }
+
+  private readonly onClose = (): void => {
+    this.letGo()
+    this.borrower.onClose(this.error)
+  }
+}
+
+/** Stops reading at once: socket.pause() alone would fill the socket's own buffer first. */
+export function stopReading (socket: Duplex): void {
+  socket.pause()
+  const handle = (socket as ParsedSocket)._handle
+  if (handle?.reading) {
+    handle.reading = false
+    handle.readStop()
+  }
+}
+
+/** Reads on after `stopReading`, which socket.resume() alone does not when a read was under way. */
+export function startReading (socket: Duplex): void {
+  const handle = (socket as ParsedSocket)._handle
+  if (handle && !handle.reading) {
+    handle.reading = true
+    handle.readStart()
+  }
+  socket.resume()
+}
+
+interface Arrival {
+  socket: ParsedSocket
+  parser: Parser
+  request: IncomingMessage
+  response: Response | null
+  handoff: Handoff | null
+}
+
+/** The request that is being routed in the current call stack, if any. */
+let arrival: Arrival | null = null
+
+/**
+ * Claims the connection of a request that is being routed. Node's 'request' event must still be on the call stack.
+ *
+ * @returns null when it is not, or the connection is none of a watched HTTP/1 server: then Node reads the body
+ */
+export function claim (request: IncomingMessage, borrower: Borrower): Handoff | null {
+  if (arrival === null || arrival.request !== request || arrival.response === null) return null
+  arrival.handoff = new Handoff(arrival.socket, arrival.parser, request, arrival.response, borrower)
+  return arrival.handoff
+}
+
+/** Lets the requests of a server be claimed. */
+export function watch (server: Server): void {
+  // Both, for a TLS server emits 'connection' too, for the socket below. Node's own listeners ran before.
+  server.on('connection', watchConnection)
+  server.on('secureConnection', watchConnection)
+  server.prependListener('request', noteResponse)
+  server.on('checkContinue', onCheckContinue)
+}
+
+/**
+ * The servers Fastify made beside its own, for the other addresses of `localhost`; there are none before it listens.
+ * Fastify keeps them to itself.
+ */
+export function otherServers (app: FastifyInstance): Server[] {
+  return ownSymbol(app, 'fastify.serverBindings') ?? []
+}
+
+function watchConnection (this: Server, socket: Duplex): void {
+  const { parser } = socket as ParsedSocket
+  if (parser) watchParser(socket as ParsedSocket, parser)
+}
+
+function watchParser (socket: ParsedSocket, parser: Parser): void {
+  const nodeOnIncoming = parser.onIncoming
+  let taking: Handoff | null = null // on the plain path, from onIncoming to the end of execute
+
+  parser.onIncoming = (request, shouldKeepAlive) => {
+    if ((request as Request).upgrade && !isForUpgradeListener(socket.server, request)) (request as Request).upgrade = false
+    const outer = arrival
+    const inner: Arrival = arrival = { socket, parser, request, response: null, handoff: null }
+    let result
+    try {
+      result = nodeOnIncoming(request, shouldKeepAlive)
+    } finally {
+      arrival = outer
+    }
+    if (inner.handoff === null) return result
+    if (parser._consumed) takeAfterExecute(parser, inner.handoff)
+    else taking = inner.handoff
+    return STOP_AFTER_HEAD
+  }
+
+  // The plain path: Node's 'data' listener calls execute. That is so for streams that are no handles, and for every
+  // connection that was taken once.
+  parser.execute = function (this: Parser, piece: Buffer) {
+    const result = this.constructor.prototype.execute.call(this, piece)
+    const handoff = taking
+    taking = null
+    if (typeof result === 'number') handoff?.take(piece.subarray(result))
+    return result
+  }
+  // Parsers are pooled: leave nothing of ours on one.
+  socket.on('close', () => { delete parser.execute })
+}
+
+/** The fast path: the handle feeds the parser by itself, and tells `kOnExecute` how far it came. */
+function takeAfterExecute (parser: Parser, handoff: Handoff): void {
+  const { kOnExecute } = parser.constructor
+  const nodeOnExecute = parser[kOnExecute]
+  parser[kOnExecute] = (result) => {
+    parser[kOnExecute] = nodeOnExecute
+    nodeOnExecute(result)
+    // A copy, in all supported versions: the memory itself is the parser's.
+    if (typeof result === 'number') handoff.take(parser.getCurrentBuffer().subarray(result))
+  }
+}
+
+function noteResponse (request: IncomingMessage, response: ServerResponse): void {
+  if (arrival?.request === request) arrival.response = response as Response
+}
+
+/**
+ * Whether a request with an `Upgrade` field, or a CONNECT, should go to a listener of the server's own. WebSocket
+ * should, for @fastify/websocket listens to 'upgrade'; with a listener there, Node would hand it every other protocol
+ * too, and no route would see it.
+ */
+function isForUpgradeListener (server: Server, request: IncomingMessage): boolean {
+  if (request.method === 'CONNECT') return server.listenerCount('connect') > 0
+  return /(?:^|[,\s])websocket(?:$|[,/\s])/i.test(request.headers.upgrade ?? '')
+}
+
+/**
+ * Node sends the 100 itself, before 'request', unless somebody listens to 'checkContinue'. On a duplex route it must wait
+ * for the first read, so that a rejection saves the upload; on any other it goes out as before: ahead of the response.
+ */
+function onCheckContinue (this: Server, request: IncomingMessage, response: ServerResponse): void {
+  // The app's own listener answers or emits 'request', as it would without us.
+  if (this.listenerCount('checkContinue') > 1) return
+  const { writeHead } = response
+  const writeContinue = (): void => {
+    response.writeHead = writeHead
+    response.writeContinue()
+  }
+  response.writeHead = ((...args: Parameters<typeof writeHead>) => {
+    writeContinue()
+    return response.writeHead(...args)
+  }) as typeof writeHead
+  this.emit('request', request, response)
+  if (arrival?.request === request && arrival.handoff !== null) response.writeHead = writeHead
+  else if (response.writeHead !== writeHead) writeContinue()
+}
+
+function nodeListeners (socket: ParsedSocket): NodeListeners | null {
+  const found: Partial<NodeListeners> = {}
+  for (const event of Object.keys(NODE_LISTENERS) as (keyof NodeListeners)[]) {
+    found[event] = socket.listeners(event).find((listener) => listener.name === NODE_LISTENERS[event]) as Listener
+    if (found[event] === undefined) return null
+  }
+  return found as NodeListeners
+}
+
+/**
+ * `reply.hijack()`, but for what it lets go: the abort of `request.signal` and the `onTimeout` hooks, which Fastify
+ * drops for a reply that leaves its care. This one does not.
+ *
+ * @returns what to call when the exchange has ended well; without it `request.signal` would abort then
+ */
+export function hijack (reply: FastifyReply): () => void {
+  const { raw } = reply.request
+  const socket = raw.socket as Socket & { _meta?: { request: FastifyRequest, onTimeout: Listener } | null }
+  const before = raw.listenerCount('close') > 0 ? raw.listeners('close') : []
+  const meta = socket?._meta
+  reply.hijack()
+  if (meta?.request === reply.request) {
+    socket._meta = meta
+    socket.on('timeout', meta.onTimeout)
+  }
+  if (raw.listenerCount('close') === before.length) return ignore
+  const after = raw.listeners('close')
+  const onAbort = before.find((listener) => !after.includes(listener)) as Listener
+  raw.on('close', onAbort)
+  return () => { raw.removeListener('close', onAbort) }
+}
+
+type OnErrorHook = (request: FastifyRequest, reply: FastifyReply, error: Error, done: () => void) => unknown
+
+/** The onError hooks of the reply's route, which Fastify itself runs for its own answers only. */
+export function onErrorHooks (reply: FastifyReply): OnErrorHook[] {
+  return ownSymbol(reply.request, 'fastify.context')?.onError ?? []
+}
+
+function ownSymbol (object: object, description: string): any {
+  const symbol = Object.getOwnPropertySymbols(object).find((one) => one.description === description)
+  return symbol && (object as Record<symbol, unknown>)[symbol]
+}
+
+let seam: string | null | undefined
+
+/**
+ * Tries the hand-off once, on a connection in memory.
+ *
+ * @returns what this Node lacks; null when connections can be taken
+ */
+export function missingFromNode (): string | null {
+  seam ??= trySeam()
+  return seam
+}
+
+function trySeam (): string | null {
+  const server = createServer()
+  const socket = new Duplex({ read () {}, write (_piece, _encoding, done) { done() } }) as ParsedSocket
+  let handoff: Handoff | null = null
+  watch(server)
+  server.on('request', (request) => {
+    handoff = claim(request, { onTaken: ignore, onAnswered: ignore, onTimeout: ignore, onEnd: ignore, onClose: ignore })
+  })
+  try {
+    server.emit('connection', socket)
+    const { parser } = socket
+    if (typeof parser?.constructor.kOnExecute !== 'number') return 'parser.kOnExecute'
+    if (typeof parser.unconsume !== 'function') return 'parser.unconsume'
+    if (nodeListeners(socket) === null) return 'the listeners of an HTTP connection'
+    socket.emit('data', Buffer.from('POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nrest'))
+    return handoff !== null && String(socket.read()) === 'rest' ? null : 'a parser that stops after the head'
+  } catch (error) {
+    return String(error)
+  } finally {
+    socket.destroy()
+  }
+}
+
+function ignore (): void {}

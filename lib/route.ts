@@ -1,0 +1,195 @@
+// What `duplex: true` does to one route. It keeps its place in Fastify's life cycle: every hook runs, with the true
+// method and headers. Only the body is left alone, and the handler gets `reply.duplex`.
+
+import { pipeline } from 'node:stream/promises'
+import type { IncomingMessage } from 'node:http'
+import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { Carrier } from './carrier/carrier.ts'
+import { MessageCarrier } from './carrier/message.ts'
+import { claimSocket } from './carrier/socket.ts'
+import { BodyLimitError, BodySchemaError, NotEnabledError } from './errors.ts'
+import { HttpDuplex } from './exchange/http-duplex.ts'
+import { onErrorHooks } from './handoff.ts'
+import { type ResolvedOptions, resolveOptions } from './options.ts'
+
+type Done = (error?: Error | null) => void
+type Hook = (request: FastifyRequest, reply: FastifyReply, ...rest: any[]) => unknown
+
+/** What a request on a duplex route carries with it, from routing on. */
+interface Exchange {
+  options: ResolvedOptions
+  /** Null until it is needed, where the connection could not be claimed. */
+  carrier: Carrier | null
+  stream: HttpDuplex | null
+  /** The handler has returned, and no promise: a failure has nobody to tell but us. */
+  unattended: boolean
+}
+
+const kExchange = Symbol('fastify-duplex.exchange')
+
+type DuplexRequest = IncomingMessage & { [kExchange]?: Exchange }
+
+/** The getter of `reply.duplex`. */
+export function getDuplex (this: FastifyReply): HttpDuplex {
+  const exchange = (this.request.raw as DuplexRequest)[kExchange]
+  if (exchange === undefined) throw new NotEnabledError(this.request.method, this.request.url)
+  if (exchange.stream === null) {
+    exchange.stream = new HttpDuplex(carrierOf(exchange, this), this, exchange.options)
+    // Also so that a failure to which nobody listens does not end the process.
+    exchange.stream.on('error', () => answerFailure(exchange, this))
+  }
+  return exchange.stream
+}
+
+function carrierOf (exchange: Exchange, reply: FastifyReply): Carrier {
+  exchange.carrier ??= new MessageCarrier(reply.request.raw, reply.raw)
+  return exchange.carrier
+}
+
+/** The onRoute hook. */
+export function makeDuplex (this: FastifyInstance, route: RouteOptions, defaults: ResolvedOptions): void {
+  const { duplex } = route as { duplex?: boolean | object }
+  if (!duplex) return
+  if ((route.schema as { body?: unknown } | undefined)?.body !== undefined) {
+    throw new BodySchemaError(String(route.method), route.url)
+  }
+  const options = resolveOptions(
+    duplex === true ? {} : duplex,
+    route.bodyLimit === undefined ? defaults : { ...defaults, bodyLimit: route.bodyLimit }
+  )
+  const own = route as RouteOptions & Record<'childLoggerFactory' | 'preParsing' | 'onResponse', any>
+  own.childLoggerFactory = claimWithLogger(own.childLoggerFactory ?? this.childLoggerFactory, options)
+  own.preParsing = [own.preParsing ?? []].flat().concat(skipBodyParsing)
+  own.onResponse = [own.onResponse ?? []].flat().concat(passFailure)
+  own.handler = runHandler(own.handler)
+}
+
+/**
+ * The first thing Fastify does for a request that it has routed is to make its logger: the one place on a route that
+ * comes before any hook, while Node's 'request' event is on the call stack and the connection can still be claimed.
+ */
+function claimWithLogger (makeLogger: Function, options: ResolvedOptions): Function {
+  return function (this: FastifyInstance, logger: unknown, bindings: unknown, loggerOptions: unknown, raw: DuplexRequest) {
+    raw[kExchange] = { options, carrier: claimSocket(raw, options), stream: null, unattended: false }
+    return makeLogger.call(this, logger, bindings, loggerOptions, raw)
+  }
+}
+
+// Fastify looks at `request.method` once, right after the preParsing hooks, to see whether there is a body to parse. The
+// empty method has none. Gone before anybody else can look.
+const methodWithoutBody: PropertyDescriptor & ThisType<{ method?: string }> = {
+  configurable: true,
+  get () {
+    delete this.method
+    return ''
+  }
+}
+
+function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: (error: Error | null, payload?: unknown) => void): void {
+  const exchange = (request.raw as DuplexRequest)[kExchange]!
+  const { framingError, requestFraming } = carrierOf(exchange, reply)
+  if (framingError !== null) {
+    done(framingError)
+  } else if (requestFraming.length > exchange.options.bodyLimit) {
+    done(new BodyLimitError(exchange.options.bodyLimit))
+  } else {
+    Object.defineProperty(request, 'method', methodWithoutBody)
+    done(null, payload)
+  }
+}
+
+/** Makes Fastify log why an exchange failed: "request errored" takes the error of the last onResponse hook. */
+function passFailure (request: FastifyRequest, _reply: FastifyReply, done: Done): void {
+  done((request.raw as DuplexRequest)[kExchange]!.stream?.failure)
+}
+
+// @fastify/websocket wraps handlers as (request, reply), and reads request.raw: the signature must stay.
+function runHandler (handler: Hook): (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) => any {
+  return function (request, reply) {
+    const exchange = (request.raw as DuplexRequest)[kExchange]!
+    let result
+    try {
+      result = handler.call(this, request, reply)
+    } catch (error) {
+      return onThrow(exchange, reply, error as Error)
+    }
+    if (isAsyncIterable(result, exchange)) result = stream(result, request, reply)
+    if (isPromise(result) && result !== reply as unknown) return settleHandler(result, exchange, request, reply)
+    exchange.unattended = true
+    exchange.stream?.settle()
+    answerFailure(exchange, reply)
+    return afterHead(exchange, result)
+  }
+}
+
+async function settleHandler (result: PromiseLike<unknown>, exchange: Exchange, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+  try {
+    let value = await result
+    if (isAsyncIterable(value, exchange)) value = await stream(value, request, reply)
+    exchange.stream?.settle()
+    return afterHead(exchange, value)
+  } catch (error) {
+    return onThrow(exchange, reply, error as Error)
+  }
+}
+
+/** What a handler returns is its answer, unless the answer has begun: `reply.duplex.end()` returns the stream. */
+function afterHead ({ stream }: Exchange, value: unknown): unknown {
+  return stream?.headersSent || value === stream ? undefined : value
+}
+
+async function stream (content: AsyncIterable<unknown>, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  if (request.method === 'HEAD') {
+    await content[Symbol.asyncIterator]().return?.()
+    reply.duplex.end()
+  } else {
+    await pipeline(content, reply.duplex)
+  }
+}
+
+/** A handler has failed. Before the head that is Fastify's to answer; after it the response can only be cut off. */
+function onThrow ({ stream }: Exchange, reply: FastifyReply, error: Error): void {
+  if (stream === null) throw error
+  const { failure } = stream
+  if (failure !== null) {
+    // The exchange had failed before; mostly that is what the handler tells now, in its own words.
+    if (failure !== error) reply.log.debug({ err: error }, 'duplex handler failed after its exchange')
+  } else if (!stream.headersSent) {
+    stream.destroy(error)
+    throw error
+  } else if (stream.writableFinished) {
+    reply.log.error({ err: error }, 'duplex handler failed after its response')
+  } else {
+    stream.destroy(error)
+    runOnError(reply, error)
+  }
+}
+
+/** A stream that failed before the head, with no handler to tell: the error is the answer. */
+function answerFailure ({ stream, unattended }: Exchange, reply: FastifyReply): void {
+  if (stream === null || !unattended || reply.sent) return
+  if (stream.errored !== null && stream.failure === null) reply.send(stream.errored)
+}
+
+function runOnError (reply: FastifyReply, error: Error): void {
+  const hooks = onErrorHooks(reply).values()
+  const next = (): void => {
+    const hook = hooks.next().value
+    if (hook === undefined) return
+    try {
+      const result = hook(reply.request, reply, error, next)
+      if (isPromise(result)) result.then(next, next)
+    } catch {
+      next()
+    }
+  }
+  next()
+}
+
+function isPromise (value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as PromiseLike<unknown> | null | undefined)?.then === 'function'
+}
+
+function isAsyncIterable (value: unknown, exchange: Exchange): value is AsyncIterable<unknown> {
+  return typeof (value as AsyncIterable<unknown> | null | undefined)?.[Symbol.asyncIterator] === 'function' && value !== exchange.stream
+}

@@ -1,0 +1,96 @@
+// Field lines, as they stand in a head or a trailer section (RFC 9112 section 5), read and written by the same rules.
+
+import { FieldError, TrailerError } from '../errors.ts'
+
+/** Fields by lower-case name. A name that came twice has its values joined with `, ` (RFC 9110 section 5.2). */
+export type Fields = Record<string, string>
+
+/** Fields to write: by name in any case; an array becomes one line per value. */
+export type OutgoingFields = Record<string, string | number | readonly (string | number)[] | undefined>
+
+/** 1 for each byte that may stand in a token (RFC 9110 section 5.6.2). */
+export const TOKEN_BYTES: Readonly<Uint8Array> = (() => {
+  const table = new Uint8Array(256)
+  for (const char of "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
+    table[char.charCodeAt(0)] = 1
+  }
+  return table
+})()
+
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
+// field-content: visible bytes, blanks between them, obs-text; no control but HTAB, so never CR, LF or NUL.
+const FIELD_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
+// A name, the colon with no blank before it, the value between optional blanks (RFC 9112 section 5.1).
+const FIELD_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t ]*((?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[\t ]*$/
+
+// A trailer must never change how the message was framed, routed, authorized or to be understood, because by then that
+// has been decided (RFC 9110 section 6.5.1).
+const NOT_IN_TRAILERS: ReadonlySet<string> = new Set([
+  // framing and connection
+  'transfer-encoding', 'content-length', 'connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade',
+  // routing
+  'host', 'forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-proto',
+  // authentication and cookies
+  'authorization', 'proxy-authorization', 'www-authenticate', 'proxy-authenticate', 'cookie', 'set-cookie',
+  // request modifiers and the form of the content
+  'cache-control', 'expect', 'max-forwards', 'range', 'content-encoding', 'content-range', 'content-type'
+])
+
+/** Whether `value` is a token (RFC 9110 section 5.6.2). */
+export function isToken (value: string): boolean {
+  return TOKEN.test(value)
+}
+
+/**
+ * Adds one field line, without its CRLF, to `fields`.
+ *
+ * @returns the lower-case name, or null when the line is not a field line
+ */
+export function readFieldLine (line: string, fields: Fields): string | null {
+  const match = FIELD_LINE.exec(line)
+  if (match === null) return null
+  const name = match[1].toLowerCase()
+  fields[name] = fields[name] === undefined ? match[2] : `${fields[name]}, ${match[2]}`
+  return name
+}
+
+/** Whether a field may stand in a trailer section; `name` in lower case. */
+export function isTrailerField (name: string): boolean {
+  return !NOT_IN_TRAILERS.has(name)
+}
+
+/**
+ * The line or lines for one field, each with its CRLF.
+ *
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD: the name is no token, or a value has a control byte or one above 0xff
+ */
+export function writeFieldLine (name: string, value: OutgoingFields[string]): string {
+  if (!TOKEN.test(name)) throw new FieldError('name', name)
+  if (value === undefined) return ''
+  if (!Array.isArray(value)) return oneLine(name, value as string | number)
+  let lines = ''
+  for (const one of value) lines += oneLine(name, one)
+  return lines
+}
+
+function oneLine (name: string, value: string | number): string {
+  const text = String(value)
+  // With the u flag off a character above 0xff is one or two units outside the class: refused, never truncated.
+  if (!FIELD_VALUE.test(text)) throw new FieldError('value', name)
+  return `${name}: ${text}\r\n`
+}
+
+/**
+ * The field lines of a trailer section, each with its CRLF, without the empty line that ends the section.
+ *
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD
+ * @throws {TrailerError} FST_ERR_DUPLEX_TRAILER: a field that may not stand in trailers
+ */
+export function writeTrailers (fields: OutgoingFields): string {
+  let lines = ''
+  for (const name of Object.keys(fields)) {
+    if (!isTrailerField(name.toLowerCase())) throw new TrailerError(`"${name}" is not allowed in it`)
+    lines += writeFieldLine(name, fields[name])
+  }
+  return lines
+}

@@ -1,0 +1,134 @@
+// How a message is framed: decided from its head, once, before a byte of its body is read or written
+// (RFC 9112 section 6; Go's readTransfer and newTransferWriter). Anything that two recipients could understand in two
+// ways is refused, not repaired.
+
+import { FramingError, StatusError, TransferCodingError } from '../errors.ts'
+import { type BodyReader, CloseReader, LengthReader } from './body-reader.ts'
+import { ChunkedReader, type ChunkedLimits, MAX_BODY_SIZE } from './chunked-reader.ts'
+import { isToken } from './field-lines.ts'
+
+/** What marks the end of a body: there is none, so many bytes, the last chunk, or the end of the connection. */
+export type FramingKind = 'none' | 'length' | 'chunked' | 'close'
+
+export interface Framing {
+  readonly kind: FramingKind
+  /** Bytes of content, where the head announces them; else 0. */
+  readonly length: number
+}
+
+/** What of a head decides the framing. Repeated fields joined with a comma, as everywhere. */
+export interface FramingFields {
+  'transfer-encoding'?: string
+  'content-length'?: string
+}
+
+/**
+ * The framing fields among the raw ones, names and values in turn. The parsed `headers` of an IncomingMessage will not
+ * do: they keep only the first content-length.
+ */
+export function framingFields (rawHeaders: readonly string[]): FramingFields {
+  const fields: FramingFields = {}
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i]
+    if (name.length !== 17 && name.length !== 14) continue
+    const key = name.toLowerCase()
+    if (key !== 'transfer-encoding' && key !== 'content-length') continue
+    fields[key] = fields[key] === undefined ? rawHeaders[i + 1] : `${fields[key]}, ${rawHeaders[i + 1]}`
+  }
+  return fields
+}
+
+export const NO_BODY: Framing = Object.freeze({ kind: 'none', length: 0 })
+const CHUNKED: Framing = Object.freeze({ kind: 'chunked', length: 0 })
+export const UNTIL_CLOSE: Framing = Object.freeze({ kind: 'close', length: 0 })
+
+/**
+ * The framing of a request (RFC 9112 section 6.3).
+ *
+ * @param minorVersion of HTTP/1
+ * @throws {FramingError} FST_ERR_DUPLEX_FRAMING (400)
+ * @throws {TransferCodingError} FST_ERR_DUPLEX_TRANSFER_CODING (501)
+ */
+export function requestFraming (fields: FramingFields, minorVersion: number): Framing {
+  return announcedFraming(fields, minorVersion) ?? NO_BODY
+}
+
+/**
+ * The framing of a response that was received (RFC 9112 section 6.3).
+ *
+ * @param method of the request it answers
+ * @throws {FramingError} FST_ERR_DUPLEX_FRAMING
+ * @throws {TransferCodingError} FST_ERR_DUPLEX_TRANSFER_CODING
+ */
+export function receivedFraming (method: string, statusCode: number, fields: FramingFields, minorVersion: number): Framing {
+  if (hasNoBody(method, statusCode)) return NO_BODY
+  return announcedFraming(fields, minorVersion) ?? UNTIL_CLOSE
+}
+
+/**
+ * The framing of a response to send.
+ *
+ * @param method of the request it answers
+ * @param contentLength the content-length field the user set, if any
+ * @param minorVersion of the request: HTTP/1.0 knows no chunks
+ * @throws {StatusError} FST_ERR_DUPLEX_STATUS: an interim status is no response
+ * @throws {FramingError} FST_ERR_DUPLEX_FRAMING: content-length is no number of bytes
+ */
+export function responseFraming (method: string, statusCode: number, contentLength: string | undefined, minorVersion: number): Framing {
+  if (statusCode < 200) throw new StatusError(statusCode)
+  const length = contentLength === undefined ? null : parseContentLength(contentLength)
+  if (hasNoBody(method, statusCode)) return NO_BODY
+  if (length !== null) return { kind: 'length', length }
+  return minorVersion === 0 ? UNTIL_CLOSE : CHUNKED
+}
+
+/** The reader for a body so framed. */
+export function bodyReader (framing: Framing, limits: ChunkedLimits): BodyReader {
+  switch (framing.kind) {
+    case 'chunked': return new ChunkedReader(limits)
+    case 'close': return new CloseReader()
+    default: return new LengthReader(framing.length)
+  }
+}
+
+/** A response to HEAD, or with one of these statuses, ends with its head whatever its fields say. */
+function hasNoBody (method: string, statusCode: number): boolean {
+  return method === 'HEAD' || statusCode === 204 || statusCode === 304 || statusCode < 200
+}
+
+function announcedFraming (fields: FramingFields, minorVersion: number): Framing | null {
+  const coding = fields['transfer-encoding']
+  const length = fields['content-length']
+  if (coding !== undefined) {
+    // Either way of reading such a message is the wrong one to somebody: RFC 9112 section 6.1 lets a server refuse it.
+    if (length !== undefined) throw new FramingError('transfer-encoding together with content-length')
+    if (minorVersion === 0) throw new FramingError('transfer-encoding in HTTP/1.0')
+    checkTransferCoding(coding)
+    return CHUNKED
+  }
+  if (length === undefined) return null
+  const size = parseContentLength(length)
+  return size === 0 ? NO_BODY : { kind: 'length', length: size }
+}
+
+/** Transfer-Encoding = #transfer-coding (RFC 9112 section 6.1); of all codings we have chunked, and chunked alone. */
+function checkTransferCoding (value: string): void {
+  if (value.toLowerCase() === 'chunked') return
+  const codings = value.split(',').map((coding) => coding.replace(/^[\t ]+|[\t ]+$/g, '').toLowerCase())
+  if (codings.some((coding) => !isToken(coding.split(';', 1)[0].trimEnd()))) {
+    throw new FramingError('transfer-encoding is not a list of codings')
+  }
+  if (codings.indexOf('chunked') !== codings.length - 1) {
+    throw new FramingError('chunked must be the last transfer coding, once')
+  }
+  if (codings.length > 1) throw new TransferCodingError(codings[0])
+}
+
+/** Content-Length = 1*DIGIT; a list of the same number is what a repeated field looks like (RFC 9110 section 8.6). */
+function parseContentLength (value: string): number {
+  const [first, ...others] = value.split(/, ?/)
+  if (others.some((other) => other !== first)) throw new FramingError('different values of content-length')
+  const length = /^\d+$/.test(first) ? Number(first) : NaN
+  if (!(length <= MAX_BODY_SIZE)) throw new FramingError('content-length is not a number of bytes')
+  return length
+}

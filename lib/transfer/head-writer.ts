@@ -1,0 +1,116 @@
+// Message heads, written: the start line and the field lines (RFC 9112 sections 3 to 5), as one string of latin1, to
+// ride in one write with the first bytes of the body.
+
+import { STATUS_CODES } from 'node:http'
+import { FieldError, OwnFieldError } from '../errors.ts'
+import type { Framing } from './framing.ts'
+import { type OutgoingFields, isToken, writeFieldLine } from './field-lines.ts'
+
+export interface ResponseHead {
+  /** 200 to 599 */
+  statusCode: number
+  /** Default: the status code's name. */
+  statusMessage?: string
+  fields: OutgoingFields
+  framing: Framing
+  /** Whether the connection serves another request after this one. */
+  persistent: boolean
+  /** What the `Keep-Alive` field tells the client, without it nothing: `timeout=72`. */
+  keepAlive?: string
+  /** Whether to send a `Date` where the user set none. Default: true */
+  date?: boolean
+}
+
+// The writer decides these from the framing and the connection's fate. A user who could set them could break the
+// framing, which is response splitting.
+const OWN_FIELDS: ReadonlySet<string> = new Set(['transfer-encoding', 'keep-alive', 'te', 'trailer', 'proxy-connection'])
+
+const REASON = /^[\t\x20-\x7e\x80-\xff]*$/
+
+/**
+ * Whether the user's `connection` field asks to close (RFC 9112 section 9.6). Any other value says what the writer
+ * knows better, and is dropped.
+ */
+export function asksToClose (connection: OutgoingFields[string]): boolean {
+  return connection !== undefined && String(connection).split(',').some((option) => option.trim().toLowerCase() === 'close')
+}
+
+/**
+ * The head of a final response, with the empty line that ends it.
+ *
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD: a name, a value or the reason cannot be sent
+ * @throws {OwnFieldError} FST_ERR_DUPLEX_OWN_FIELD: a field that only the writer may set
+ */
+export function writeResponseHead (head: ResponseHead): string {
+  const { statusCode, fields, framing } = head
+  let text = statusLine(statusCode, head.statusMessage)
+  let dated = head.date === false
+  for (const name in fields) {
+    const value = fields[name]
+    const key = name.toLowerCase()
+    if (OWN_FIELDS.has(key)) throw new OwnFieldError(name)
+    if (key === 'connection') continue
+    // A response with status 204 must not have the field (RFC 9110 section 8.6).
+    if (key === 'content-length' && statusCode === 204) continue
+    if (key === 'date') dated = true
+    text += writeFieldLine(name, value)
+  }
+  if (!dated) text += dateLine()
+  if (head.persistent) {
+    text += 'connection: keep-alive\r\n'
+    if (head.keepAlive !== undefined) text += `keep-alive: ${head.keepAlive}\r\n`
+  } else {
+    text += 'connection: close\r\n'
+  }
+  if (framing.kind === 'chunked') text += 'transfer-encoding: chunked\r\n'
+  return text + '\r\n'
+}
+
+/**
+ * The head of an interim response (RFC 9110 section 15.2), which is all of it.
+ *
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD
+ * @throws {OwnFieldError} FST_ERR_DUPLEX_OWN_FIELD: a field about a body or the connection, which have not begun
+ */
+export function writeInterimHead (statusCode: number, fields: OutgoingFields): string {
+  let text = statusLine(statusCode)
+  for (const name in fields) {
+    const key = name.toLowerCase()
+    if (OWN_FIELDS.has(key) || key === 'connection' || key === 'content-length') throw new OwnFieldError(name)
+    text += writeFieldLine(name, fields[name])
+  }
+  return text + '\r\n'
+}
+
+/**
+ * The head of a request.
+ *
+ * @param target the request-target, in any of its forms
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD: the method, the target, a name or a value cannot be sent
+ */
+export function writeRequestHead (method: string, target: string, fields: OutgoingFields): string {
+  if (!isToken(method)) throw new FieldError('method', method)
+  if (!/^[\x21-\x7e]+$/.test(target)) throw new FieldError('request-target', target)
+  let text = `${method} ${target} HTTP/1.1\r\n`
+  for (const name in fields) text += writeFieldLine(name, fields[name])
+  return text + '\r\n'
+}
+
+function statusLine (statusCode: number, statusMessage?: string): string {
+  const reason = statusMessage ?? STATUS_CODES[statusCode] ?? ''
+  if (!REASON.test(reason)) throw new FieldError('reason', reason)
+  return `HTTP/1.1 ${statusCode} ${reason}\r\n`
+}
+
+let dateSecond = 0
+let dateText = ''
+
+/** The field changes once a second and costs more to write than all the rest of the head. */
+function dateLine (): string {
+  const second = Math.floor(Date.now() / 1000)
+  if (second !== dateSecond) {
+    dateSecond = second
+    dateText = `date: ${new Date(second * 1000).toUTCString()}\r\n`
+  }
+  return dateText
+}

@@ -1,0 +1,96 @@
+/// <reference types="node" />
+
+import type { Duplex } from 'node:stream'
+import type { Socket } from 'node:net'
+import type { FastifyPluginCallback } from 'fastify'
+
+declare module 'fastify' {
+  interface RouteShorthandOptions {
+    /** Gives the handler both directions of the connection, as `reply.duplex`. Default: false */
+    duplex?: boolean | fastifyDuplex.DuplexOptions
+  }
+
+  interface FastifyReply {
+    /**
+     * Both directions of the exchange: the readable side is the request body, the writable side the response body.
+     *
+     * @throws FST_ERR_DUPLEX_NOT_ENABLED on a route without `duplex`
+     */
+    readonly duplex: fastifyDuplex.HttpDuplex
+  }
+}
+
+type FastifyDuplex = FastifyPluginCallback<fastifyDuplex.FastifyDuplexOptions>
+
+declare namespace fastifyDuplex {
+  /** Defaults for all routes. */
+  export interface FastifyDuplexOptions extends DuplexOptions {}
+
+  export interface DuplexOptions {
+    /** Milliseconds without a byte in either direction after which the exchange is destroyed; 0: never. Default: 120 000 */
+    idleTimeout?: number
+    /** Bytes of decoded request body; more is answered with 413, or cut off if the response has begun. Default: the route's own `bodyLimit`, else none */
+    bodyLimit?: number
+    /** Bytes of the request's trailer section. Default: `http.maxHeaderSize` */
+    maxTrailerSize?: number
+    /** Bytes of chunk extensions in a whole request body. Default: 16 KiB */
+    maxChunkExtensionSize?: number
+    /** Bytes of an unread request body that are read and dropped after the response, to keep the connection. Default: 64 KiB */
+    drainLimit?: number
+    /** Milliseconds for that, and for the lingering read of a connection that is closed. Default: 1000 */
+    drainTimeout?: number
+    /** Bytes buffered in each direction before backpressure is felt. Default: Node's */
+    highWaterMark?: number
+  }
+
+  /** By lower-case name; the values of a repeated field are joined with `, `. */
+  export type Trailers = Readonly<Record<string, string>>
+
+  /** Fields to send; an array is one line per value. */
+  export type OutgoingFields = Record<string, string | number | readonly (string | number)[] | undefined>
+
+  /** What marks the end of a body: there is none, its announced length, the last chunk, the end of the connection. */
+  export type FramingKind = 'none' | 'length' | 'chunked' | 'close'
+
+  /** The request body, readable, and the response body, writable. */
+  export interface HttpDuplex extends Duplex {
+    /** Whether the response head is on its way: `reply` is hijacked, and nothing about it can be changed. */
+    readonly headersSent: boolean
+    /**
+     * Sends the head now, not with the first bytes of the body.
+     *
+     * @throws FST_ERR_DUPLEX_HEAD_SENT, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_OWN_FIELD, FST_ERR_DUPLEX_STATUS
+     */
+    flushHeaders (): void
+    /**
+     * Sends an interim response.
+     *
+     * @param statusCode 100 to 199, but not 101
+     * @returns false when the client is of HTTP/1.0 and was sent nothing
+     * @throws FST_ERR_DUPLEX_HEAD_SENT, FST_ERR_DUPLEX_STATUS, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_OWN_FIELD
+     */
+    writeInformation (statusCode: number, fields?: OutgoingFields): boolean
+    /** The request's trailers, complete when the readable side has ended. */
+    readonly trailers: Trailers
+    /**
+     * Sets the response's trailers. They need a chunked response, and are sent at its end.
+     *
+     * @throws FST_ERR_DUPLEX_NO_TRAILERS, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_TRAILER
+     */
+    setTrailers (fields: OutgoingFields): this
+    /** How the bodies are framed; the response's is known once the head is on its way. */
+    readonly framing: { readonly request: FramingKind, readonly response: FramingKind | undefined }
+    /** Bytes of request body received, decoded. */
+    readonly bytesRead: number
+    /** Bytes of response body written, before coding. */
+    readonly bytesWritten: number
+    /** The connection: for its addresses and certificates. Its bytes are the exchange's. */
+    readonly socket: Socket
+  }
+
+  export const fastifyDuplex: FastifyDuplex
+  export { fastifyDuplex as default }
+}
+
+declare function fastifyDuplex (...params: Parameters<FastifyDuplex>): ReturnType<FastifyDuplex>
+export = fastifyDuplex
