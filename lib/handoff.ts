@@ -190,7 +190,7 @@ export class Handoff {
     const { socket, nodeListeners: own } = this
     this.letGo()
     socket.removeListener('error', ignore)
-    if (!(socket.server.keepAliveTimeout > 0)) socket.setTimeout(socket.server.timeout)
+    if (!(socket.server.keepAliveTimeout > 0)) setIdleTimeout(socket, socket.server.timeout)
     socket.on('end', own!.end)
     socket.on('error', own!.error)
     socket.on('timeout', own!.timeout)
@@ -234,6 +234,17 @@ export class Handoff {
     this.letGo()
     this.borrower.onClose(this.error)
   }
+}
+
+/** Streams that are no sockets have no timeout. */
+export function setIdleTimeout (socket: Socket, milliseconds: number): void {
+  if (typeof socket.setTimeout === 'function') socket.setTimeout(milliseconds)
+}
+
+/** Closes when all that was written has left. */
+export function closeSoon (socket: Socket): void {
+  if (typeof socket.destroySoon === 'function') socket.destroySoon()
+  else socket.end(() => socket.destroy())
 }
 
 /** Stops reading at once: socket.pause() alone would fill the socket's own buffer first. */
@@ -367,17 +378,17 @@ function onCheckContinue (this: Server, request: IncomingMessage, response: Serv
   // The app's own listener answers or emits 'request', as it would without us.
   if (this.listenerCount('checkContinue') > 1) return
   const { writeHead } = response
-  const writeContinue = (): void => {
+  const goOn = (): void => {
     response.writeHead = writeHead
-    response.writeContinue()
+    if (arrival?.request !== request || arrival.handoff === null) response.writeContinue()
   }
+  // An answer given while the request is routed must not overtake the 100.
   response.writeHead = ((...args: Parameters<typeof writeHead>) => {
-    writeContinue()
+    goOn()
     return response.writeHead(...args)
   }) as typeof writeHead
   this.emit('request', request, response)
-  if (arrival?.request === request && arrival.handoff !== null) response.writeHead = writeHead
-  else if (response.writeHead !== writeHead) writeContinue()
+  if (response.writeHead !== writeHead) goOn()
 }
 
 function nodeListeners (socket: ParsedSocket): NodeListeners | null {

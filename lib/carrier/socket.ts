@@ -5,7 +5,7 @@ import { STATUS_CODES } from 'node:http'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { AbortedError, IdleError } from '../errors.ts'
-import { type Borrower, type Handoff, claim, startReading, stopReading } from '../handoff.ts'
+import { type Borrower, type Handoff, claim, closeSoon, setIdleTimeout, startReading, stopReading } from '../handoff.ts'
 import { type BodyReader, LengthReader } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
@@ -266,12 +266,12 @@ export class SocketCarrier implements Carrier, Borrower {
     this.stopFlow()
     handoff.letGo()
     if (handoff.halfClosed) {
-      socket.destroySoon()
+      closeSoon(socket)
       return
     }
     const timer = setTimeout(() => socket.destroy(), this.options.drainTimeout)
     socket.on('close', () => clearTimeout(timer))
-    socket.on('end', () => socket.destroySoon())
+    socket.on('end', () => closeSoon(socket))
     socket.on('data', drop)
     startReading(socket)
     socket.end()
@@ -285,7 +285,7 @@ export class SocketCarrier implements Carrier, Borrower {
   // What the hand-off tells
 
   onTaken (): void {
-    this.socket.setTimeout(this.options.idleTimeout)
+    setIdleTimeout(this.socket, this.options.idleTimeout)
     if (this.reading) this.deliver()
   }
 

@@ -1,0 +1,256 @@
+// Taking a connection and giving it back: exactly the bytes of the body, whatever the segmentation, on every transport,
+// and the next request on the connection answered.
+
+import dns from 'node:dns'
+import { once } from 'node:events'
+import { createServer } from 'node:http'
+import net, { type AddressInfo } from 'node:net'
+import { Duplex } from 'node:stream'
+import { setImmediate as immediate } from 'node:timers/promises'
+import { pipeline } from 'node:stream/promises'
+import websocket from '@fastify/websocket'
+import Fastify, { type FastifyInstance } from 'fastify'
+import t from 'tap'
+import WebSocket from 'ws'
+import duplex from '../lib/index.ts'
+import { GET, OPEN, TRANSPORTS, chunk, chunked, serve, Wire } from './wire.ts'
+
+function routes (app: FastifyInstance): void {
+  app.post('/echo', { duplex: true }, async (request, reply) => {
+    await pipeline(reply.duplex, reply.duplex)
+  })
+  app.post('/slow-hooks', {
+    duplex: true,
+    onRequest: async () => { for (let i = 0; i < 20; i++) await immediate() },
+    preHandler: async () => { for (let i = 0; i < 20; i++) await immediate() }
+  }, async (request, reply) => {
+    await pipeline(reply.duplex, reply.duplex)
+  })
+  app.get('/hello', { duplex: true }, (request, reply) => reply.duplex.end('hello'))
+  app.get('/plain', async () => 'plain')
+  app.post('/plain', async (request) => request.body)
+}
+
+for (const transport of TRANSPORTS) {
+  t.test(`over ${transport}`, async (t) => {
+    const { connect } = await serve(t, transport, routes)
+
+    await t.test('both ways at once', async (t) => {
+      const wire = await connect()
+      wire.send(OPEN('/echo'))
+      wire.send(chunk('one'))
+      t.match(await wire.head(), { statusCode: 200, fields: { 'transfer-encoding': 'chunked', connection: 'keep-alive' } })
+      t.equal(await wire.content(3), 'one')
+      wire.send(chunk('two') + chunk('three'))
+      t.equal(await wire.content(8), 'twothree')
+      wire.send('0\r\n\r\n')
+      t.equal(await wire.body(), '')
+      t.equal((await wire.request(GET('/plain'))).body, 'plain', 'and the connection is given back')
+    })
+
+    await t.test('one connection for all kinds of requests', async (t) => {
+      const wire = await connect()
+      t.equal((await wire.request(GET('/plain'))).body, 'plain')
+      for (let i = 0; i < 3; i++) {
+        t.equal((await wire.request(chunked('/echo', 'a', 'b'))).body, 'ab')
+        t.equal((await wire.request('POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc')).body, 'abc')
+        t.equal((await wire.request('POST /echo HTTP/1.1\r\nHost: a\r\n\r\n')).body, '')
+        t.equal((await wire.request(chunked('/slow-hooks', 'a', 'b'))).body, 'ab')
+        t.equal((await wire.request(GET('/hello'))).body, 'hello')
+        t.equal((await wire.request('POST /plain HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n' + chunk('{"a":1}') + '0\r\n\r\n')).body, '{"a":1}')
+      }
+    })
+
+    await t.test('pipelined in one segment', async (t) => {
+      const wire = await connect()
+      wire.send([GET('/plain'), chunked('/echo', 'one'), GET('/hello'), chunked('/slow-hooks', 'two'), chunked('/echo', 'three'), GET('/plain')].join(''))
+      for (const body of ['plain', 'one', 'hello', 'two', 'three', 'plain']) t.equal((await wire.response()).body, body)
+    })
+
+    await t.test('cut at every place', async (t) => {
+      const bytes = chunked('/echo', 'hello', ' world') + GET('/plain')
+      for (let i = 1; i < bytes.length; i += transport === 'tcp' ? 1 : 7) {
+        const wire = await connect()
+        wire.send(bytes.slice(0, i))
+        await immediate()
+        wire.send(bytes.slice(i))
+        t.equal((await wire.response()).body, 'hello world')
+        t.equal((await wire.response()).body, 'plain')
+        wire.socket.destroy()
+      }
+    })
+
+    await t.test('byte by byte', async (t) => {
+      const wire = await connect()
+      for (const byte of chunked('/slow-hooks', 'hello', ' world') + GET('/plain')) {
+        wire.send(byte)
+        await immediate()
+      }
+      t.equal((await wire.response()).body, 'hello world')
+      t.equal((await wire.response()).body, 'plain')
+    })
+
+    await t.test('a client that ends its side still gets the whole response, and the requests before it too', async (t) => {
+      const wire = await connect()
+      wire.socket.end(chunked('/slow-hooks', 'one') + chunked('/slow-hooks', 'two'))
+      t.equal((await wire.response()).body, 'one')
+      t.equal((await wire.response()).body, 'two')
+      await wire.ended
+    })
+  })
+}
+
+t.test('both servers of localhost', async (t) => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(duplex)
+  app.post('/', { duplex: true }, async (request, reply) => {
+    await pipeline(reply.duplex, reply.duplex)
+  })
+  // Two addresses for localhost, on any machine: Fastify asks for all of them to make its second server.
+  const { lookup } = dns
+  t.teardown(() => { dns.lookup = lookup })
+  dns.lookup = ((host: string, options: dns.LookupAllOptions, done: (error: null, addresses: dns.LookupAddress[]) => void) => {
+    if (host !== 'localhost') lookup(host, options, done as () => void)
+    else if (options.all) done(null, [{ address: '127.0.0.1', family: 4 }, { address: '127.0.0.2', family: 4 }])
+    else lookup('127.0.0.1', options, done as () => void)
+  }) as typeof dns.lookup
+  await app.listen({ port: 0, host: 'localhost' })
+  const addresses = app.addresses()
+  t.equal(addresses.length, 2)
+  for (const { port, address } of addresses as AddressInfo[]) {
+    const socket = net.connect(port, address)
+    await once(socket, 'connect')
+    const wire = new Wire(socket)
+    wire.send(OPEN('/') + chunk('a'))
+    await wire.head()
+    t.equal(await wire.content(), 'a', address)
+    // Node's own reader would let this pass; ours, on the raw connection, does not.
+    wire.send('1 ;a="\x80"\r\nb\r\n')
+    t.equal(await wire.content(), 'b', address)
+    wire.send('0\r\n\r\n')
+    await wire.body()
+    socket.destroy()
+  }
+})
+
+t.test('a connection in memory, before listen()', async (t) => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(duplex)
+  routes(app)
+  await app.ready()
+  const written: string[] = []
+  const socket = new Duplex({
+    read () {},
+    write (piece, _encoding, done) {
+      written.push(String(piece))
+      done()
+      socket.emit('written')
+    }
+  })
+  app.server.emit('connection', socket)
+  for (let i = 0; i < 3; i++) {
+    socket.push(chunked('/echo', 'abc'))
+    while (!written.join('').endsWith('3\r\nabc\r\n0\r\n\r\n')) await once(socket, 'written')
+    written.length = 0
+    socket.push(GET('/plain'))
+    while (!written.join('').endsWith('plain')) await once(socket, 'written')
+    written.length = 0
+  }
+})
+
+t.test('WebSocket and other upgrades', async (t) => {
+  for (const withWebsocket of [false, true]) {
+    const { app, connect, port } = await serve(t, 'tcp', async (app) => {
+      if (withWebsocket) await app.register(websocket)
+      routes(app)
+      if (withWebsocket) app.get('/ws', { websocket: true }, (socket) => { socket.on('message', (data) => socket.send(`<${data}>`)) })
+    })
+    const seen: string[] = []
+    if (withWebsocket) app.server.on('upgrade', (request) => { seen.push(request.url!) })
+    const wire = await connect()
+    const upgrade = 'Connection: Upgrade\r\nUpgrade: tcp\r\n'
+    const response = await wire.request(`POST /echo HTTP/1.1\r\nHost: a\r\n${upgrade}Content-Length: 3\r\n\r\nabc`)
+    t.equal(response.body, 'abc', 'a request that offers another protocol is a request')
+    t.equal((await wire.request(chunked('/echo', 'def').replace('\r\n', `\r\n${upgrade}`))).body, 'def')
+    t.equal((await wire.request(GET('/plain'))).body, 'plain')
+    t.strictSame(seen, [], 'and no upgrade listener sees it')
+    if (withWebsocket) {
+      const socket = new WebSocket(`ws://127.0.0.1:${port}/ws`)
+      await once(socket, 'open')
+      socket.send('hi')
+      t.equal(String((await once(socket, 'message'))[0]), '<hi>')
+      t.strictSame(seen, ['/ws'], 'WebSocket reaches its listener')
+      socket.terminate()
+    }
+  }
+})
+
+t.test('100 continue', async (t) => {
+  const expect = 'Expect: 100-continue\r\nContent-Length: 3\r\n\r\n'
+  await t.test('goes out when the handler first reads', async (t) => {
+    let read = (): void => {}
+    const { connect } = await serve(t, 'tcp', (app) => {
+      app.post('/', { duplex: true }, async (request, reply) => {
+        await new Promise<void>((resolve) => { read = resolve })
+        await pipeline(reply.duplex, reply.duplex)
+      })
+      app.post('/no', { duplex: true, preHandler: async (request, reply) => reply.code(403).send('no') }, () => {})
+      app.post('/plain', async (request) => request.body)
+      app.get('/plain', async () => 'plain')
+      app.addContentTypeParser('*', { parseAs: 'string' }, async (request: unknown, body: unknown) => body)
+      app.get('/at-once', (request, reply) => { reply.send('at once') })
+    })
+    const wire = await connect()
+    wire.send(`POST / HTTP/1.1\r\nHost: a\r\n${expect}`)
+    for (let i = 0; i < 10; i++) await immediate()
+    t.equal(wire.socket.bytesRead, 0)
+    read()
+    t.equal((await wire.head()).statusCode, 100)
+    wire.send('abc')
+    t.equal((await wire.response()).body, 'abc')
+
+    t.equal((await wire.send(`POST /plain HTTP/1.1\r\nHost: a\r\n${expect}`).head()).statusCode, 100, 'ordinary routes as before')
+    t.equal((await wire.request('abc', 'POST')).body, 'abc')
+    wire.send('GET /at-once HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n')
+    t.equal((await wire.head()).statusCode, 100, 'even when they answer at once')
+    t.equal((await wire.response()).body, 'at once')
+
+    const no = await wire.request(`POST /no HTTP/1.1\r\nHost: a\r\n${expect}`)
+    t.match(no, { statusCode: 403, body: 'no', fields: { connection: 'close' } }, 'a rejection saves the upload')
+    await wire.ended
+  })
+
+  await t.test('leaves the decision to a listener of the app', async (t) => {
+    const { app, connect } = await serve(t, 'tcp', routes)
+    app.server.on('checkContinue', (request, response) => {
+      if (request.headers['x-wanted']) {
+        response.writeContinue()
+        app.server.emit('request', request, response)
+      } else {
+        response.writeHead(417)
+        response.end()
+      }
+    })
+    const wire = await connect()
+    t.equal((await wire.send(`POST /echo HTTP/1.1\r\nHost: a\r\nX-Wanted: 1\r\n${expect}`).head()).statusCode, 100)
+    t.equal((await wire.request('abc', 'POST')).body, 'abc')
+    t.equal((await wire.request(`POST /echo HTTP/1.1\r\nHost: a\r\n${expect}`)).statusCode, 417)
+  })
+})
+
+t.test('a request that Node itself refuses never gets to a route', async (t) => {
+  const { connect } = await serve(t, 'tcp', routes)
+  const wire = await connect()
+  t.equal((await wire.request('POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n')).statusCode, 400)
+  await wire.ended
+})
+
+t.test('servers of others are left alone', async (t) => {
+  const server = createServer((request, response) => response.end('other'))
+  t.teardown(() => server.close())
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.equal(server.listenerCount('connection'), 1)
+})

@@ -1,0 +1,193 @@
+// A server under test and a raw client for it: bytes out, responses in, read with the project's own reader, which is
+// itself compared with others in transfer.test.ts. Nothing here waits for time to pass.
+
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import tls from 'node:tls'
+import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
+import type { Test } from 'tap'
+import duplex from '../lib/index.ts'
+import { type BodyReader, NO_BYTES } from '../lib/transfer/body-reader.ts'
+import { bodyReader, receivedFraming } from '../lib/transfer/framing.ts'
+import { ResponseHeadReader, type StatusHead } from '../lib/transfer/head-reader.ts'
+
+export const TLS = {
+  key: readFileSync(join(__dirname, 'tls/key.pem')),
+  cert: readFileSync(join(__dirname, 'tls/cert.pem'))
+}
+
+export const TRANSPORTS = ['tcp', 'tls', 'unix'] as const
+export type Transport = typeof TRANSPORTS[number]
+
+export interface Line { level: number, msg: string, err?: { code: string, message: string }, res?: { statusCode: number }, responseTime?: number }
+
+export interface Served {
+  app: FastifyInstance
+  /** What the app has logged. */
+  log: Line[]
+  /** Resolves with the next line logged with this message. */
+  logged: (msg: string) => Promise<Line>
+  connect: () => Promise<Wire>
+  port: number
+}
+
+let sockets = 0
+
+/** Starts an app with the plugin on one kind of transport; it ends with the test. */
+export async function serve (t: Test, transport: Transport, setup: (app: FastifyInstance) => unknown, options: object = {}, pluginOptions: object = {}): Promise<Served> {
+  const log: Line[] = []
+  const waiting: [string, (line: Line) => void][] = []
+  const stream = {
+    write (text: string) {
+      const line = JSON.parse(text)
+      log.push(line)
+      for (const [msg, resolve] of waiting.splice(0)) {
+        if (line.msg === msg) resolve(line)
+        else waiting.push([msg, resolve])
+      }
+    }
+  }
+  const app = Fastify({ logger: { stream }, forceCloseConnections: true, ...(transport === 'tls' ? { https: TLS } : {}), ...options } as FastifyServerOptions) as FastifyInstance
+  t.teardown(() => app.close())
+  await app.register(duplex, pluginOptions)
+  await setup(app)
+  const path = join(tmpdir(), `fastify-duplex-${process.pid}-${sockets++}.sock`)
+  if (transport === 'unix') t.teardown(() => rm(path, { force: true }))
+  await app.listen(transport === 'unix' ? { path } : { port: 0, host: '127.0.0.1' })
+  const port = transport === 'unix' ? 0 : (app.server.address() as net.AddressInfo).port
+  return {
+    app,
+    log,
+    port,
+    logged: (msg) => new Promise((resolve) => { waiting.push([msg, resolve]) }),
+    async connect () {
+      const half = { allowHalfOpen: true }
+      const socket = transport === 'unix'
+        ? net.connect({ path, ...half })
+        : transport === 'tls'
+          ? tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...half })
+          : net.connect({ port, host: '127.0.0.1', ...half })
+      await once(socket, transport === 'tls' ? 'secureConnect' : 'connect')
+      t.teardown(() => socket.destroy())
+      return new Wire(socket)
+    }
+  }
+}
+
+export interface Response extends StatusHead {
+  body: string
+  trailers: Record<string, string>
+}
+
+export class Wire {
+  readonly socket: net.Socket
+  /** Settles when the server has ended its side, or the connection is gone. */
+  readonly ended: Promise<void>
+  private received = NO_BYTES
+  private isEnded = false
+  private wake = (): void => {}
+  private reader: BodyReader | null = null
+  private content_ = NO_BYTES
+
+  constructor (socket: net.Socket) {
+    this.socket = socket
+    socket.setNoDelay(true)
+    socket.on('data', (piece: Buffer) => {
+      this.received = Buffer.concat([this.received, piece])
+      this.wake()
+    })
+    socket.on('error', () => {})
+    this.ended = new Promise((resolve) => {
+      const end = (): void => {
+        this.isEnded = true
+        this.wake()
+        resolve()
+      }
+      socket.on('end', end)
+      socket.on('close', end)
+    })
+  }
+
+  send (bytes: string | Buffer): this {
+    this.socket.write(bytes as string, 'latin1')
+    return this
+  }
+
+  /** The next head, with its body still to come. Interim heads count. */
+  async head (method = 'GET'): Promise<StatusHead> {
+    const reader = new ResponseHeadReader(65536)
+    while (reader.head === null) {
+      const piece = await this.more()
+      if (piece === null) reader.end()
+      else reader.read(piece)
+      if (reader.error !== null) throw reader.error
+      if (reader.head === null) this.received = NO_BYTES
+      else this.received = piece!.subarray(reader.consumed)
+    }
+    this.reader = bodyReader(receivedFraming(method, reader.head.statusCode, reader.head.fields, reader.head.minorVersion), { maxTrailerSize: 65536, maxChunkExtensionSize: 0 })
+    this.content_ = NO_BYTES
+    return reader.head
+  }
+
+  /** At least so many bytes of the body, once they are there: all that has come since the last call. */
+  async content (size = 1): Promise<string> {
+    while (this.content_.length < size && !this.reader!.done) await this.readOn()
+    const content = this.content_.toString('latin1')
+    this.content_ = NO_BYTES
+    return content
+  }
+
+  /** The rest of the body. Throws if it is cut off. */
+  async body (): Promise<string> {
+    while (!this.reader!.done) await this.readOn()
+    return this.content()
+  }
+
+  /** The next response, whole. */
+  async response (method = 'GET'): Promise<Response> {
+    const head = await this.head(method)
+    const body = await this.body()
+    return { ...head, fields: { ...head.fields }, body, trailers: { ...this.reader!.trailers } }
+  }
+
+  /** Sends a request and reads its response. */
+  request (bytes: string, method = bytes.slice(0, bytes.indexOf(' '))): Promise<Response> {
+    return this.send(bytes).response(method)
+  }
+
+  private async readOn (): Promise<void> {
+    const piece = await this.more()
+    const reader = this.reader!
+    if (piece === null) {
+      reader.end()
+    } else {
+      this.content_ = Buffer.concat([this.content_, reader.read(piece)])
+      this.received = piece.subarray(reader.consumed)
+    }
+    if (reader.error !== null) throw reader.error
+  }
+
+  private async more (): Promise<Buffer | null> {
+    while (this.received.length === 0) {
+      if (this.isEnded) return null
+      await new Promise<void>((resolve) => { this.wake = resolve })
+    }
+    return Buffer.from(this.received)
+  }
+}
+
+/** A request with a chunked body. */
+export function chunked (path: string, ...chunks: string[]): string {
+  return `POST ${path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n${chunks.map(chunk).join('')}0\r\n\r\n`
+}
+
+export function chunk (content: string): string {
+  return `${content.length.toString(16)}\r\n${content}\r\n`
+}
+
+export const OPEN = (path: string): string => `POST ${path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n`
+export const GET = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`
