@@ -182,7 +182,10 @@ export class Handoff {
   /** Ends the exchange for Fastify with an error; Node learns from the socket, which the caller destroys. */
   fail (error: Error): void {
     this.answered = true
-    if (this.response.listenerCount('error') > 0) this.response.emit('error', error)
+    // The request closes after this, and must find the abort of its signal where it was.
+    keepingCloseListeners(this.request, () => {
+      if (this.response.listenerCount('error') > 0) this.response.emit('error', error)
+    })
   }
 
   /** Wakes the parser for the next request. Only after the response has finished. */
@@ -409,18 +412,24 @@ function nodeListeners (socket: ParsedSocket): NodeListeners | null {
 export function hijack (reply: FastifyReply): () => void {
   const { raw } = reply.request
   const socket = raw.socket as Socket & { _meta?: { request: FastifyRequest, onTimeout: Listener } | null }
-  const before = raw.listenerCount('close') > 0 ? raw.listeners('close') : []
   const meta = socket?._meta
-  reply.hijack()
+  const onAbort = keepingCloseListeners(raw, () => { reply.hijack() })
   if (meta?.request === reply.request) {
     socket._meta = meta
     socket.on('timeout', meta.onTimeout)
   }
-  if (raw.listenerCount('close') === before.length) return ignore
-  const after = raw.listeners('close')
-  const onAbort = before.find((listener) => !after.includes(listener)) as Listener
-  raw.on('close', onAbort)
-  return () => { raw.removeListener('close', onAbort) }
+  return onAbort === undefined ? ignore : () => { raw.removeListener('close', onAbort) }
+}
+
+/** Does something that makes Fastify take its abort of `request.signal` off the request, and puts it back. */
+function keepingCloseListeners (request: IncomingMessage, action: () => void): Listener | undefined {
+  const before = request.listenerCount('close') > 0 ? request.listeners('close') : []
+  action()
+  if (request.listenerCount('close') === before.length) return undefined
+  const after = request.listeners('close')
+  const gone = before.find((listener) => !after.includes(listener)) as Listener
+  request.on('close', gone)
+  return gone
 }
 
 type OnErrorHook = (request: FastifyRequest, reply: FastifyReply, error: Error, done: () => void) => unknown

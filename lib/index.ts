@@ -8,7 +8,7 @@ import { missingFromNode, otherServers, watch } from './handoff.ts'
 import { DEFAULT_OPTIONS, resolveOptions } from './options.ts'
 import { getDuplex, makeDuplex } from './route.ts'
 
-function duplex (app: FastifyInstance, options: FastifyDuplexOptions, done: (error?: Error) => void): void {
+async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
   const defaults = resolveOptions(options, DEFAULT_OPTIONS)
 
   const missing = missingFromNode()
@@ -25,8 +25,6 @@ function duplex (app: FastifyInstance, options: FastifyDuplexOptions, done: (err
   app.addHook('onRoute', function (route) {
     makeDuplex.call(this, route, defaults)
   })
-
-  done()
 }
 
 const fastifyDuplex = fp(duplex, { fastify: '5.x', name: 'fastify-duplex' })

@@ -7,7 +7,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from
 import type { Carrier } from './carrier/carrier.ts'
 import { MessageCarrier } from './carrier/message.ts'
 import { claimSocket } from './carrier/socket.ts'
-import { BodyLimitError, BodySchemaError, NotEnabledError } from './errors.ts'
+import { AbortedError, BodyLimitError, BodySchemaError, NotEnabledError } from './errors.ts'
 import { HttpDuplex } from './exchange/http-duplex.ts'
 import { onErrorHooks } from './handoff.ts'
 import { type ResolvedOptions, resolveOptions } from './options.ts'
@@ -36,7 +36,7 @@ export function getDuplex (this: FastifyReply): HttpDuplex {
   if (exchange.stream === null) {
     exchange.stream = new HttpDuplex(carrierOf(exchange, this), this, exchange.options)
     // Also so that a failure to which nobody listens does not end the process.
-    exchange.stream.on('error', () => answerFailure(exchange, this))
+    exchange.stream.on('error', (error: Error) => onStreamError(exchange, this, error))
   }
   return exchange.stream
 }
@@ -161,8 +161,12 @@ function onThrow ({ stream }: Exchange, reply: FastifyReply, error: Error): void
     reply.log.error({ err: error }, 'duplex handler failed after its response')
   } else {
     stream.destroy(error)
-    runOnError(reply, error)
   }
+}
+
+function onStreamError (exchange: Exchange, reply: FastifyReply, error: Error): void {
+  if (exchange.stream!.failure === null) answerFailure(exchange, reply)
+  else if (!(error instanceof AbortedError)) runOnError(reply, error)
 }
 
 /** A stream that failed before the head, with no handler to tell: the error is the answer. */

@@ -292,7 +292,7 @@ t.test('a body writer keeps its promise', async (t) => {
   t.throws(() => three.end('a: b\r\n', []), { code: 'FST_ERR_DUPLEX_NO_TRAILERS' })
   const none = bodyWriter({ kind: 'none', length: 0 })
   t.throws(() => none.write([Buffer.from('a')], 1, []), { code: 'FST_ERR_DUPLEX_NO_BODY' })
-  t.throws(() => writeTrailers({ Host: 'a' }), { code: 'FST_ERR_DUPLEX_TRAILER' })
+  t.throws(() => writeTrailers({ Host: 'a' }), { code: 'FST_ERR_DUPLEX_FIELD' })
 })
 
 t.test('response heads', async (t) => {

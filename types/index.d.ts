@@ -2,7 +2,7 @@
 
 import type { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
-import type { FastifyPluginCallback } from 'fastify'
+import type { FastifyPluginAsync } from 'fastify'
 
 declare module 'fastify' {
   interface RouteShorthandOptions {
@@ -20,7 +20,7 @@ declare module 'fastify' {
   }
 }
 
-type FastifyDuplex = FastifyPluginCallback<fastifyDuplex.FastifyDuplexOptions>
+type FastifyDuplex = FastifyPluginAsync<fastifyDuplex.FastifyDuplexOptions>
 
 declare namespace fastifyDuplex {
   /** Defaults for all routes. */

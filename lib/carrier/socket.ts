@@ -191,9 +191,9 @@ export class SocketCarrier implements Carrier, Borrower {
   }
 
   writeInterim (statusCode: number, fields: OutgoingFields): boolean {
+    const head = writeInterimHead(statusCode, fields)
     // RFC 9110 section 15.2: not to a client of HTTP/1.0.
     if (this.request.httpVersionMinor === 0) return false
-    const head = writeInterimHead(statusCode, fields)
     this.whenMayWrite(() => this.socket.write(head, 'latin1'))
     return true
   }
@@ -215,7 +215,7 @@ export class SocketCarrier implements Carrier, Borrower {
     this.head = ''
     const buffers = gather(parts)
     if (buffers.length === 0) {
-      done()
+      process.nextTick(done)
     } else if (buffers.length === 1) {
       socket.write(buffers[0], done)
     } else {

@@ -12,7 +12,7 @@ import type { Carrier, Sink } from '../carrier/carrier.ts'
 import { AbortedError, BodyLimitError, DestroyedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
 import { hijack } from '../handoff.ts'
 import { type Framing, responseFraming } from '../transfer/framing.ts'
-import { asksToClose } from '../transfer/head-writer.ts'
+import { asksToClose, isSendable } from '../transfer/head-writer.ts'
 
 type WriteCallback = (error?: Error | null) => void
 
@@ -129,14 +129,26 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private commit (chunk?: unknown): void {
     const { reply } = this
     if (reply.sent || reply.raw.headersSent) throw new HeadSentError()
-    const { statusCode, request } = reply
     const fields = reply.getHeaders() as OutgoingFields
+    try {
+      this.writeHead(fields, chunk)
+    } catch (error) {
+      // What could not be sent must not go out with the answer to this error either.
+      for (const name of Object.keys(fields)) {
+        if (!isSendable(name, fields[name])) reply.removeHeader(name)
+      }
+      throw error
+    }
+    this.letGoOfSignal = hijack(reply)
+  }
+
+  private writeHead (fields: OutgoingFields, chunk: unknown): void {
+    const { statusCode, request } = this.reply
     const length = fields['content-length']
     const framing = responseFraming(request.method, statusCode, length === undefined ? undefined : String(length), request.raw.httpVersionMinor)
     if (framing.kind === 'none' && (chunk as Buffer | null)?.length) throw new NoBodyError()
     this.carrier.writeHead({ statusCode, fields, framing, close: asksToClose(fields.connection) })
     this.responseFraming = framing
-    this.letGoOfSignal = hijack(reply)
   }
 
   override _write (chunk: Buffer, _encoding: BufferEncoding, done: WriteCallback): void {

@@ -1,6 +1,6 @@
 // Field lines, as they stand in a head or a trailer section (RFC 9112 section 5), read and written by the same rules.
 
-import { FieldError, TrailerError } from '../errors.ts'
+import { FieldError } from '../errors.ts'
 
 /** Fields by lower-case name. A name that came twice has its values joined with `, ` (RFC 9110 section 5.2). */
 export type Fields = Record<string, string>
@@ -83,13 +83,12 @@ function oneLine (name: string, value: string | number): string {
 /**
  * The field lines of a trailer section, each with its CRLF, without the empty line that ends the section.
  *
- * @throws {FieldError} FST_ERR_DUPLEX_FIELD
- * @throws {TrailerError} FST_ERR_DUPLEX_TRAILER: a field that may not stand in trailers
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD: as for any field line, and for names that may not stand in trailers
  */
 export function writeTrailers (fields: OutgoingFields): string {
   let lines = ''
   for (const name of Object.keys(fields)) {
-    if (!isTrailerField(name.toLowerCase())) throw new TrailerError(`"${name}" is not allowed in it`)
+    if (!isTrailerField(name.toLowerCase())) throw new FieldError('trailer name', name)
     lines += writeFieldLine(name, fields[name])
   }
   return lines

@@ -35,6 +35,15 @@ export function asksToClose (connection: OutgoingFields[string]): boolean {
   return connection !== undefined && String(connection).split(',').some((option) => option.trim().toLowerCase() === 'close')
 }
 
+/** Whether a field of the user's could stand in a response head. */
+export function isSendable (name: string, value: OutgoingFields[string]): boolean {
+  try {
+    return !OWN_FIELDS.has(name.toLowerCase()) && writeFieldLine(name, value) !== null
+  } catch {
+    return false
+  }
+}
+
 /**
  * The head of a final response, with the empty line that ends it.
  *

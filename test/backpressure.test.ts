@@ -1,0 +1,101 @@
+// Backpressure: however much one side sends, what the other does not take stays where it is. Measured, not believed.
+
+import type { Writable } from 'node:stream'
+import { setImmediate as immediate } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import t from 'tap'
+import type { HttpDuplex } from '../types/index.d.ts'
+import { GET, OPEN, TRANSPORTS, serve } from './wire.ts'
+
+const MIB = 1024 ** 2
+const TOTAL = 1024 * MIB
+const MAX_GROWTH = 10 * MIB
+const PIECE = Buffer.alloc(MIB, 'x')
+const CHUNK = Buffer.concat([Buffer.from(MIB.toString(16) + '\r\n'), PIECE, Buffer.from('\r\n')])
+
+setFlagsFromString('--expose-gc')
+const gc = runInNewContext('gc') as () => void
+
+/** Bytes in use by this process, server and client together, garbage left out. */
+function memory (): number {
+  gc()
+  const { heapUsed, arrayBuffers } = process.memoryUsage()
+  return heapUsed + arrayBuffers
+}
+
+/** Returns when so many turns of the event loop have brought nothing more. */
+async function untilStuck (progress: () => number): Promise<void> {
+  for (let turns = 0, before = -1; turns < 500; turns++) {
+    await immediate()
+    if (progress() !== before) turns = 0
+    before = progress()
+  }
+}
+
+interface Flow { sent: number }
+
+/** Writes 1 GiB, as fast as the other side takes it. */
+async function flood (stream: Writable, piece: Buffer, flow: Flow): Promise<void> {
+  while (flow.sent < TOTAL) {
+    flow.sent += MIB
+    if (!stream.write(piece)) await new Promise<void>((resolve) => { stream.once('drain', resolve) })
+  }
+}
+
+for (const transport of TRANSPORTS) {
+  t.test(`a client that does not read stops the handler, over ${transport}`, async (t) => {
+    const flow: Flow = { sent: 0 }
+    const { connect } = await serve(t, transport, (app) => {
+      app.get('/', { duplex: true }, async (request, reply) => {
+        await flood(reply.duplex, PIECE, flow)
+        reply.duplex.end()
+      })
+    })
+    const wire = await connect()
+    const before = memory()
+    wire.socket.pause()
+    wire.send(GET('/'))
+    await untilStuck(() => flow.sent)
+    t.ok(flow.sent > 0 && flow.sent < TOTAL / 8, `stuck after ${flow.sent / MIB} MiB`)
+    const growth = memory() - before
+    t.ok(growth < MAX_GROWTH, `grown by ${growth} bytes`)
+    if (transport !== 'tcp') return
+
+    wire.socket.resume()
+    await wire.head()
+    let received = 0
+    while (received < TOTAL) received += (await wire.content()).length
+    t.equal(received, TOTAL)
+    t.equal(await wire.body(), '')
+  })
+
+  t.test(`a handler that does not read stops the client, over ${transport}`, async (t) => {
+    const flow: Flow = { sent: 0 }
+    let duplex!: HttpDuplex
+    const { connect } = await serve(t, transport, (app) => {
+      app.post('/', { duplex: { highWaterMark: 16 * 1024 } }, (request, reply) => {
+        duplex = reply.duplex
+        duplex.once('readable', () => {}) // one look, and no more
+      })
+    })
+    const wire = await connect()
+    const before = memory()
+    wire.send(OPEN('/'))
+    const sent = flood(wire.socket, CHUNK, flow).then(() => wire.send('0\r\n\r\n'))
+    await untilStuck(() => flow.sent)
+    t.ok(flow.sent > 0 && flow.sent < TOTAL / 8, `stuck after ${flow.sent / MIB} MiB`)
+    const growth = memory() - before
+    t.ok(growth < MAX_GROWTH, `grown by ${growth} bytes`)
+    // Of TLS, what one read of the handle decrypts to may be split between the two.
+    const held = duplex.readableLength + duplex.socket.readableLength
+    t.ok(held <= 16 * 1024 + 64 * 1024, `one highWaterMark and one read at the most: ${held} bytes`)
+    if (transport !== 'tcp') return
+
+    let received = 0
+    duplex.on('data', (piece: Buffer) => { received += piece.length })
+    duplex.on('end', () => duplex.end(String(received)))
+    await sent
+    t.equal((await wire.response()).body, String(TOTAL))
+  })
+}

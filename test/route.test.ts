@@ -1,0 +1,569 @@
+// `duplex: true` on a route, seen from the app and from the client: everything Fastify gives stays, before the head an
+// answer is an ordinary answer, and after it an error cuts the response off.
+
+import { once } from 'node:events'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import t from 'tap'
+import duplex from '../lib/index.ts'
+import { GET, OPEN, chunk, chunked, serve } from './wire.ts'
+
+async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  reply.type(request.headers['content-type'] ?? 'application/octet-stream')
+  await pipeline(reply.duplex, reply.duplex)
+}
+
+const CUT_OFF = { code: 'FST_ERR_DUPLEX_TRUNCATED' }
+
+t.test('declared in every way', async (t) => {
+  const { app, connect } = await serve(t, 'tcp', async (app) => {
+    app.addHttpMethod('SEARCH', { hasBody: true })
+    app.route({ method: ['PUT', 'SEARCH'], url: '/two/:id', duplex: true, handler: echo })
+    app.all('/all', { duplex: true }, echo)
+    app.post('/versioned', { duplex: true, constraints: { version: '1.0.0' } }, echo)
+    app.post('/versioned', async () => 'ordinary')
+    app.post('/options', { duplex: { idleTimeout: 1000 } }, echo)
+    app.post('/no', { duplex: false }, async () => 'ordinary')
+    await app.register(async (child) => {
+      child.post('/echo', { duplex: true }, echo)
+      await child.register(async (grandchild) => {
+        grandchild.post('/', { duplex: true }, echo)
+      }, { prefix: '/deep' })
+    }, { prefix: '/child' })
+  })
+  const wire = await connect()
+  const body = '\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc'
+  t.equal((await wire.request(`PUT /two/1 HTTP/1.1${body}`)).body, 'abc')
+  t.equal((await wire.request(`SEARCH /two/1 HTTP/1.1${body}`)).body, 'abc')
+  for (const method of app.supportedMethods.filter((method) => method !== 'HEAD')) {
+    t.equal((await wire.request(`${method} /all HTTP/1.1${body}`)).body, 'abc', method)
+  }
+  t.equal((await wire.request(`POST /versioned HTTP/1.1\r\nAccept-Version: 1.x${body}`)).body, 'abc')
+  t.equal((await wire.request(`POST /versioned HTTP/1.1\r\nContent-Type: text/plain${body}`)).body, 'ordinary')
+  t.equal((await wire.request(`POST /options HTTP/1.1${body}`)).body, 'abc')
+  t.equal((await wire.request(`POST /no HTTP/1.1\r\nContent-Type: text/plain${body}`)).body, 'ordinary')
+  t.equal((await wire.request(`POST /child/echo HTTP/1.1${body}`)).body, 'abc')
+  t.equal((await wire.request(`POST /child/deep HTTP/1.1${body}`)).body, 'abc')
+})
+
+t.test('no content-type parser runs, whatever the content-type and the method', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.removeAllContentTypeParsers()
+    app.all('/', { duplex: true }, async (request, reply) => {
+      t.equal(request.body, undefined)
+      await echo(request, reply)
+    })
+  })
+  const wire = await connect()
+  for (const method of ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'QUERY']) {
+    for (const type of ['', 'Content-Type: application/json\r\n', 'Content-Type: no type\r\n', 'Content-Type: text/x\r\n']) {
+      const response = await wire.request(`${method} / HTTP/1.1\r\nHost: a\r\n${type}Content-Length: 2\r\n\r\n{{`)
+      t.match(response, { statusCode: 200, body: '{{' }, `${method} ${type}`)
+    }
+  }
+})
+
+t.test('all hooks run, with the true method and headers', async (t) => {
+  const seen: string[] = []
+  const hook = (name: string) => async (request: FastifyRequest) => {
+    seen.push(`${name} ${request.method} ${request.headers['content-type']} ${request.body}`)
+  }
+  const { connect } = await serve(t, 'tcp', (app) => {
+    for (const name of ['onRequest', 'preParsing', 'preValidation', 'preHandler', 'onResponse'] as const) app.addHook(name as 'onRequest', hook(name))
+    app.post('/', { duplex: true, onRequest: hook('own onRequest'), preParsing: [hook('own preParsing')], preValidation: hook('own preValidation'), onResponse: hook('own onResponse') }, async (request, reply) => {
+      await hook('handler')(request)
+      await echo(request, reply)
+    })
+    app.addHook('onSend', async () => { seen.push('onSend') })
+  })
+  const wire = await connect()
+  await wire.request('POST / HTTP/1.1\r\nHost: a\r\nContent-Type: text/x\r\nContent-Length: 2\r\n\r\nab')
+  await wire.request(chunked('/', 'a').replace('Host', 'Content-Type: x\r\nHost'))
+  const order = ['onRequest', 'own onRequest', 'preParsing', 'own preParsing', 'preValidation', 'own preValidation', 'preHandler', 'handler', 'onResponse', 'own onResponse']
+  t.strictSame(seen, [...order.map((name) => `${name} POST text/x undefined`), ...order.map((name) => `${name} POST x undefined`)])
+})
+
+t.test('params, querystring and headers are validated', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/:id', {
+      duplex: true,
+      schema: {
+        params: { type: 'object', properties: { id: { type: 'integer' } } },
+        querystring: { type: 'object', properties: { n: { type: 'integer', default: 7 } } },
+        headers: { type: 'object', required: ['x-key'] }
+      }
+    }, async (request, reply) => {
+      const { id } = request.params as { id: number }
+      const { n } = request.query as { n: number }
+      await once(reply.duplex.end(`${typeof id} ${n}`), 'finish')
+    })
+  })
+  const wire = await connect()
+  t.equal((await wire.request('POST /1 HTTP/1.1\r\nHost: a\r\nX-Key: 1\r\n\r\n')).body, 'number 7')
+  t.match(await wire.request('POST /x HTTP/1.1\r\nHost: a\r\nX-Key: 1\r\n\r\n'), { statusCode: 400, body: /params\/id must be integer/ })
+  t.match(await wire.request('POST /1?n=x HTTP/1.1\r\nHost: a\r\nX-Key: 1\r\n\r\n'), { statusCode: 400, body: /querystring\/n/ })
+  t.match(await wire.request('POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc'), { statusCode: 400, body: /x-key/, fields: { connection: 'keep-alive' } })
+  t.equal((await wire.request('POST /2?n=2 HTTP/1.1\r\nHost: a\r\nX-Key: 1\r\n\r\n')).body, 'number 2', 'and the connection goes on')
+})
+
+t.test('what cannot be declared', async (t) => {
+  const app = Fastify()
+  await app.register(duplex)
+  t.throws(() => app.post('/', { duplex: true, schema: { body: {} } }, echo), { code: 'FST_ERR_DUPLEX_BODY_SCHEMA' })
+  for (const options of [{ idleTimeout: -1 }, { idleTimeout: 1.5 }, { idleTimeout: 2 ** 31 }, { idleTimeout: '1' }, { bodyLimit: 0 }, { bodyLimit: Infinity }, { drainTimeout: 0 }, { highWaterMark: NaN }, { nonsense: 1 }]) {
+    t.throws(() => app.post('/', { duplex: options as {} }, echo), { code: 'FST_ERR_DUPLEX_OPTION' }, JSON.stringify(options))
+    const wrong = Fastify()
+    wrong.register(duplex, options as {})
+    await t.rejects(Promise.resolve(wrong.ready()), { code: 'FST_ERR_DUPLEX_OPTION' })
+  }
+  app.post('/undefined', { duplex: { idleTimeout: undefined } }, echo)
+})
+
+t.test('reply.duplex on an ordinary route', async (t) => {
+  const { app } = await serve(t, 'tcp', (app) => {
+    app.get('/', (request, reply) => reply.duplex.end())
+  })
+  const response = await app.inject('/')
+  t.match(response.json(), { statusCode: 500, code: 'FST_ERR_DUPLEX_NOT_ENABLED' })
+})
+
+t.test('until the first byte, answers are ordinary answers', async (t) => {
+  const { app, connect, log } = await serve(t, 'tcp', (app) => {
+    app.setErrorHandler((error: Error, request, reply) => reply.code(418).send(`handled ${error.message}`))
+    const route = (url: string, handler: (request: FastifyRequest, reply: FastifyReply) => unknown): void => {
+      app.post(url, { duplex: true }, handler)
+    }
+    route('/throw', () => { throw new Error('thrown') })
+    route('/reject', async () => { throw new Error('rejected') })
+    route('/return', async () => ({ a: 1 }))
+    route('/return-now', () => 'now')
+    route('/nothing', async () => {})
+    route('/send', (request, reply) => { reply.code(403).send('no') })
+    route('/return-reply', async (request, reply) => reply.code(202).send('yes'))
+    route('/read-then-return', async (request, reply) => {
+      let size = 0
+      for await (const piece of reply.duplex) size += piece.length
+      return { size }
+    })
+    route('/read-then-throw', async (request, reply) => {
+      for await (const piece of reply.duplex) throw new Error(`after ${piece}`)
+    })
+    route('/generator-throws', async function * () { throw new Error('generated') }) // eslint-disable-line require-yield
+    route('/destroy', async (request, reply) => { reply.duplex.destroy(new Error('destroyed')); throw new Error('rejected') })
+    route('/destroy-only', (request, reply) => { reply.duplex.destroy() })
+    route('/destroy-with', (request, reply) => { reply.duplex.destroy(new Error('why')) })
+    app.post('/hook', { duplex: true, preHandler: (request, reply, done) => { reply.duplex.destroy(new Error('in a hook')); setImmediate(done) } }, () => {})
+    app.post('/own', { duplex: true, errorHandler: (error, request, reply) => { reply.send(`own ${error.message}`) } }, () => { throw new Error('thrown') })
+    app.post('/limited', { duplex: true, onRequest: async () => { throw new Error('unauthorized') } }, echo)
+  })
+  const expected: [string, number, string][] = [
+    ['/throw', 418, 'handled thrown'],
+    ['/reject', 418, 'handled rejected'],
+    ['/return', 200, '{"a":1}'],
+    ['/return-now', 200, 'now'],
+    ['/nothing', 200, ''],
+    ['/send', 403, 'no'],
+    ['/return-reply', 202, 'yes'],
+    ['/read-then-return', 200, '{"size":11}'],
+    ['/read-then-throw', 418, 'handled after hello'],
+    ['/generator-throws', 418, 'handled generated'],
+    ['/destroy', 418, 'handled rejected'],
+    ['/destroy-only', 418, 'handled The exchange was destroyed before the response ended'],
+    ['/destroy-with', 418, 'handled why'],
+    ['/hook', 418, 'handled in a hook'],
+    ['/own', 200, 'own thrown'],
+    ['/limited', 418, 'handled unauthorized']
+  ]
+  const wire = await connect()
+  for (const [url, statusCode, body] of expected) {
+    // The first chunk alone in the first segment: what is left of the body comes after the answer.
+    wire.send(OPEN(url) + chunk('hello'))
+    if (url === '/read-then-return') wire.send(chunk(' world') + '0\r\n\r\n')
+    t.match(await wire.response(), { statusCode, body, fields: { connection: 'keep-alive' } }, url)
+    if (url !== '/read-then-return') wire.send(chunk(' world') + '0\r\n\r\n')
+  }
+  const answered = log.filter((line) => line.msg === 'request completed').map((line) => line.res!.statusCode)
+  t.strictSame(answered, expected.map(([, statusCode]) => statusCode), 'each is logged once, with its status')
+
+  for (const [url, statusCode, payload] of expected) {
+    const response = await app.inject({ method: 'POST', url, payload: Readable.from(['hello', ' world']) })
+    t.match(response, { statusCode, payload }, `${url} injected`)
+  }
+})
+
+t.test('handlers of every kind', async (t) => {
+  const { connect, log } = await serve(t, 'tcp', (app) => {
+    app.post('/upper', { duplex: true }, async function * (request, reply) {
+      for await (const piece of reply.duplex) yield piece.toString().toUpperCase()
+    })
+    app.post('/promised-iterable', { duplex: true }, async (request, reply) => Readable.from(['a', 'b']))
+    app.post('/now', { duplex: true }, (request, reply) => reply.duplex.end('now'))
+    app.post('/async-end', { duplex: true }, async (request, reply) => reply.duplex.end('then'))
+    app.post('/async-write', { duplex: true }, async (request, reply) => {
+      reply.duplex.write('a')
+      setImmediate(() => reply.duplex.end('b'))
+    })
+    app.post('/return-reply', { duplex: true }, async (request, reply) => {
+      reply.duplex.end('x')
+      return reply
+    })
+    app.post('/return-reply-now', { duplex: true }, (request, reply) => {
+      reply.duplex.end('x')
+      return reply
+    })
+    app.post('/callbacks', { duplex: true }, (request, reply) => {
+      const { duplex } = reply
+      duplex.on('data', (piece) => { duplex.write(piece) })
+      duplex.on('end', () => { duplex.end() })
+    })
+    app.post('/break', { duplex: true }, async (request, reply) => {
+      for await (const piece of reply.duplex) {
+        reply.duplex.write(`first ${piece}`)
+        break
+      }
+      reply.duplex.end('!')
+    })
+    app.post('/return-duplex', { duplex: true }, async (request, reply) => reply.duplex.end())
+  })
+  const wire = await connect()
+  for (const [url, body] of [['/upper', 'ABC'], ['/promised-iterable', 'ab'], ['/now', 'now'], ['/async-end', 'then'], ['/async-write', 'ab'], ['/return-reply', 'x'], ['/return-reply-now', 'x'], ['/callbacks', 'abc'], ['/break', 'first abc!'], ['/return-duplex', '']]) {
+    t.match(await wire.request(chunked(url, 'abc')), { statusCode: 200, body }, url)
+  }
+  t.equal(log.filter((line) => line.level > 30).length, 0, 'and nothing to warn about')
+})
+
+t.test('the head is what the app and its plugins set', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.addHook('onRequest', async (request, reply) => { reply.header('x-hook', 'a').header('Set-Cookie', 'b') })
+    app.post('/', { duplex: true }, async (request, reply) => {
+      reply.code(201).header('set-cookie', 'c').raw.setHeader('X-Raw', 'd')
+      const { duplex } = reply
+      t.match([duplex.headersSent, duplex.framing.response, reply.sent], [false, undefined, false])
+      duplex.flushHeaders()
+      t.match([duplex.headersSent, duplex.framing.response, reply.sent, reply.raw.headersSent], [true, 'chunked', true, true])
+      t.throws(() => duplex.flushHeaders(), { code: 'FST_ERR_DUPLEX_HEAD_SENT' })
+      await pipeline(duplex, duplex)
+      t.equal(duplex.bytesRead, 3)
+      t.equal(duplex.bytesWritten, 3)
+      t.equal(duplex.socket, request.socket)
+    })
+  })
+  const wire = await connect()
+  wire.send(OPEN('/'))
+  const head = await wire.head()
+  t.match(head, { statusCode: 201, statusMessage: 'Created', fields: { 'x-hook': 'a', 'set-cookie': 'b, c', 'x-raw': 'd', 'keep-alive': 'timeout=72' } })
+  wire.send(chunk('abc') + '0\r\n\r\n')
+  t.equal(await wire.body(), 'abc')
+})
+
+t.test('what is wrong with the head is still answered', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.get('/own', { duplex: true }, async (request, reply) => { await once(reply.header('transfer-encoding', 'x').duplex.end('a'), 'finish') })
+    app.get('/value', { duplex: true }, async (request, reply) => { await once(reply.header('x-a', 'b\r\nc: d').duplex.end('a'), 'finish') })
+    app.get('/flush', { duplex: true }, (request, reply) => { reply.header('content-length', 'x').duplex.flushHeaders() })
+    app.get('/interim', { duplex: true }, async function * (request, reply) { reply.code(101); yield 'a' })
+    app.get('/no-content', { duplex: true }, (request, reply) => { reply.code(204).duplex.end('a') })
+    app.head('/head', { duplex: true }, (request, reply) => { reply.duplex.write('a') })
+  })
+  const wire = await connect()
+  t.match(await wire.request(GET('/own')), { statusCode: 500, body: /FST_ERR_DUPLEX_OWN_FIELD/ })
+  t.match(await wire.request(GET('/value')), { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/, fields: { c: undefined } })
+  t.match(await wire.request(GET('/flush')), { statusCode: 400, body: /FST_ERR_DUPLEX_FRAMING/ })
+  t.match(await wire.request(GET('/interim')), { statusCode: 500, body: /FST_ERR_DUPLEX_STATUS/ })
+  t.match(await wire.request(GET('/no-content')), { statusCode: 500, body: /FST_ERR_DUPLEX_NO_BODY/ })
+  t.match(await wire.request('HEAD /head HTTP/1.1\r\nHost: a\r\n\r\n', 'HEAD'), { statusCode: 500 })
+})
+
+t.test('framing of the response', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.get('/length', { duplex: true }, async (request, reply) => { await once(reply.header('content-length', 3).duplex.end('abc'), 'finish') })
+    app.get('/more', { duplex: true }, async (request, reply) => { reply.header('content-length', 3).duplex.write('ab'); setImmediate(() => reply.duplex.end('cd')) })
+    app.get('/less', { duplex: true }, async (request, reply) => { reply.header('content-length', 3).duplex.end('ab') })
+    app.get('/204', { duplex: true }, (request, reply) => { reply.code(204).duplex.end() })
+    app.get('/304', { duplex: true }, (request, reply) => { reply.code(304).duplex.end() })
+    app.get('/close', { duplex: true }, (request, reply) => { reply.header('connection', 'close').duplex.end('bye') })
+    app.get('/generated', { duplex: true }, async function * () { yield 'a' })
+    app.get('/empty', { duplex: true }, (request, reply) => { reply.duplex.write(''); reply.duplex.end('') })
+  })
+  const wire = await connect()
+  t.match(await wire.request(GET('/length')), { body: 'abc', fields: { 'content-length': '3', 'transfer-encoding': undefined } })
+  t.match(await wire.request(GET('/204')), { statusCode: 204, fields: { 'transfer-encoding': undefined } })
+  t.match(await wire.request(GET('/304')), { statusCode: 304 })
+  t.match(await wire.request(GET('/empty')), { statusCode: 200, body: '' })
+  t.match(await wire.request('HEAD /generated HTTP/1.1\r\nHost: a\r\n\r\n', 'HEAD'), { statusCode: 200 }, 'the HEAD route Fastify adds to a GET route')
+  t.match(await wire.request('HEAD /length HTTP/1.1\r\nHost: a\r\n\r\n', 'HEAD'), { statusCode: 500 }, 'has no body to write, which is an error')
+  t.match(await wire.request('GET /generated HTTP/1.0\r\n\r\n'), { body: 'a', fields: { 'transfer-encoding': undefined, connection: 'close' } })
+  await wire.ended
+  const keep = await connect()
+  t.match(await keep.request('GET /length HTTP/1.0\r\nConnection: keep-alive\r\n\r\n'), { body: 'abc', fields: { connection: 'keep-alive' } })
+  t.match(await keep.request(GET('/close')), { body: 'bye', fields: { connection: 'close' } })
+  await keep.ended
+  for (const url of ['/more', '/less']) {
+    const wrong = await connect()
+    await t.rejects(wrong.request(GET(url)), CUT_OFF, url)
+  }
+})
+
+t.test('interim responses', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.get('/', { duplex: true }, async function * (request, reply) {
+      const { duplex } = reply
+      t.equal(duplex.writeInformation(103, { link: '</a.css>' }), request.raw.httpVersionMinor === 1)
+      duplex.writeInformation(102)
+      for (const status of [101, 200, 99, NaN]) t.throws(() => duplex.writeInformation(status), { code: 'FST_ERR_DUPLEX_STATUS' })
+      t.throws(() => duplex.writeInformation(103, { connection: 'x' }), { code: 'FST_ERR_DUPLEX_OWN_FIELD' })
+      yield 'a'
+      t.throws(() => duplex.writeInformation(103), { code: 'FST_ERR_DUPLEX_HEAD_SENT' })
+    })
+  })
+  const wire = await connect()
+  wire.send(GET('/'))
+  t.match(await wire.head(), { statusCode: 103, fields: { link: '</a.css>' } })
+  t.match(await wire.head(), { statusCode: 102 })
+  t.match(await wire.response(), { statusCode: 200, body: 'a' })
+  t.match(await wire.request('GET / HTTP/1.0\r\n\r\n'), { statusCode: 200 }, 'not to HTTP/1.0')
+})
+
+t.test('trailers both ways', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, async (request, reply) => {
+      const { duplex } = reply
+      for await (const piece of duplex) duplex.write(piece)
+      duplex.setTrailers({ 'X-Seen': duplex.trailers['x-sum'], 'x-size': duplex.bytesRead })
+      duplex.end()
+      t.throws(() => duplex.setTrailers({ a: '1' }), { code: 'FST_ERR_DUPLEX_NO_TRAILERS' })
+    })
+    app.post('/length', { duplex: true }, async (request, reply) => {
+      const { duplex } = reply.header('content-length', 0)
+      duplex.flushHeaders()
+      t.throws(() => duplex.setTrailers({ a: '1' }), { code: 'FST_ERR_DUPLEX_NO_TRAILERS' })
+      duplex.end()
+    })
+    app.post('/wrong', { duplex: true }, async (request, reply) => reply.duplex.setTrailers({ host: '1' }).end())
+  })
+  const wire = await connect()
+  wire.send(OPEN('/') + chunk('abc') + '0\r\nX-Sum: 42\r\n\r\n')
+  t.match(await wire.response(), { body: 'abc', trailers: { 'x-seen': '42', 'x-size': '3' } })
+  t.match(await wire.request(chunked('/length')), { statusCode: 200 })
+  t.match(await wire.request(chunked('/wrong')), { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/ })
+})
+
+t.test('requests that are wrong, before the head', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.setErrorHandler((error: Error & { code: string, statusCode: number }, request, reply) => reply.code(error.statusCode).send(error.code))
+    app.post('/', { duplex: true }, async (request, reply) => {
+      let body = ''
+      for await (const piece of reply.duplex) body += piece
+      return body
+    })
+    app.post('/callbacks', { duplex: true }, (request, reply) => {
+      reply.duplex.on('data', () => {})
+    })
+    app.post('/limit', { duplex: true, bodyLimit: 4 }, async (request, reply) => {
+      let body = ''
+      for await (const piece of reply.duplex) body += piece
+      return body
+    })
+  })
+  const head = (fields: string, version = '1.1'): string => `POST / HTTP/${version}\r\nHost: a\r\n${fields}\r\n\r\n`
+  const cases: [string, number, string][] = [
+    [head('Transfer-Encoding: gzip, chunked'), 501, 'TRANSFER_CODING'],
+    [head('Transfer-Encoding: \xe9, chunked'), 400, 'FRAMING'],
+    [head('Transfer-Encoding: chunked', '1.0'), 400, 'FRAMING'],
+    [head('Content-Length: 9007199254740992'), 400, 'FRAMING'],
+    [OPEN('/') + '5\nhello\r\n0\r\n\r\n', 400, 'CHUNK'],
+    [OPEN('/') + '5\r\nhello\r\n0\r\nhost: a\r\n\r\n', 400, 'TRAILER'],
+    [OPEN('/callbacks') + chunk('hello') + 'x', 400, 'CHUNK'],
+    [OPEN('/limit') + chunk('hello'), 413, 'BODY_LIMIT'],
+    ['POST /limit HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n', 413, 'BODY_LIMIT']
+  ]
+  for (const [bytes, statusCode, code] of cases) {
+    const wire = await connect()
+    t.match(await wire.request(bytes), { statusCode, body: `FST_ERR_DUPLEX_${code}` }, JSON.stringify(bytes))
+    if (statusCode === 413) continue
+    // Nothing behind a message that could not be framed is a request.
+    wire.send(GET('/'))
+    await wire.ended
+    t.equal(wire.socket.bytesRead > 0, true)
+  }
+  const wire = await connect()
+  t.match(await wire.request(chunked('/limit', 'four')), { statusCode: 200, body: 'four' })
+  wire.socket.end(OPEN('/') + chunk('hello').slice(0, -3))
+  t.match(await wire.response(), { statusCode: 400, body: 'FST_ERR_DUPLEX_TRUNCATED' }, 'a client that ends its side too early')
+})
+
+t.test('requests that turn out wrong after the head', async (t) => {
+  const errors: unknown[] = []
+  const { connect, logged } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, echo)
+    app.post('/callbacks', { duplex: true }, (request, reply) => {
+      reply.duplex.on('error', (error) => errors.push(error))
+      reply.duplex.pipe(reply.duplex)
+    })
+    app.post('/limit', { duplex: { bodyLimit: 4 } }, echo)
+  })
+  const cases: [string, string, string][] = [
+    ['/', '5\nhello', 'FST_ERR_DUPLEX_CHUNK'],
+    ['/callbacks', 'hello', 'FST_ERR_DUPLEX_CHUNK'],
+    ['/', '0\r\nhost: a\r\n\r\n', 'FST_ERR_DUPLEX_TRAILER'],
+    ['/limit', chunk('hello'), 'FST_ERR_DUPLEX_BODY_LIMIT']
+  ]
+  for (const [url, bytes, code] of cases) {
+    const wire = await connect()
+    wire.send(OPEN(url) + chunk('ok'))
+    t.equal((await wire.head()).statusCode, 200)
+    t.equal(await wire.content(), 'ok')
+    const line = logged('request errored')
+    wire.send(bytes + GET(url))
+    await t.rejects(wire.body(), CUT_OFF, 'cut off without a last chunk')
+    t.match(await line, { level: 50, err: { code }, res: { statusCode: 200 } }, 'the log says why')
+  }
+  t.match(errors, [{ code: 'FST_ERR_DUPLEX_CHUNK' }])
+})
+
+t.test('handlers that fail after the head', async (t) => {
+  const hooked: string[] = []
+  const { connect, logged, log } = await serve(t, 'tcp', (app) => {
+    app.addHook('onError', async (request, reply, error) => { hooked.push(`async ${error.message}`) })
+    app.addHook('onError', (request, reply, error, done) => { hooked.push(`callback ${error.message}`); done() })
+    app.addHook('onError', () => { throw new Error('of no consequence') })
+    app.post('/async', { duplex: true }, async (request, reply) => {
+      reply.duplex.flushHeaders()
+      throw new Error('async')
+    })
+    app.post('/now', { duplex: true }, (request, reply) => {
+      reply.duplex.flushHeaders()
+      throw new Error('now')
+    })
+    app.post('/generator', { duplex: true }, async function * () {
+      yield 'a'
+      throw new Error('generator')
+    })
+    app.post('/destroy', { duplex: true }, (request, reply) => {
+      reply.duplex.write('a', () => reply.duplex.destroy())
+    })
+    app.post('/after', { duplex: true }, async (request, reply) => {
+      await once(reply.duplex.end('done'), 'finish')
+      throw new Error('after')
+    })
+    app.post('/write-after-end', { duplex: true }, (request, reply) => {
+      reply.duplex.end('a')
+      reply.duplex.write('b')
+    })
+    app.post('/type', { duplex: true }, (request, reply) => {
+      reply.duplex.flushHeaders()
+      reply.duplex.write(5)
+    })
+  })
+  for (const message of ['async', 'now', 'generator', 'destroy']) {
+    const wire = await connect()
+    const line = logged('request errored')
+    await t.rejects(wire.request(OPEN(`/${message}`)), CUT_OFF, message)
+    t.match(await line, { err: message === 'destroy' ? { code: 'FST_ERR_DUPLEX_DESTROYED' } : { message } })
+  }
+  t.strictSame(hooked, ['async', 'now', 'generator', 'The exchange was destroyed before the response ended'].flatMap((message) => [`async ${message}`, `callback ${message}`]))
+  const wire = await connect()
+  const after = logged('duplex handler failed after its response')
+  t.match(await wire.request(chunked('/after')), { body: 'done' })
+  t.match(await after, { level: 50, err: { message: 'after' } })
+  for (const [url, code] of [['/type', 'ERR_INVALID_ARG_TYPE'], ['/write-after-end', 'ERR_STREAM_WRITE_AFTER_END']]) {
+    const line = logged('request errored')
+    const wrong = await connect()
+    wrong.send(chunked(url))
+    t.match(await line, { err: { code } }, 'an error of the stream itself')
+    await wrong.ended
+  }
+  t.equal(log.some((line) => line.level >= 60), false)
+})
+
+t.test('request.signal aborts with the client and not otherwise', async (t) => {
+  let signal: AbortSignal | undefined
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, async (request, reply) => {
+      if (request.headers['x-early']) signal = request.signal
+      reply.duplex.flushHeaders()
+      signal ??= request.signal
+      await pipeline(reply.duplex, reply.duplex)
+    })
+  }, { logger: false })
+  for (const early of ['', 'X-Early: 1\r\n']) {
+    signal = undefined
+    const wire = await connect()
+    await wire.request(chunked('/', 'a').replace('\r\n', `\r\n${early}`))
+    await wire.request(GET('/none'))
+    t.equal(signal!.aborted, false)
+    signal = undefined
+    wire.send(OPEN('/').replace('\r\n', `\r\n${early}`))
+    await wire.head()
+    const aborted = once(signal!, 'abort')
+    wire.socket.resetAndDestroy()
+    await aborted
+    t.equal(signal!.aborted, true)
+  }
+})
+
+t.test('where the connection cannot be taken, Node reads and writes', async (t) => {
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    // Routed in a later turn: too late for the hand-off.
+    app.addConstraintStrategy({
+      name: 'later',
+      storage: () => { const map = new Map(); return { get: (key) => map.get(key) ?? null, set: (key, value) => map.set(key, value) } },
+      deriveConstraint: ((request: unknown, context: unknown, done: (error: null, value: string) => void) => { setImmediate(done, null, 'yes') }) as any,
+      validate: () => true
+    })
+    const options = { duplex: true, constraints: { later: 'yes' } }
+    app.post('/echo', options, echo)
+    app.post('/trailers', options, async (request, reply) => {
+      const { duplex } = reply
+      t.equal(duplex.writeInformation(103), false)
+      for await (const piece of duplex) duplex.write(piece)
+      duplex.setTrailers({ 'x-seen': duplex.trailers['x-sum'] }).end()
+    })
+    app.post('/framing', options, async (request, reply) => reply.duplex.framing)
+    app.post('/fail', options, async (request, reply) => {
+      await once(reply.duplex, 'data')
+      reply.duplex.write('a')
+      await new Promise((resolve) => setImmediate(resolve))
+      throw new Error('after the head')
+    })
+    app.post('/flush', options, async (request, reply) => {
+      reply.header('connection', 'close').duplex.flushHeaders()
+      await pipeline(reply.duplex, reply.duplex)
+    })
+  })
+  const wire = await connect()
+  wire.send(OPEN('/echo') + chunk('one'))
+  await wire.head()
+  t.equal(await wire.content(), 'one')
+  wire.send(chunk('two') + '0\r\n\r\n')
+  t.equal(await wire.body(), 'two')
+  wire.send(OPEN('/trailers') + chunk('abc') + '0\r\nX-Sum: 42\r\n\r\n')
+  t.match(await wire.response(), { body: 'abc', trailers: { 'x-seen': '42' } })
+  const big = 'x'.repeat(300_000)
+  t.equal((await wire.request(chunked('/echo', big, big))).body, big + big)
+  t.match((await wire.request(chunked('/framing'))).body, '"chunked"')
+  t.match(await wire.request('POST /framing HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n'), { statusCode: 501 })
+  const flushed = await connect()
+  flushed.send(OPEN('/flush'))
+  t.match(await flushed.head(), { statusCode: 200, fields: { 'transfer-encoding': 'chunked' } })
+  flushed.send('0\r\n\r\n')
+  await flushed.body()
+  await t.rejects((await connect()).request(chunked('/fail', 'a')), CUT_OFF)
+  const gone = await connect()
+  gone.send(OPEN('/echo') + chunk('a'))
+  await gone.head()
+  gone.socket.resetAndDestroy()
+  const response = await app.inject({ method: 'POST', url: '/echo', payload: 'injected' })
+  t.equal(response.payload, 'injected')
+})
+
+t.test('a Node whose parser cannot be put to sleep', async (t) => {
+  const { default: plugin } = t.mockRequire('../lib/index.ts', {
+    '../lib/handoff.ts': { ...require('../lib/handoff.ts'), missingFromNode: () => 'something' }
+  }) as { default: typeof duplex }
+  const lines: { level: number, msg: string }[] = []
+  const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } }) as unknown as FastifyInstance
+  await app.register(plugin)
+  t.match(lines, [{ level: 40, msg: /cannot take connections from Node .*something/ }])
+})
