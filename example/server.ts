@@ -23,20 +23,20 @@ async function routes (app: FastifyInstance): Promise<void> {
   }
 
   // What comes in goes out, while it comes in.
-  app.route({ method, url: '/echo', duplex: true, handler: async (request, reply) => {
+  duplexRoute('/echo', async (request, reply) => {
     reply.type(request.headers['content-type'] ?? 'application/octet-stream')
     await pipeline(reply.duplex, reply.duplex)
   })
 
   // A generator: each piece is answered as soon as it is yielded.
-  app.route({ method, url: '/upper', duplex: true, handler: async function * (request, reply) {
+  duplexRoute('/upper', async function * (request, reply) {
     reply.type('text/plain; charset=utf-8')
     const decoder = new StringDecoder()
     for await (const piece of reply.duplex) yield decoder.write(piece).toUpperCase()
   })
 
   // Two sources for one response: the time once a second, and each piece of the request as it arrives.
-  app.route({ method, url: '/clock', duplex: true, handler: async (request, reply) => {
+  duplexRoute('/clock', async (request, reply) => {
     reply.type('text/plain; charset=utf-8')
     const stream = reply.duplex
     const timer = setInterval(() => stream.write(`${time()}\n`), 1000)
@@ -49,7 +49,7 @@ async function routes (app: FastifyInstance): Promise<void> {
   })
 
   // A bulk import: NDJSON rows up, one result line per row down at once, the sums as trailers.
-  app.route({ method, url: '/import', duplex: true, handler: async function * (request, reply) {
+  duplexRoute('/import', async function * (request, reply) {
     reply.type('application/x-ndjson')
     const isRow = request.compileValidationSchema(row)
     let imported = 0
