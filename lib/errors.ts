@@ -24,8 +24,10 @@ export const TruncatedError = createError('FST_ERR_DUPLEX_TRUNCATED', 'The body 
 
 // How an exchange can end before its time.
 
+export const TooManyExchangesError = createError('FST_ERR_DUPLEX_TOO_MANY', 'Too many exchanges are open: the limit is %s', 503)
 export const AbortedError = createError('FST_ERR_DUPLEX_ABORTED', 'The client went away before the exchange was over', 499)
 export const IdleError = createError('FST_ERR_DUPLEX_IDLE', 'No byte in either direction for %s ms', 408)
+export const ClosingError = createError('FST_ERR_DUPLEX_CLOSING', 'The server is closing', 503)
 export const DestroyedError = createError('FST_ERR_DUPLEX_DESTROYED', 'The exchange was destroyed before the response ended', 500)
 
 // What the handler wrote: on the writable side.

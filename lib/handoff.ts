@@ -87,6 +87,7 @@ export class Handoff {
   private readonly parser: Parser
   private readonly borrower: Borrower
   private nodeListeners: NodeListeners | null = null
+  private halfOpen = false
   private ended = false
   private answered = false
   private error: Error | null = null
@@ -164,6 +165,9 @@ export class Handoff {
     socket.on('end', this.onEnd)
     socket.on('error', this.onError)
     socket.on('timeout', this.onTimeout)
+    // The socket of a TLS server would end its own side with the client's.
+    this.halfOpen = socket.allowHalfOpen
+    socket.allowHalfOpen = true
     // Neither flowing nor paused: bytes stay where they are. After pause() the handle was seen to stay unread.
     socket.readableFlowing = null
     if (rest.length > 0) socket.unshift(rest)
@@ -192,6 +196,7 @@ export class Handoff {
   giveBack (): void {
     const { socket, nodeListeners: own } = this
     this.letGo()
+    socket.allowHalfOpen = this.halfOpen
     socket.removeListener('error', ignore)
     if (!(socket.server.keepAliveTimeout > 0)) setIdleTimeout(socket, socket.server.timeout)
     socket.on('end', own!.end)
@@ -404,20 +409,14 @@ function nodeListeners (socket: ParsedSocket): NodeListeners | null {
 }
 
 /**
- * `reply.hijack()`, but for what it lets go: the abort of `request.signal` and the `onTimeout` hooks, which Fastify
- * drops for a reply that leaves its care. This one does not.
+ * `reply.hijack()`, but for the abort of `request.signal`, which Fastify drops for a reply that leaves its care. This
+ * one does not.
  *
  * @returns what to call when the exchange has ended well; without it `request.signal` would abort then
  */
 export function hijack (reply: FastifyReply): () => void {
   const { raw } = reply.request
-  const socket = raw.socket as Socket & { _meta?: { request: FastifyRequest, onTimeout: Listener } | null }
-  const meta = socket?._meta
   const onAbort = keepingCloseListeners(raw, () => { reply.hijack() })
-  if (meta?.request === reply.request) {
-    socket._meta = meta
-    socket.on('timeout', meta.onTimeout)
-  }
   return onAbort === undefined ? ignore : () => { raw.removeListener('close', onAbort) }
 }
 
@@ -432,11 +431,16 @@ function keepingCloseListeners (request: IncomingMessage, action: () => void): L
   return gone
 }
 
-type OnErrorHook = (request: FastifyRequest, reply: FastifyReply, error: Error, done: () => void) => unknown
+/**
+ * Aborts `request.signal` with a reason: Fastify's own aborts have none. Who asks for the signal later gets it aborted.
+ */
+export function abortSignal (request: FastifyRequest, reason: Error): void {
+  if (!request.signal.aborted) ownSymbol(request, 'fastify.request.signal')?.abort(reason)
+}
 
-/** The onError hooks of the reply's route, which Fastify itself runs for its own answers only. */
-export function onErrorHooks (reply: FastifyReply): OnErrorHook[] {
-  return ownSymbol(reply.request, 'fastify.context')?.onError ?? []
+/** Hooks of the reply's route that Fastify runs for answers of its own only. */
+export function hooksOf (reply: FastifyReply, name: 'onError' | 'onTimeout'): ((...args: unknown[]) => unknown)[] {
+  return ownSymbol(reply.request, 'fastify.context')?.[name] ?? []
 }
 
 function ownSymbol (object: object, description: string): any {

@@ -4,12 +4,14 @@ import type { Server } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { FastifyDuplexOptions } from '../types/index.d.ts'
+import { Registry } from './exchange/registry.ts'
 import { missingFromNode, otherServers, watch } from './handoff.ts'
 import { DEFAULT_OPTIONS, resolveOptions } from './options.ts'
-import { getDuplex, makeDuplex } from './route.ts'
+import { type RouteSetup, getDuplex, makeDuplex } from './route.ts'
 
 async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
-  const defaults = resolveOptions(options, DEFAULT_OPTIONS)
+  const registry = new Registry()
+  const setup: RouteSetup = { options: resolveOptions(options, DEFAULT_OPTIONS), registry, admitted: { count: 0 } }
 
   const missing = missingFromNode()
   if (missing !== null) {
@@ -23,8 +25,17 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
 
   app.decorateReply('duplex', { getter: getDuplex })
   app.addHook('onRoute', function (route) {
-    makeDuplex.call(this, route, defaults)
+    makeDuplex.call(this, route, setup)
   })
+  // After this hook the server waits for its open connections by itself, but with `forceCloseConnections` Fastify
+  // destroys them.
+  app.addHook('preClose', () => registry.close(patience(app)))
+}
+
+/** Fastify gives a preClose hook as long as a plugin to load, and fails to close when it takes longer. */
+function patience (app: FastifyInstance): number {
+  const { pluginTimeout } = app.initialConfig
+  return pluginTimeout ? pluginTimeout * 0.9 : 2 ** 31 - 1
 }
 
 const fastifyDuplex = fp(duplex, { fastify: '5.x', name: 'fastify-duplex' })

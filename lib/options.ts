@@ -13,11 +13,14 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = Object.freeze({
   maxChunkExtensionSize: 16 * 1024,
   drainLimit: 64 * 1024,
   drainTimeout: 1000,
+  closeGrace: 10_000,
+  maxExchanges: Infinity,
   highWaterMark: undefined
 })
 
 /** What setTimeout takes; more would fire at once. */
 const MAX_TIMEOUT = 2 ** 31 - 1
+const MILLISECONDS: ReadonlySet<string> = new Set(['idleTimeout', 'drainTimeout', 'closeGrace'])
 
 const SMALLEST: Record<keyof DuplexOptions, number> = {
   idleTimeout: 0,
@@ -26,6 +29,8 @@ const SMALLEST: Record<keyof DuplexOptions, number> = {
   maxChunkExtensionSize: 0,
   drainLimit: 0,
   drainTimeout: 1,
+  closeGrace: 0,
+  maxExchanges: 1,
   highWaterMark: 1
 }
 
@@ -41,7 +46,7 @@ export function resolveOptions (options: DuplexOptions, defaults: ResolvedOption
     if (smallest === undefined) throw new OptionError(name, 'there is no such option')
     const value = options[name]
     if (value === undefined) continue
-    const largest = name.endsWith('Timeout') ? MAX_TIMEOUT : Number.MAX_SAFE_INTEGER
+    const largest = MILLISECONDS.has(name) ? MAX_TIMEOUT : Number.MAX_SAFE_INTEGER
     if (!Number.isInteger(value) || value < smallest || value > largest) {
       throw new OptionError(name, `expected a whole number from ${smallest} to ${largest}`)
     }

@@ -4,20 +4,33 @@
 import { pipeline } from 'node:stream/promises'
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { DuplexOptions } from '../types/index.d.ts'
 import type { Carrier } from './carrier/carrier.ts'
 import { MessageCarrier } from './carrier/message.ts'
 import { claimSocket } from './carrier/socket.ts'
-import { AbortedError, BodyLimitError, BodySchemaError, NotEnabledError } from './errors.ts'
+import { AbortedError, BodyLimitError, BodySchemaError, IdleError, NotEnabledError, TooManyExchangesError } from './errors.ts'
 import { HttpDuplex } from './exchange/http-duplex.ts'
-import { onErrorHooks } from './handoff.ts'
+import type { Registry } from './exchange/registry.ts'
+import { hooksOf } from './handoff.ts'
 import { type ResolvedOptions, resolveOptions } from './options.ts'
+
+/** Seconds after which a refused client may try again. */
+const RETRY_AFTER = 1
 
 type Done = (error?: Error | null) => void
 type Hook = (request: FastifyRequest, reply: FastifyReply, ...rest: any[]) => unknown
 
+/** What duplex routes are made of: the plugin's, or with options of its own, the route's. */
+export interface RouteSetup {
+  options: ResolvedOptions
+  registry: Registry
+  /** Exchanges open now, of those that share one `maxExchanges`. */
+  admitted: { count: number }
+}
+
 /** What a request on a duplex route carries with it, from routing on. */
 interface Exchange {
-  options: ResolvedOptions
+  setup: RouteSetup
   /** Null until it is needed, where the connection could not be claimed. */
   carrier: Carrier | null
   stream: HttpDuplex | null
@@ -34,7 +47,7 @@ export function getDuplex (this: FastifyReply): HttpDuplex {
   const exchange = (this.request.raw as DuplexRequest)[kExchange]
   if (exchange === undefined) throw new NotEnabledError(this.request.method, this.request.url)
   if (exchange.stream === null) {
-    exchange.stream = new HttpDuplex(carrierOf(exchange, this), this, exchange.options)
+    exchange.stream = new HttpDuplex(carrierOf(exchange, this), this, exchange.setup.registry, exchange.setup.options)
     // Also so that a failure to which nobody listens does not end the process.
     exchange.stream.on('error', (error: Error) => onStreamError(exchange, this, error))
   }
@@ -47,30 +60,35 @@ function carrierOf (exchange: Exchange, reply: FastifyReply): Carrier {
 }
 
 /** The onRoute hook. */
-export function makeDuplex (this: FastifyInstance, route: RouteOptions, defaults: ResolvedOptions): void {
-  const { duplex } = route as { duplex?: boolean | object }
+export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: RouteSetup): void {
+  const { duplex } = route as { duplex?: boolean | DuplexOptions }
   if (!duplex) return
   if ((route.schema as { body?: unknown } | undefined)?.body !== undefined) {
     throw new BodySchemaError(String(route.method), route.url)
   }
-  const options = resolveOptions(
-    duplex === true ? {} : duplex,
-    route.bodyLimit === undefined ? defaults : { ...defaults, bodyLimit: route.bodyLimit }
-  )
+  const setup = setUp(plugin, duplex === true ? {} : duplex, route.bodyLimit)
   const own = route as RouteOptions & Record<'childLoggerFactory' | 'preParsing' | 'onResponse', any>
-  own.childLoggerFactory = claimWithLogger(own.childLoggerFactory ?? this.childLoggerFactory, options)
+  own.childLoggerFactory = claimWithLogger(own.childLoggerFactory ?? this.childLoggerFactory, setup)
   own.preParsing = [own.preParsing ?? []].flat().concat(skipBodyParsing)
   own.onResponse = [own.onResponse ?? []].flat().concat(passFailure)
   own.handler = runHandler(own.handler)
+}
+
+function setUp ({ options, registry, admitted }: RouteSetup, own: DuplexOptions, bodyLimit = options.bodyLimit): RouteSetup {
+  return {
+    options: resolveOptions(own, { ...options, bodyLimit }),
+    registry,
+    admitted: own.maxExchanges === undefined ? admitted : { count: 0 }
+  }
 }
 
 /**
  * The first thing Fastify does for a request that it has routed is to make its logger: the one place on a route that
  * comes before any hook, while Node's 'request' event is on the call stack and the connection can still be claimed.
  */
-function claimWithLogger (makeLogger: Function, options: ResolvedOptions): Function {
+function claimWithLogger (makeLogger: Function, setup: RouteSetup): Function {
   return function (this: FastifyInstance, logger: unknown, bindings: unknown, loggerOptions: unknown, raw: DuplexRequest) {
-    raw[kExchange] = { options, carrier: claimSocket(raw, options), stream: null, unattended: false }
+    raw[kExchange] = { setup, carrier: claimSocket(raw, setup.registry, setup.options), stream: null, unattended: false }
     return makeLogger.call(this, logger, bindings, loggerOptions, raw)
   }
 }
@@ -87,20 +105,30 @@ const methodWithoutBody: PropertyDescriptor & ThisType<{ method?: string }> = {
 
 function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: (error: Error | null, payload?: unknown) => void): void {
   const exchange = (request.raw as DuplexRequest)[kExchange]!
+  const error = refuse(exchange, reply)
+  if (error === null) Object.defineProperty(request, 'method', methodWithoutBody)
+  done(error, payload)
+}
+
+/** What keeps a request from its handler, if anything; one that is let in counts until its response is over. */
+function refuse (exchange: Exchange, reply: FastifyReply): Error | null {
+  const { setup: { options, admitted } } = exchange
   const { framingError, requestFraming } = carrierOf(exchange, reply)
-  if (framingError !== null) {
-    done(framingError)
-  } else if (requestFraming.length > exchange.options.bodyLimit) {
-    done(new BodyLimitError(exchange.options.bodyLimit))
-  } else {
-    Object.defineProperty(request, 'method', methodWithoutBody)
-    done(null, payload)
+  if (framingError !== null) return framingError
+  if (requestFraming.length > options.bodyLimit) return new BodyLimitError(options.bodyLimit)
+  if (options.maxExchanges === Infinity) return null
+  if (admitted.count >= options.maxExchanges) {
+    reply.header('retry-after', RETRY_AFTER)
+    return new TooManyExchangesError(options.maxExchanges)
   }
+  admitted.count++
+  reply.raw.once('close', () => { admitted.count-- })
+  return null
 }
 
 /** Makes Fastify log why an exchange failed: "request errored" takes the error of the last onResponse hook. */
 function passFailure (request: FastifyRequest, _reply: FastifyReply, done: Done): void {
-  done((request.raw as DuplexRequest)[kExchange]!.stream?.failure)
+  done((request.raw as DuplexRequest)[kExchange]!.carrier!.failure)
 }
 
 // @fastify/websocket wraps handlers as (request, reply), and reads request.raw: the signature must stay.
@@ -166,7 +194,9 @@ function onThrow ({ stream }: Exchange, reply: FastifyReply, error: Error): void
 
 function onStreamError (exchange: Exchange, reply: FastifyReply, error: Error): void {
   if (exchange.stream!.failure === null) answerFailure(exchange, reply)
-  else if (!(error instanceof AbortedError)) runOnError(reply, error)
+  else if (!exchange.stream!.headersSent) return // lost with its connection: Fastify has run what there is to run
+  else if (error instanceof IdleError) runHooks(hooksOf(reply, 'onTimeout'), reply.request, reply)
+  else if (!(error instanceof AbortedError)) runHooks(hooksOf(reply, 'onError'), reply.request, reply, error)
 }
 
 /** A stream that failed before the head, with no handler to tell: the error is the answer. */
@@ -175,13 +205,14 @@ function answerFailure ({ stream, unattended }: Exchange, reply: FastifyReply): 
   if (stream.errored !== null && stream.failure === null) reply.send(stream.errored)
 }
 
-function runOnError (reply: FastifyReply, error: Error): void {
-  const hooks = onErrorHooks(reply).values()
+/** One after the other, callbacks and promises alike. What they throw has nowhere to go. */
+function runHooks (hooks: ((...args: unknown[]) => unknown)[], ...args: unknown[]): void {
+  const left = hooks.values()
   const next = (): void => {
-    const hook = hooks.next().value
+    const hook = left.next().value
     if (hook === undefined) return
     try {
-      const result = hook(reply.request, reply, error, next)
+      const result = hook(...args, next)
       if (isPromise(result)) result.then(next, next)
     } catch {
       next()

@@ -53,7 +53,7 @@ export async function serve (t: Test, transport: Transport, setup: (app: Fastify
   }
   const app = Fastify({ logger: { stream }, forceCloseConnections: true, ...(transport === 'tls' ? { https: TLS } : {}), ...options } as FastifyServerOptions) as FastifyInstance
   t.teardown(() => app.close())
-  await app.register(duplex, pluginOptions)
+  await app.register(duplex, { closeGrace: 0, ...pluginOptions })
   await setup(app)
   const path = join(tmpdir(), `fastify-duplex-${process.pid}-${sockets++}.sock`)
   if (transport === 'unix') t.teardown(() => rm(path, { force: true }))

@@ -2,7 +2,7 @@
 
 import type { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
-import type { FastifyPluginAsync } from 'fastify'
+import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify'
 
 declare module 'fastify' {
   interface RouteShorthandOptions {
@@ -39,6 +39,10 @@ declare namespace fastifyDuplex {
     drainLimit?: number
     /** Milliseconds for that, and for the lingering read of a connection that is closed. Default: 1000 */
     drainTimeout?: number
+    /** Milliseconds that open exchanges get to finish when the app closes; then they are destroyed. Default: 10 000 */
+    closeGrace?: number
+    /** Exchanges open at once; a request beyond is answered with 503 and Retry-After. A route's own number is for that route alone. Default: none */
+    maxExchanges?: number
     /** Bytes buffered in each direction before backpressure is felt. Default: Node's */
     highWaterMark?: number
   }
@@ -84,8 +88,30 @@ declare namespace fastifyDuplex {
     readonly bytesRead: number
     /** Bytes of response body written, before coding. */
     readonly bytesWritten: number
+    /**
+     * The app is closing: the exchange has `closeGrace` to end in its own words. `request.signal` has aborted, with
+     * FST_ERR_DUPLEX_CLOSING as its reason.
+     */
+    on (event: 'shutdown', listener: () => void): this
+    on (event: string | symbol, listener: (...args: any[]) => void): this
+    once (event: 'shutdown', listener: () => void): this
+    once (event: string | symbol, listener: (...args: any[]) => void): this
     /** The connection: for its addresses and certificates. Its bytes are the exchange's. */
     readonly socket: Socket
+  }
+
+  /** What the `node:diagnostics_channel` channels `fastify-duplex.exchange.start`, `.head`, `.finish` and `.error` carry. */
+  export interface ExchangeEvent {
+    request: FastifyRequest
+    reply: FastifyReply
+    stream: HttpDuplex
+    framing: HttpDuplex['framing']
+    bytesRead: number
+    bytesWritten: number
+    /** Milliseconds since the request arrived. */
+    duration: number
+    /** Why the exchange failed; on the `.error` channel only. */
+    error?: Error
   }
 
   export const fastifyDuplex: FastifyDuplex

@@ -13,6 +13,8 @@ export interface Sink {
   onComplete (): void
   /** The request can not be read on: it is malformed, too long, or cut off. */
   onReadError (error: Error): void
+  /** Somebody else has sent the whole response. Nothing comes after this. */
+  onAnswered (): void
   /** The connection is gone, or was given up for `error`. Nothing comes after this. */
   onLost (error: Error): void
 }
@@ -31,6 +33,8 @@ export interface Carrier {
   readonly requestFraming: Framing
   /** Why the request cannot be read at all; its connection ends with the answer. */
   readonly framingError: Error | null
+  /** Why the exchange failed: given to `abort`, or to `onLost`. */
+  readonly failure: Error | null
   /** Complete when the request is. */
   readonly trailers: Readonly<Fields>
   /** Starts to deliver content, or goes on. */

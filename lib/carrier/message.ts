@@ -15,6 +15,7 @@ export class MessageCarrier implements Carrier {
   readonly mayWrite = true // Node holds back what is not in turn
   readonly requestFraming: Framing = NO_BODY
   readonly framingError: Error | null = null
+  failure: Error | null = null
   private readonly request: IncomingMessage
   private readonly response: ServerResponse
   private writer: BodyWriter | null = null
@@ -30,6 +31,7 @@ export class MessageCarrier implements Carrier {
     } catch (error) {
       this.framingError = error as Error
     }
+    response.on('finish', () => this.onFinish())
     response.on('close', () => this.onClose())
   }
 
@@ -98,12 +100,19 @@ export class MessageCarrier implements Carrier {
 
   abort (error: Error): void {
     this.over = true
+    this.failure = error
     if (this.response.listenerCount('error') > 0) this.response.emit('error', error)
     this.response.destroy()
   }
 
+  private onFinish (): void {
+    if (this.over) return
+    this.over = true
+    if (this.writer === null) this.sink?.onAnswered()
+  }
+
   private onClose (): void {
-    if (this.over || this.response.writableFinished) return
+    if (this.over) return
     const error = new AbortedError()
     this.abort(error)
     this.sink?.onLost(error)

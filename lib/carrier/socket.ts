@@ -26,8 +26,8 @@ export interface SocketOptions {
  *
  * @returns null when there is none to claim
  */
-export function claimSocket (request: IncomingMessage, options: SocketOptions): SocketCarrier | null {
-  const carrier = new SocketCarrier(request, options)
+export function claimSocket (request: IncomingMessage, app: { closing: boolean }, options: SocketOptions): SocketCarrier | null {
+  const carrier = new SocketCarrier(request, app, options)
   return carrier.claim() ? carrier : null
 }
 
@@ -36,7 +36,9 @@ export class SocketCarrier implements Carrier, Borrower {
   readonly socket: Socket
   readonly requestFraming: Framing = NO_BODY
   readonly framingError: Error | null = null
+  failure: Error | null = null
   private readonly request: IncomingMessage
+  private readonly app: { closing: boolean }
   private readonly options: SocketOptions
   private readonly reader: BodyReader
   private handoff!: Handoff
@@ -52,8 +54,9 @@ export class SocketCarrier implements Carrier, Borrower {
   private dropped = 0 //       bytes of the body read for nobody
   private drainTimer: NodeJS.Timeout | null = null
 
-  constructor (request: IncomingMessage, options: SocketOptions) {
+  constructor (request: IncomingMessage, app: { closing: boolean }, options: SocketOptions) {
     this.request = request
+    this.app = app
     this.socket = request.socket
     this.options = options
     try {
@@ -177,7 +180,7 @@ export class SocketCarrier implements Carrier, Borrower {
 
   writeHead (start: ResponseStart): void {
     const { handoff } = this
-    const persistent = handoff.persistent && !start.close && start.framing.kind !== 'close' &&
+    const persistent = handoff.persistent && !this.app.closing && !start.close && start.framing.kind !== 'close' &&
       this.framingError === null && this.reader.error === null && (this.reading || this.willBeRead)
     this.head = writeResponseHead({ ...start, persistent, keepAlive: handoff.keepAlive })
     this.writer = bodyWriter(start.framing)
@@ -236,6 +239,7 @@ export class SocketCarrier implements Carrier, Borrower {
 
   abort (error: Error): void {
     this.over = true
+    this.failure = error
     this.handoff.fail(error)
     // Where only the end of the connection ends the body, a FIN would make this look like a complete response.
     if (this.untilClose && isResettable(this.socket)) this.socket.resetAndDestroy()
@@ -245,7 +249,7 @@ export class SocketCarrier implements Carrier, Borrower {
   /** After the response: the connection goes back to the server, if the request allows it and is off it. */
   private settle (): void {
     const { handoff, reader } = this
-    if (!this.reusable || reader.error !== null || handoff.halfClosed || handoff.expectsContinue) {
+    if (!this.reusable || this.app.closing || reader.error !== null || handoff.halfClosed || handoff.expectsContinue) {
       this.linger()
     } else if (reader.done) {
       handoff.giveBack()
@@ -292,6 +296,7 @@ export class SocketCarrier implements Carrier, Borrower {
   onAnswered (reusable: boolean): void {
     this.over = true
     this.reusable = reusable
+    this.sink?.onAnswered()
     this.settle()
   }
 
@@ -314,6 +319,7 @@ export class SocketCarrier implements Carrier, Borrower {
   private lose (error: Error): void {
     if (this.over) return
     this.over = true
+    this.failure = error
     this.handoff.fail(error)
     this.sink?.onLost(error)
   }

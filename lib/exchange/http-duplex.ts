@@ -10,13 +10,16 @@ import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import type { Carrier, Sink } from '../carrier/carrier.ts'
 import { AbortedError, BodyLimitError, DestroyedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
-import { hijack } from '../handoff.ts'
+import { abortSignal, hijack } from '../handoff.ts'
 import { type Framing, responseFraming } from '../transfer/framing.ts'
 import { asksToClose, isSendable } from '../transfer/head-writer.ts'
+import { committed, failed, finished, publish, started } from './diagnostics.ts'
+import type { Registry } from './registry.ts'
 
 type WriteCallback = (error?: Error | null) => void
 
 export interface ExchangeOptions {
+  closeGrace: number
   bodyLimit: number
   highWaterMark?: number
 }
@@ -24,10 +27,10 @@ export interface ExchangeOptions {
 export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   bytesRead = 0
   bytesWritten = 0
-  /** Why the exchange failed; null while it has not. */
-  failure: Error | null = null
   private readonly carrier: Carrier
   private readonly reply: FastifyReply
+  readonly closeGrace: number
+  private readonly registry: Registry
   private readonly bodyLimit: number
   private responseFraming: Framing | null = null
   private requestDone = false
@@ -42,12 +45,21 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private last = false
   private done: WriteCallback = ignore
 
-  constructor (carrier: Carrier, reply: FastifyReply, options: ExchangeOptions) {
+  constructor (carrier: Carrier, reply: FastifyReply, registry: Registry, options: ExchangeOptions) {
     super({ highWaterMark: options.highWaterMark })
     this.carrier = carrier
     this.reply = reply
+    this.registry = registry
     this.bodyLimit = options.bodyLimit
+    this.closeGrace = options.closeGrace
     carrier.sink = this
+    registry.add(this)
+    publish(started, this, reply)
+  }
+
+  /** Why the exchange failed: after the head, or with its connection. */
+  get failure (): Error | null {
+    return this.carrier.failure
   }
 
   get headersSent (): boolean {
@@ -140,6 +152,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
       throw error
     }
     this.letGoOfSignal = hijack(reply)
+    publish(committed, this, reply)
   }
 
   private writeHead (fields: OutgoingFields, chunk: unknown): void {
@@ -229,9 +242,25 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   // Ending
 
   onLost (error: Error): void {
-    this.over = true
-    this.failure ??= error
+    this.fail(error)
     this.destroy(error)
+  }
+
+  onAnswered (): void {
+    this.over = true
+    this.destroy()
+  }
+
+  private fail (error: Error): void {
+    this.over = true
+    publish(failed, this, this.reply, error)
+  }
+
+  /** The app is closing. */
+  shutDown (reason: Error): void {
+    if (!this.reply.sent) this.reply.header('connection', 'close')
+    abortSignal(this.reply.request, reason)
+    this.emit('shutdown')
   }
 
   /** Ends the exchange when the response is complete, and the request is or nobody reads it. */
@@ -241,12 +270,15 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     if (!this.requestDone && isRead) return
     this.over = true
     this.letGoOfSignal()
+    this.registry.remove(this)
+    publish(finished, this, this.reply)
     this.carrier.finish()
     if (!this.requestDone) this.destroy()
     else if (!isRead) this.resume() // to its end, which would keep the stream open
   }
 
   override _destroy (error: Error | null, done: WriteCallback): void {
+    this.registry.remove(this)
     if (this.over) {
       done(error)
       return
@@ -254,9 +286,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     const failure = error ?? new DestroyedError()
     // Before the head Fastify can still answer, and the connection lives.
     if (this.headersSent) {
-      this.over = true
-      this.failure = failure
       this.carrier.abort(failure)
+      this.fail(failure)
     }
     done(failure)
   }

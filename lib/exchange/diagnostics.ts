@@ -1,0 +1,22 @@
+// What happens to exchanges, published for whoever subscribes (node:diagnostics_channel). Free while nobody does.
+
+import { type Channel, channel } from 'node:diagnostics_channel'
+import type { FastifyReply } from 'fastify'
+import type { ExchangeEvent } from '../../types/index.d.ts'
+import type { HttpDuplex } from './http-duplex.ts'
+
+/** `reply.duplex` was opened. */
+export const started: Channel = channel('fastify-duplex.exchange.start')
+/** The response head is on its way. */
+export const committed: Channel = channel('fastify-duplex.exchange.head')
+/** The response is complete, and the request is or nobody reads it. */
+export const finished: Channel = channel('fastify-duplex.exchange.finish')
+/** The exchange has failed, with `error`: after the head, or with its connection. */
+export const failed: Channel = channel('fastify-duplex.exchange.error')
+
+export function publish (to: Channel, stream: HttpDuplex, reply: FastifyReply, error?: Error): void {
+  if (!to.hasSubscribers) return
+  const { framing, bytesRead, bytesWritten } = stream
+  const event: ExchangeEvent = { request: reply.request, reply, stream, framing, bytesRead, bytesWritten, duration: reply.elapsedTime, error }
+  to.publish(event)
+}
