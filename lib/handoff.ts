@@ -14,7 +14,7 @@
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { Duplex } from 'node:stream'
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 
 type Listener = (...args: any[]) => void
@@ -255,20 +255,24 @@ export function closeSoon (socket: Socket): void {
   else socket.end(() => socket.destroy())
 }
 
-/** Stops reading at once: socket.pause() alone would fill the socket's own buffer first. */
+/**
+ * Stops reading at once. socket.pause() alone would fill the socket's own buffer first, and what is still decrypted of
+ * one read of TLS would start the next.
+ */
 export function stopReading (socket: Duplex): void {
   socket.pause()
-  const handle = (socket as ParsedSocket)._handle
-  if (handle?.reading) {
-    handle.reading = false
-    handle.readStop()
-  }
+  const { _handle: handle } = socket as ParsedSocket
+  if (!handle) return
+  socket._read = ignore
+  handle.reading = false
+  handle.readStop()
 }
 
 /** Reads on after `stopReading`, which socket.resume() alone does not when a read was under way. */
 export function startReading (socket: Duplex): void {
-  const handle = (socket as ParsedSocket)._handle
-  if (handle && !handle.reading) {
+  const { _handle: handle } = socket as ParsedSocket
+  if (handle) {
+    socket._read = Socket.prototype._read
     handle.reading = true
     handle.readStart()
   }

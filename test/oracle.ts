@@ -17,7 +17,8 @@ export function nodeReads (body: string): Read | null {
   socket.emit('data', Buffer.from('POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n' + body, 'latin1'))
   const incoming = request as IncomingMessage | null
   if (failed || incoming === null || !incoming.complete) return null
-  const content = (incoming.read() as Buffer | null)?.toString('latin1') ?? ''
+  let content = ''
+  for (let piece; (piece = incoming.read()) !== null;) content += piece.toString('latin1')
   socket.destroy()
   return { content, trailers: { ...incoming.trailers } as Record<string, string> }
 }
