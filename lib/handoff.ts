@@ -328,7 +328,7 @@ function watchParser (socket: ParsedSocket, parser: Parser): void {
   let taking: Handoff | null = null // on the plain path, from onIncoming to the end of execute
 
   parser.onIncoming = (request, shouldKeepAlive) => {
-    if ((request as Request).upgrade && !isForUpgradeListener(socket.server, request)) (request as Request).upgrade = false
+    if ((request as Request).upgrade && !isForUpgradeListener(request)) (request as Request).upgrade = false
     const outer = arrival
     const inner: Arrival = arrival = { socket, parser, request, response: null, handoff: null }
     let result
@@ -373,13 +373,11 @@ function noteResponse (request: IncomingMessage, response: ServerResponse): void
 }
 
 /**
- * Whether a request with an `Upgrade` field, or a CONNECT, should go to a listener of the server's own. WebSocket
- * should, for @fastify/websocket listens to 'upgrade'; with a listener there, Node would hand it every other protocol
- * too, and no route would see it.
+ * Whether an `Upgrade` request should go to the listener of another: WebSocket should, for @fastify/websocket listens to
+ * 'upgrade'. With a listener there, Node would hand it every other protocol too, and no route would see it.
  */
-function isForUpgradeListener (server: Server, request: IncomingMessage): boolean {
-  if (request.method === 'CONNECT') return server.listenerCount('connect') > 0
-  return /(?:^|[,\s])websocket(?:$|[,/\s])/i.test(request.headers.upgrade ?? '')
+function isForUpgradeListener (request: IncomingMessage): boolean {
+  return request.method === 'CONNECT' || /(?:^|[,\s])websocket(?:$|[,/\s])/i.test(request.headers.upgrade!)
 }
 
 /**
@@ -452,7 +450,7 @@ function ownSymbol (object: object, description: string): any {
   return symbol && (object as Record<symbol, unknown>)[symbol]
 }
 
-let seam: string | null | undefined
+let missing: string | null | undefined
 
 /**
  * Tries the hand-off once, on a connection in memory.
@@ -460,30 +458,28 @@ let seam: string | null | undefined
  * @returns what this Node lacks; null when connections can be taken
  */
 export function missingFromNode (): string | null {
-  seam ??= trySeam()
-  return seam
+  if (missing === undefined) {
+    const socket = new Duplex({ read () {}, write (_piece, _encoding, done) { done() } })
+    missing = tryToTake(socket as ParsedSocket)
+    socket.destroy()
+  }
+  return missing
 }
 
-function trySeam (): string | null {
-  const server = createServer()
-  const socket = new Duplex({ read () {}, write (_piece, _encoding, done) { done() } }) as ParsedSocket
-  let handoff: Handoff | null = null
-  watch(server)
-  server.on('request', (request) => {
-    handoff = claim(request, { onTaken: ignore, onAnswered: ignore, onTimeout: ignore, onEnd: ignore, onClose: ignore })
-  })
+function tryToTake (socket: ParsedSocket): string | null {
   try {
+    const server = createServer((request) => {
+      claim(request, { onTaken: ignore, onAnswered: ignore, onTimeout: ignore, onEnd: ignore, onClose: ignore })
+    })
+    watch(server)
     server.emit('connection', socket)
     const { parser } = socket
-    if (typeof parser?.constructor.kOnExecute !== 'number') return 'parser.kOnExecute'
-    if (typeof parser.unconsume !== 'function') return 'parser.unconsume'
-    if (nodeListeners(socket) === null) return 'the listeners of an HTTP connection'
+    if (typeof parser?.constructor.kOnExecute !== 'number' || typeof parser.unconsume !== 'function') return 'parser'
+    if (nodeListeners(socket) === null) return 'listeners'
     socket.emit('data', Buffer.from('POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nrest'))
-    return handoff !== null && String(socket.read()) === 'rest' ? null : 'a parser that stops after the head'
+    return String(socket.read()) === 'rest' ? null : 'end of the head'
   } catch (error) {
     return String(error)
-  } finally {
-    socket.destroy()
   }
 }
 

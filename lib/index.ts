@@ -15,7 +15,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
 
   const missing = missingFromNode()
   if (missing !== null) {
-    app.log.warn(`fastify-duplex cannot take connections from Node ${process.version} (${missing}): duplex routes are slower`)
+    app.log.warn(`fastify-duplex cannot take connections from Node ${process.version} (${missing}), which will read and write them itself`)
   } else {
     watch(app.server as Server)
     app.addHook('onListen', function () {

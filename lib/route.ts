@@ -193,16 +193,22 @@ function onThrow ({ stream }: Exchange, reply: FastifyReply, error: Error): void
 }
 
 function onStreamError (exchange: Exchange, reply: FastifyReply, error: Error): void {
-  if (exchange.stream!.failure === null) answerFailure(exchange, reply)
-  else if (!exchange.stream!.headersSent) return // lost with its connection: Fastify has run what there is to run
-  else if (error instanceof IdleError) runHooks(hooksOf(reply, 'onTimeout'), reply.request, reply)
-  else if (!(error instanceof AbortedError)) runHooks(hooksOf(reply, 'onError'), reply.request, reply, error)
+  const { failure, headersSent } = exchange.stream!
+  if (failure === null) {
+    answerFailure(exchange, reply)
+  } else if (headersSent && error instanceof IdleError) {
+    runHooks(hooksOf(reply, 'onTimeout'), reply.request, reply)
+  } else if (headersSent && !(error instanceof AbortedError)) {
+    runHooks(hooksOf(reply, 'onError'), reply.request, reply, error)
+  }
 }
 
 /** A stream that failed before the head, with no handler to tell: the error is the answer. */
-function answerFailure ({ stream, unattended }: Exchange, reply: FastifyReply): void {
-  if (stream === null || !unattended || reply.sent) return
-  if (stream.errored !== null && stream.failure === null) reply.send(stream.errored)
+function answerFailure (exchange: Exchange, reply: FastifyReply): void {
+  const { stream, unattended } = exchange
+  if (!unattended || reply.sent || !stream?.errored || stream.failure !== null) return
+  exchange.unattended = false // the answer is on its way, through hooks that take their time
+  reply.send(stream.errored)
 }
 
 /** One after the other, callbacks and promises alike. What they throw has nowhere to go. */

@@ -314,6 +314,7 @@ for (const transport of ['tcp', 'tls'] as const) {
     t.test('closing the app', async (t) => {
       for (const forceCloseConnections of [true, 'idle']) {
         const reasons: unknown[] = []
+        const tell: (() => void)[] = []
         const { app, connect, logged } = await serve(t, transport, (app) => {
           app.post('/polite', { duplex: true }, (request, reply) => {
             reply.duplex.write('talking')
@@ -324,7 +325,12 @@ for (const transport of ['tcp', 'tls'] as const) {
           })
           app.post('/deaf', { duplex: { closeGrace: 20 } }, (request, reply) => { reply.duplex.write('talking') })
           app.post('/silent', { duplex: { closeGrace: 20 } }, (request, reply) => { reply.duplex.resume() })
-        }, { forceCloseConnections })
+          const closing = async (): Promise<void> => { await new Promise<void>((resolve) => { tell.push(resolve) }) }
+          app.post('/late', { duplex: true, preHandler: closing }, (request, reply) => {
+            reply.duplex.once('shutdown', () => reply.duplex.end('late'))
+          })
+          app.post('/brief', { duplex: true, preHandler: closing }, (request, reply) => { reply.duplex.destroy() })
+        }, { forceCloseConnections, ...(forceCloseConnections === true ? {} : { pluginTimeout: 0 }) })
         const polite = await connect()
         polite.send(chunked('/polite', 'a') + GET('/polite'))
         await polite.head()
@@ -333,12 +339,19 @@ for (const transport of ['tcp', 'tls'] as const) {
         await deaf.head()
         const silent = await connect()
         silent.send(OPEN('/silent'))
+        const late = await connect()
+        late.send(OPEN('/late'))
+        const brief = await connect()
+        brief.send(OPEN('/brief'))
         const idle = await connect()
         await idle.request(GET('/none'))
         const errored = logged('request errored')
         const closed = app.close()
         t.equal(await polite.body(), 'talking and done', 'a handler may finish its sentence')
         await polite.ended
+        for (const resolve of tell) resolve()
+        t.match(await late.response(), { body: 'late', fields: { connection: 'close' } }, 'an exchange that opens late is told too')
+        t.match(await brief.response(), { statusCode: 500 })
         await t.rejects(deaf.body(), CUT_OFF, 'and is cut off when it does not')
         t.match(await errored, { err: { code: 'FST_ERR_DUPLEX_CLOSING' } })
         t.match(await silent.response(), { statusCode: 503, body: /FST_ERR_DUPLEX_CLOSING/, fields: { connection: 'close' } }, 'or answered where it had not begun')

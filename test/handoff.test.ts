@@ -26,6 +26,11 @@ function routes (app: FastifyInstance): void {
   }, async (request, reply) => {
     await pipeline(reply.duplex, reply.duplex)
   })
+  app.post('/later', { duplex: true }, async (request, reply) => {
+    await once(reply.duplex, 'readable')
+    for (let i = 0; i < 20; i++) await immediate()
+    await pipeline(reply.duplex, reply.duplex)
+  })
   app.get('/hello', { duplex: true }, (request, reply) => reply.duplex.end('hello'))
   app.get('/plain', async () => 'plain')
   app.post('/plain', async (request) => request.body)
@@ -96,6 +101,10 @@ for (const transport of TRANSPORTS) {
       t.equal((await wire.response()).body, 'one')
       t.equal((await wire.response()).body, 'two')
       await wire.ended
+      const early = await connect()
+      early.socket.end(OPEN('/slow-hooks'))
+      t.equal((await early.response()).statusCode, 400, 'but not to a request it has not ended')
+      await early.ended
     })
   })
 }
@@ -158,6 +167,16 @@ t.test('a connection in memory, before listen()', async (t) => {
     while (!written.join('').endsWith('plain')) await once(socket, 'written')
     written.length = 0
   }
+  const big = 'x'.repeat(1_000_000)
+  socket.push(OPEN('/later'))
+  for (let i = 0; i < 3; i++) socket.push(chunk(big))
+  for (let i = 0; i < 10; i++) await immediate()
+  socket.push('0\r\n\r\n')
+  while (!written.join('').endsWith('\r\n0\r\n\r\n')) await once(socket, 'written')
+  t.equal(written.join('').match(/x/g)!.length, 3_000_000)
+  socket.push(OPEN('/hello').replace('POST', 'GET').replace('Host', 'Connection: close\r\nHost') + '0\r\n\r\n')
+  socket.push(null)
+  await once(socket, 'close')
 })
 
 t.test('WebSocket and other upgrades', async (t) => {
@@ -245,6 +264,32 @@ t.test('a request that Node itself refuses never gets to a route', async (t) => 
   const wire = await connect()
   t.equal((await wire.request('POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n')).statusCode, 400)
   await wire.ended
+})
+
+t.test('behind a response that is stuck', async (t) => {
+  const big = Buffer.alloc(8_000_000, 'x')
+  const { connect } = await serve(t, 'tcp', (app) => {
+    routes(app)
+    app.get('/big', (request, reply) => { reply.send(big) })
+  })
+  const wire = await connect()
+  wire.socket.pause()
+  wire.send(GET('/big'))
+  while (wire.socket.readableLength === 0) await immediate()
+  wire.send(chunked('/echo', 'after') + GET('/plain'))
+  for (let i = 0; i < 20; i++) await immediate()
+  wire.socket.resume()
+  t.equal((await wire.response()).body.length, big.length)
+  t.equal((await wire.response()).body, 'after')
+  t.equal((await wire.response()).body, 'plain')
+})
+
+t.test('CONNECT is not ours yet', async (t) => {
+  const { connect } = await serve(t, 'tcp', routes)
+  const wire = await connect()
+  wire.send('CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n')
+  await wire.ended
+  t.equal(wire.socket.bytesRead, 0, 'Node closes the connection, as without us')
 })
 
 t.test('servers of others are left alone', async (t) => {

@@ -1,7 +1,8 @@
 // `duplex: true` on a route, seen from the app and from the client: everything Fastify gives stays, before the head an
 // answer is an ordinary answer, and after it an error cuts the response off.
 
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
+import http from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
@@ -147,9 +148,10 @@ t.test('until the first byte, answers are ordinary answers', async (t) => {
       return { size }
     })
     route('/read-then-throw', async (request, reply) => {
-      for await (const piece of reply.duplex) throw new Error(`after ${piece}`)
+      const [piece] = await once(reply.duplex, 'data')
+      throw new Error(`after ${piece}`)
     })
-    route('/generator-throws', async function * () { throw new Error('generated') }) // eslint-disable-line require-yield
+    route('/generator-throws', async function * () { throw new Error('generated') })
     route('/destroy', async (request, reply) => { reply.duplex.destroy(new Error('destroyed')); throw new Error('rejected') })
     route('/destroy-only', (request, reply) => { reply.duplex.destroy() })
     route('/destroy-with', (request, reply) => { reply.duplex.destroy(new Error('why')) })
@@ -219,15 +221,15 @@ t.test('handlers of every kind', async (t) => {
     })
     app.post('/break', { duplex: true }, async (request, reply) => {
       for await (const piece of reply.duplex) {
-        reply.duplex.write(`first ${piece}`)
-        break
+        reply.duplex.write(piece)
+        if (piece.length > 0) break
       }
-      reply.duplex.end('!')
+      reply.duplex.end(() => {})
     })
     app.post('/return-duplex', { duplex: true }, async (request, reply) => reply.duplex.end())
   })
   const wire = await connect()
-  for (const [url, body] of [['/upper', 'ABC'], ['/promised-iterable', 'ab'], ['/now', 'now'], ['/async-end', 'then'], ['/async-write', 'ab'], ['/return-reply', 'x'], ['/return-reply-now', 'x'], ['/callbacks', 'abc'], ['/break', 'first abc!'], ['/return-duplex', '']]) {
+  for (const [url, body] of [['/upper', 'ABC'], ['/promised-iterable', 'ab'], ['/now', 'now'], ['/async-end', 'then'], ['/async-write', 'ab'], ['/return-reply', 'x'], ['/return-reply-now', 'x'], ['/callbacks', 'abc'], ['/break', 'abc'], ['/return-duplex', '']]) {
     t.match(await wire.request(chunked(url, 'abc')), { statusCode: 200, body }, url)
   }
   t.equal(log.filter((line) => line.level > 30).length, 0, 'and nothing to warn about')
@@ -447,6 +449,14 @@ t.test('handlers that fail after the head', async (t) => {
       await once(reply.duplex.end('done'), 'finish')
       throw new Error('after')
     })
+    app.post('/raw', { duplex: true }, (request, reply) => {
+      reply.raw.writeHead(200)
+      reply.duplex.write('a')
+    })
+    app.get('/until-close', { duplex: true }, async function * () {
+      yield 'a'
+      throw new Error('until close')
+    })
     app.post('/write-after-end', { duplex: true }, (request, reply) => {
       reply.duplex.end('a')
       reply.duplex.write('b')
@@ -474,6 +484,13 @@ t.test('handlers that fail after the head', async (t) => {
     t.match(await line, { err: { code } }, 'an error of the stream itself')
     await wrong.ended
   }
+  const raw = await connect()
+  raw.send(chunked('/raw'))
+  await raw.ended
+  const old = await connect()
+  old.send('GET /until-close HTTP/1.0\r\n\r\n')
+  const [error] = await once(old.socket, 'error')
+  t.equal(error.code, 'ECONNRESET', 'a reset, where a FIN would be the end of the body')
   t.equal(log.some((line) => line.level >= 60), false)
 })
 
@@ -520,7 +537,21 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
       for await (const piece of duplex) duplex.write(piece)
       duplex.setTrailers({ 'x-seen': duplex.trailers['x-sum'] }).end()
     })
-    app.post('/framing', options, async (request, reply) => reply.duplex.framing)
+    app.post('/framing', options, async (request, reply) => {
+      t.equal(reply.duplex.socket, request.socket)
+      return reply.duplex.framing
+    })
+    app.post('/slow', options, async function * (request, reply) {
+      for await (const piece of reply.header('content-length', 600_000).duplex) {
+        await new Promise((resolve) => setImmediate(resolve))
+        yield piece
+      }
+    })
+    app.post('/big', options, (request, reply) => {
+      reply.header('content-length', 60_000)
+      for (let i = 0; i < 3; i++) reply.duplex.write(Buffer.alloc(20_000, 'x'))
+      reply.duplex.end()
+    })
     app.post('/fail', options, async (request, reply) => {
       await once(reply.duplex, 'data')
       reply.duplex.write('a')
@@ -542,6 +573,8 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
   t.match(await wire.response(), { body: 'abc', trailers: { 'x-seen': '42' } })
   const big = 'x'.repeat(300_000)
   t.equal((await wire.request(chunked('/echo', big, big))).body, big + big)
+  t.equal((await wire.request(chunked('/slow', big, big))).body, big + big)
+  t.equal((await wire.request(chunked('/big'))).body.length, 60_000)
   t.match((await wire.request(chunked('/framing'))).body, '"chunked"')
   t.match(await wire.request('POST /framing HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n'), { statusCode: 501 })
   const flushed = await connect()
@@ -566,4 +599,24 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
   const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } }) as unknown as FastifyInstance
   await app.register(plugin)
   t.match(lines, [{ level: 40, msg: /cannot take connections from Node .*something/ }])
+
+  for (const createServer of [() => new EventEmitter(), () => { throw new Error('none') }, http.createServer]) {
+    const handoff = t.mockRequire('../lib/handoff.ts', { 'node:http': { createServer } }) as typeof import('../lib/handoff.ts')
+    t.equal(handoff.missingFromNode() === null, createServer === http.createServer)
+    t.equal(handoff.missingFromNode() === null, createServer === http.createServer, 'tried once')
+    t.strictSame(handoff.otherServers({} as FastifyInstance), [])
+  }
+  const strange = (change: (server: http.Server) => void) => () => {
+    const server = http.createServer()
+    change(server)
+    return server
+  }
+  const changes: [string, (server: http.Server) => void][] = [
+    ['listeners', (server) => server.on('connection', (socket) => socket.removeAllListeners('timeout'))],
+    ['end of the head', (server) => server.on('connection', (socket) => socket.pause())]
+  ]
+  for (const [missing, change] of changes) {
+    const handoff = t.mockRequire('../lib/handoff.ts', { 'node:http': { createServer: strange(change) } }) as typeof import('../lib/handoff.ts')
+    t.equal(handoff.missingFromNode(), missing)
+  }
 })

@@ -229,7 +229,6 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   onComplete (): void {
-    if (this.requestDone) return
     this.requestDone = true
     this.push(null)
     this.settle()
