@@ -394,7 +394,8 @@ t.test('100 000 exchanges on one connection leave nothing behind', async (t) => 
   gc()
   t.strictSame(listeners(), before)
   const growth = process.memoryUsage().heapUsed - heap
-  t.ok(growth < 1024 ** 2, `grown by ${growth} bytes`)
+  // The smallest object left behind by each would be 2 MB; a listener or a timer is many times that.
+  t.ok(growth < 2e6, `grown by ${growth} bytes`)
   t.equal((await wire.request(GET('/plain'))).body, 'plain')
 })
 
