@@ -296,24 +296,24 @@ t.test('a body writer keeps its promise', async (t) => {
 })
 
 t.test('response heads', async (t) => {
-  const head = { statusCode: 200, fields: {}, framing: { kind: 'chunked', length: 0 }, persistent: true, date: false } as const
-  t.equal(writeResponseHead(head), 'HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n')
-  t.equal(writeResponseHead({ ...head, statusCode: 299, keepAlive: 'timeout=5' }),
+  const head = { statusCode: 200, fields: {}, framing: { kind: 'chunked', length: 0 }, date: false } as const
+  t.equal(writeResponseHead(head, true), 'HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n')
+  t.equal(writeResponseHead({ ...head, statusCode: 299 }, true, 'timeout=5'),
     'HTTP/1.1 299 \r\nconnection: keep-alive\r\nkeep-alive: timeout=5\r\ntransfer-encoding: chunked\r\n\r\n')
-  t.equal(writeResponseHead({ ...head, statusMessage: 'Fine', persistent: false, framing: { kind: 'length', length: 3 }, fields: { 'content-length': 3, connection: 'x', 'set-cookie': ['a', 'b'], gone: undefined } }),
+  t.equal(writeResponseHead({ ...head, statusMessage: 'Fine', framing: { kind: 'length', length: 3 }, fields: { 'content-length': 3, connection: 'x', 'set-cookie': ['a', 'b'], gone: undefined } }, false),
     'HTTP/1.1 200 Fine\r\ncontent-length: 3\r\nset-cookie: a\r\nset-cookie: b\r\nconnection: close\r\n\r\n')
-  t.equal(writeResponseHead({ ...head, statusCode: 204, framing: { kind: 'none', length: 0 }, fields: { 'content-length': '0' } }),
+  t.equal(writeResponseHead({ ...head, statusCode: 204, framing: { kind: 'none', length: 0 }, fields: { 'content-length': '0' } }, true),
     'HTTP/1.1 204 No Content\r\nconnection: keep-alive\r\n\r\n')
-  t.match(writeResponseHead({ ...head, date: true }), /\r\ndate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n/)
-  t.equal(writeResponseHead({ ...head, date: true, fields: { date: 'now' } }).match(/date/g)!.length, 1)
+  t.match(writeResponseHead({ ...head, date: true }, true), /\r\ndate: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r\n/)
+  t.equal(writeResponseHead({ ...head, date: true, fields: { date: 'now' } }, true).match(/date/g)!.length, 1)
 
   for (const name of ['transfer-encoding', 'Keep-Alive', 'te', 'trailer', 'proxy-connection']) {
-    t.throws(() => writeResponseHead({ ...head, fields: { [name]: 'a' } }), { code: 'FST_ERR_DUPLEX_OWN_FIELD' }, name)
+    t.throws(() => writeResponseHead({ ...head, fields: { [name]: 'a' } }, true), { code: 'FST_ERR_DUPLEX_OWN_FIELD' }, name)
   }
   for (const fields of [{ 'a b': '1' }, { '': '1' }, { 'a:': '1' }, { a: 'b\r\nc: d' }, { a: 'b\nc' }, { a: '\0' }, { a: '\u0100' }, { a: ['b', '\r'] }, { a: '€' }]) {
-    t.throws(() => writeResponseHead({ ...head, fields }), { code: 'FST_ERR_DUPLEX_FIELD' }, JSON.stringify(fields))
+    t.throws(() => writeResponseHead({ ...head, fields }, true), { code: 'FST_ERR_DUPLEX_FIELD' }, JSON.stringify(fields))
   }
-  t.throws(() => writeResponseHead({ ...head, statusMessage: 'a\r\nb' }), { code: 'FST_ERR_DUPLEX_FIELD' })
+  t.throws(() => writeResponseHead({ ...head, statusMessage: 'a\r\nb' }, true), { code: 'FST_ERR_DUPLEX_FIELD' })
 
   t.equal(writeInterimHead(103, { link: ['<a>', '<b>'] }), 'HTTP/1.1 103 Early Hints\r\nlink: <a>\r\nlink: <b>\r\n\r\n')
   t.throws(() => writeInterimHead(103, { 'content-length': 1 }), { code: 'FST_ERR_DUPLEX_OWN_FIELD' })

@@ -2,8 +2,9 @@
 // implements this owns both directions of the connection for the time of the exchange.
 
 import type { Duplex } from 'node:stream'
-import type { Framing } from '../transfer/framing.ts'
 import type { Fields, OutgoingFields } from '../transfer/field-lines.ts'
+import type { Framing } from '../transfer/framing.ts'
+import type { ResponseHead } from '../transfer/head-writer.ts'
 
 /** The exchange, as its carrier sees it. */
 export interface Sink {
@@ -19,10 +20,7 @@ export interface Sink {
   onLost (error: Error): void
 }
 
-export interface ResponseStart {
-  statusCode: number
-  fields: OutgoingFields
-  framing: Framing
+export interface ResponseStart extends ResponseHead {
   /** Whether the user asks to close the connection. */
   close: boolean
 }

@@ -64,7 +64,7 @@ export class MessageCarrier implements Carrier {
   writeHead (start: ResponseStart): void {
     const { response } = this
     // The same rules, though Node writes it.
-    writeResponseHead({ ...start, persistent: true })
+    writeResponseHead(start, true)
     this.writer = bodyWriter(start.framing.kind === 'chunked' ? UNTIL_CLOSE : start.framing)
     const { connection, ...fields } = start.fields
     response.writeHead(start.statusCode, fields as Record<string, string>)

@@ -114,9 +114,13 @@ export class SocketCarrier implements Carrier, Borrower {
   private readonly onData = (piece: Buffer): void => {
     const { reader } = this
     const content = reader.read(piece)
-    const more = content.length === 0 || this.take(content)
+    let more = true
+    if (this.over) this.dropped += content.length
+    else if (content.length > 0) more = this.sink!.onContent(content)
     if (reader.error !== null) {
       this.onReadError(reader.error)
+    } else if (this.dropped > this.options.drainLimit) {
+      this.linger()
     } else if (reader.done) {
       this.stopFlow()
       // What follows the body belongs to the parser. Back in the socket it also holds back the socket's 'end'.
@@ -132,13 +136,6 @@ export class SocketCarrier implements Carrier, Borrower {
     if (!this.paused) return
     this.paused = false
     startReading(this.socket)
-  }
-
-  private take (content: Buffer): boolean {
-    if (!this.over) return this.sink!.onContent(content)
-    this.dropped += content.length
-    if (this.dropped > this.options.drainLimit) this.linger()
-    return true
   }
 
   private onBodyRead (): void {
@@ -182,7 +179,7 @@ export class SocketCarrier implements Carrier, Borrower {
     const { handoff } = this
     const persistent = handoff.persistent && !this.app.closing && !start.close && start.framing.kind !== 'close' &&
       this.framingError === null && this.reader.error === null && (this.reading || this.willBeRead)
-    this.head = writeResponseHead({ ...start, persistent, keepAlive: handoff.keepAlive })
+    this.head = writeResponseHead(start, persistent, handoff.keepAlive)
     this.writer = bodyWriter(start.framing)
     this.untilClose = start.framing.kind === 'close'
     this.reusable = persistent

@@ -156,11 +156,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   private writeHead (fields: OutgoingFields, chunk: unknown): void {
-    const { statusCode, request } = this.reply
+    const { statusCode, request, raw } = this.reply
     const length = fields['content-length']
     const framing = responseFraming(request.method, statusCode, length === undefined ? undefined : String(length), request.raw.httpVersionMinor)
     if (framing.kind === 'none' && (chunk as Buffer | null)?.length) throw new NoBodyError()
-    this.carrier.writeHead({ statusCode, fields, framing, close: asksToClose(fields.connection) })
+    const { statusMessage, sendDate } = raw
+    this.carrier.writeHead({ statusCode, statusMessage, fields, framing, date: sendDate, close: asksToClose(fields.connection) })
     this.responseFraming = framing
   }
 

@@ -13,10 +13,6 @@ export interface ResponseHead {
   statusMessage?: string
   fields: OutgoingFields
   framing: Framing
-  /** Whether the connection serves another request after this one. */
-  persistent: boolean
-  /** What the `Keep-Alive` field tells the client, without it nothing: `timeout=72`. */
-  keepAlive?: string
   /** Whether to send a `Date` where the user set none. Default: true */
   date?: boolean
 }
@@ -47,10 +43,12 @@ export function isSendable (name: string, value: OutgoingFields[string]): boolea
 /**
  * The head of a final response, with the empty line that ends it.
  *
+ * @param persistent whether the connection serves another request after this one
+ * @param keepAlive what the `Keep-Alive` field tells the client then, like `timeout=72`. Default: there is none
  * @throws {FieldError} FST_ERR_DUPLEX_FIELD: a name, a value or the reason cannot be sent
  * @throws {OwnFieldError} FST_ERR_DUPLEX_OWN_FIELD: a field that only the writer may set
  */
-export function writeResponseHead (head: ResponseHead): string {
+export function writeResponseHead (head: ResponseHead, persistent: boolean, keepAlive?: string): string {
   const { statusCode, fields, framing } = head
   let text = statusLine(statusCode, head.statusMessage)
   let dated = head.date === false
@@ -65,9 +63,9 @@ export function writeResponseHead (head: ResponseHead): string {
     text += writeFieldLine(name, value)
   }
   if (!dated) text += dateLine()
-  if (head.persistent) {
+  if (persistent) {
     text += 'connection: keep-alive\r\n'
-    if (head.keepAlive !== undefined) text += `keep-alive: ${head.keepAlive}\r\n`
+    if (keepAlive !== undefined) text += `keep-alive: ${keepAlive}\r\n`
   } else {
     text += 'connection: close\r\n'
   }
