@@ -5,6 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { FastifyDuplexOptions } from '../types/index.d.ts'
 import { Registry } from './exchange/registry.ts'
+import { injectDuplex } from './inject/index.ts'
 import { missingFromNode, otherServers, watch } from './handoff.ts'
 import { DEFAULT_OPTIONS, resolveOptions } from './options.ts'
 import { type RouteSetup, getDuplex, makeDuplex } from './route.ts'
@@ -23,6 +24,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
     })
   }
 
+  app.decorate('injectDuplex', injectDuplex)
   app.decorateReply('duplex', { getter: getDuplex })
   app.addHook('onRoute', function (route) {
     makeDuplex.call(this, route, setup)

@@ -10,6 +10,17 @@ declare module 'fastify' {
     duplex?: boolean | fastifyDuplex.DuplexOptions
   }
 
+  interface FastifyInstance {
+    /**
+     * Opens an exchange in memory, without a port: over Node's own parser, the hand-off and the readers and writers of
+     * a real connection. Calls `ready()`.
+     *
+     * @throws FST_ERR_DUPLEX_OPTION, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_FRAMING: the request cannot be made
+     * @throws FST_ERR_DUPLEX_INJECT the server speaks HTTP/2 alone
+     */
+    injectDuplex (options: fastifyDuplex.InjectDuplexOptions | string): Promise<fastifyDuplex.InjectedDuplex>
+  }
+
   interface FastifyReply {
     /**
      * Both directions of the exchange: the readable side is the request body, the writable side the response body.
@@ -98,6 +109,50 @@ declare namespace fastifyDuplex {
     once (event: string | symbol, listener: (...args: any[]) => void): this
     /** The connection: for its addresses and certificates. Its bytes are the exchange's. */
     readonly socket: Socket
+  }
+
+  export interface InjectDuplexOptions {
+    /** Default: GET */
+    method?: string
+    /** The path, or a whole URL, whose host becomes the `host` field. `path` is the same. */
+    url?: string
+    path?: string
+    /** Appended to the query of the URL. */
+    query?: string | Record<string, string>
+    headers?: OutgoingFields
+    cookies?: Record<string, string>
+    /**
+     * The request body; an object that is no stream is sent as JSON. Without one the body stays open to be written,
+     * but for GET, HEAD, DELETE, OPTIONS and TRACE.
+     */
+    payload?: string | Uint8Array | AsyncIterable<unknown> | object
+    /** Default: 1.1 */
+    httpVersion?: '1.0' | '1.1'
+    /** The client's address. Default: 127.0.0.1 */
+    remoteAddress?: string
+  }
+
+  export interface InjectedResponse {
+    statusCode: number
+    statusMessage: string
+    headers: Record<string, string | string[]>
+    httpVersion: string
+    /** The interim responses that came before. */
+    informational: { statusCode: number, statusMessage: string, headers: Record<string, string | string[]> }[]
+  }
+
+  /** The client end of an injected exchange: the request body, writable, and the response body, readable. */
+  export interface InjectedDuplex extends Duplex {
+    /** The head of the response, as soon as it is there. */
+    readonly response: Promise<InjectedResponse>
+    /** The response's trailers, complete when the readable side has ended. */
+    readonly trailers: Trailers
+    /** Sets the request's trailers, sent at the end of a chunked body. */
+    setTrailers (fields: OutgoingFields): this
+    /** The client's end of the connection, for raw bytes. */
+    readonly socket: Duplex
+    /** Opens another exchange on the same connection; its request goes out behind this one's. */
+    next (options: InjectDuplexOptions): InjectedDuplex
   }
 
   /** What the `node:diagnostics_channel` channels `fastify-duplex.exchange.start`, `.head`, `.finish` and `.error` carry. */

@@ -13,6 +13,8 @@ export interface StatusHead {
   statusCode: number
   statusMessage: string
   fields: Fields
+  /** The same as Node gives them: the values of `set-cookie`, which no comma can join, in an array. */
+  headers: Record<string, string | string[]>
 }
 
 const END_OF_HEAD = '\r\n\r\n'
@@ -54,8 +56,18 @@ export class ResponseHeadReader {
     const [statusLine, ...lines] = text.split('\r\n')
     const match = STATUS_LINE.exec(statusLine)
     const fields: Fields = Object.create(null)
+    const cookies: string[] = []
+    for (const line of lines) {
+      const name = readFieldLine(line, fields)
+      if (name === null) this.error = new HeadError('not a field line')
+      if (name !== 'set-cookie') continue
+      cookies.push(fields[name])
+      delete fields[name]
+    }
     if (match === null) this.error = new HeadError('not a status line')
-    else if (lines.some((line) => readFieldLine(line, fields) === null)) this.error = new HeadError('not a field line')
-    else this.head = { minorVersion: Number(match[1]), statusCode: Number(match[2]), statusMessage: match[3], fields }
+    if (this.error !== null) return
+    const headers: StatusHead['headers'] = { ...fields }
+    if (cookies.length > 0) headers['set-cookie'] = cookies
+    this.head = { minorVersion: Number(match![1]), statusCode: Number(match![2]), statusMessage: match![3], fields, headers }
   }
 }

@@ -93,12 +93,13 @@ export function writeInterimHead (statusCode: number, fields: OutgoingFields): s
  * The head of a request.
  *
  * @param target the request-target, in any of its forms
+ * @param minorVersion of HTTP/1. Default: 1
  * @throws {FieldError} FST_ERR_DUPLEX_FIELD: the method, the target, a name or a value cannot be sent
  */
-export function writeRequestHead (method: string, target: string, fields: OutgoingFields): string {
+export function writeRequestHead (method: string, target: string, fields: OutgoingFields, minorVersion = 1): string {
   if (!isToken(method)) throw new FieldError('method', method)
   if (!/^[\x21-\x7e]+$/.test(target)) throw new FieldError('request-target', target)
-  let text = `${method} ${target} HTTP/1.1\r\n`
+  let text = `${method} ${target} HTTP/1.${minorVersion}\r\n`
   for (const name in fields) text += writeFieldLine(name, fields[name])
   return text + '\r\n'
 }

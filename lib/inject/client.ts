@@ -1,0 +1,225 @@
+// The client end of injected exchanges: writes requests and reads responses, with the writers and readers the server end
+// is made of. Requests go out one after the other on their connection, and the responses come in the same order.
+
+import { maxHeaderSize } from 'node:http'
+import { Duplex } from 'node:stream'
+import type { InjectDuplexOptions, InjectedDuplex, InjectedResponse, OutgoingFields, Trailers } from '../../types/index.d.ts'
+import { AbortedError } from '../errors.ts'
+import { type BodyReader, NO_FIELDS } from '../transfer/body-reader.ts'
+import { type BodyWriter, bodyWriter, gather } from '../transfer/body-writer.ts'
+import { writeTrailers } from '../transfer/field-lines.ts'
+import { bodyReader, receivedFraming } from '../transfer/framing.ts'
+import { ResponseHeadReader } from '../transfer/head-reader.ts'
+import type { MemorySocket } from './memory-socket.ts'
+import { type RequestStart, requestStart, writePayload } from './request.ts'
+
+type Done = (error?: Error | null) => void
+
+/** What the reader of a response need not limit: the server is of the same process. */
+const LIMITS = { maxTrailerSize: Infinity, maxChunkExtensionSize: Infinity }
+
+/** Opens an exchange on a new connection. */
+export function openClient (socket: MemorySocket, options: InjectDuplexOptions): InjectedDuplex {
+  return new ClientConnection(socket).open(options)
+}
+
+/** One connection: whose request goes out, and whose response comes in. */
+class ClientConnection {
+  readonly socket: MemorySocket
+  private readonly sending: Client[] = []
+  private readonly receiving: Client[] = []
+
+  constructor (socket: MemorySocket) {
+    this.socket = socket
+    socket.on('data', (piece: Buffer) => this.onData(piece))
+    socket.on('end', () => this.onEnd())
+    socket.on('error', (error) => this.onLost(error))
+    socket.on('close', () => this.onLost(null))
+  }
+
+  open (options: InjectDuplexOptions): Client {
+    const client = new Client(this, requestStart(options))
+    this.sending.push(client)
+    this.receiving.push(client)
+    if (this.sending.length === 1) client.send()
+    if (this.socket.readableEnded || this.socket.destroyed) this.onLost(null)
+    writePayload(options, client)
+    return client
+  }
+
+  /** A request is complete: the next may go out. */
+  onSent (): void {
+    this.sending.shift()
+    this.sending[0]?.send()
+  }
+
+  private onData (piece: Buffer): void {
+    let rest = piece
+    while (rest.length > 0 && this.receiving.length > 0) {
+      const [client] = this.receiving
+      rest = rest.subarray(client.receive(rest))
+      if (client.received) this.receiving.shift()
+    }
+  }
+
+  private onEnd (): void {
+    for (const client of this.receiving.splice(0)) client.onEnd()
+  }
+
+  private onLost (error: Error | null): void {
+    for (const client of this.receiving.splice(0)) client.destroy(new AbortedError({ cause: error }))
+  }
+}
+
+class Client extends Duplex implements InjectedDuplex {
+  readonly response: Promise<InjectedResponse>
+  /** The response is complete. */
+  received = false
+  private readonly connection: ClientConnection
+  private readonly start: RequestStart
+  private readonly writer: BodyWriter
+  private readonly informational: InjectedResponse['informational'] = []
+  private headReader = new ResponseHeadReader(maxHeaderSize)
+  private reader: BodyReader | null = null
+  private trailerLines = ''
+  private sends = false
+  private held: (() => void) | null = null // a write that waits for its turn
+  private resolve!: (response: InjectedResponse) => void
+  private reject!: (error: Error) => void
+
+  constructor (connection: ClientConnection, start: RequestStart) {
+    super()
+    this.connection = connection
+    this.start = start
+    this.writer = bodyWriter(start.framing)
+    this.response = new Promise((resolve, reject) => {
+      this.resolve = resolve
+      this.reject = reject
+    })
+    // Who does not ask for the one is told by the other.
+    this.response.catch(ignore)
+    this.on('error', ignore)
+    if (start.framing.kind === 'none') this.end()
+  }
+
+  get socket (): Duplex {
+    return this.connection.socket
+  }
+
+  get trailers (): Trailers {
+    return this.reader?.trailers ?? NO_FIELDS
+  }
+
+  setTrailers (fields: OutgoingFields): this {
+    this.trailerLines = writeTrailers(fields)
+    return this
+  }
+
+  next (options: InjectDuplexOptions): InjectedDuplex {
+    return this.connection.open(options)
+  }
+
+  // The request
+
+  /** The connection is this request's, until its body has ended. */
+  send (): void {
+    this.sends = true
+    this.socket.write(this.start.head, 'latin1')
+    this.held?.()
+  }
+
+  override _write (content: Buffer, _encoding: BufferEncoding, done: Done): void {
+    this.whenItsTurn(() => this.sendParts((parts) => this.writer.write([content], content.length, parts), done))
+  }
+
+  override _final (done: Done): void {
+    this.whenItsTurn(() => {
+      this.sendParts((parts) => this.writer.end(this.trailerLines, parts), done)
+      this.connection.onSent()
+    })
+  }
+
+  private whenItsTurn (action: () => void): void {
+    if (this.sends) action()
+    else this.held = action
+  }
+
+  private sendParts (add: (parts: (string | Buffer)[]) => void, done: Done): void {
+    const parts: (string | Buffer)[] = []
+    try {
+      add(parts)
+    } catch (error) {
+      done(error as Error)
+      return
+    }
+    const buffers = gather(parts)
+    if (buffers.length === 0) done()
+    else this.socket.write(Buffer.concat(buffers), done)
+  }
+
+  // The response
+
+  override _read (): void {
+    this.socket.resume()
+  }
+
+  /** @returns how many bytes of the piece were for this response */
+  receive (piece: Buffer): number {
+    if (this.reader === null) return this.receiveHead(piece)
+    const content = this.reader.read(piece)
+    if (content.length > 0 && !this.push(content)) this.socket.pause()
+    this.check()
+    return this.reader.consumed
+  }
+
+  private receiveHead (piece: Buffer): number {
+    const { headReader } = this
+    headReader.read(piece)
+    const { head, error, consumed } = headReader
+    if (error !== null) this.destroy(error)
+    if (head === null) return error === null ? consumed : piece.length
+    const { statusCode, statusMessage, minorVersion, headers } = head
+    if (statusCode < 200) {
+      this.informational.push({ statusCode, statusMessage, headers })
+      this.headReader = new ResponseHeadReader(maxHeaderSize)
+      return consumed
+    }
+    try {
+      this.reader = bodyReader(receivedFraming(this.start.method, statusCode, head.fields, minorVersion), LIMITS)
+    } catch (error) {
+      this.destroy(error as Error)
+      return piece.length
+    }
+    this.resolve({ statusCode, statusMessage, headers, httpVersion: `1.${minorVersion}`, informational: this.informational })
+    this.check()
+    return consumed
+  }
+
+  /** The server has ended its side. */
+  onEnd (): void {
+    if (this.reader === null) {
+      this.headReader.end()
+      this.destroy(this.headReader.error!)
+    } else {
+      this.reader.end()
+      this.check()
+    }
+  }
+
+  private check (): void {
+    const { done, error } = this.reader!
+    if (error !== null) this.destroy(error)
+    if (!done) return
+    this.received = true
+    this.push(null)
+  }
+
+  override _destroy (error: Error | null, done: Done): void {
+    // A client that gives up takes the connection with it; one that is done leaves it to the next.
+    if (!this.received || !this.writableFinished) this.connection.socket.destroy()
+    this.reject(error ?? new AbortedError())
+    done(error)
+  }
+}
+
+function ignore (): void {}

@@ -1,0 +1,21 @@
+// app.injectDuplex(): a connection in memory, given to the app's own server as if it had come in by a port.
+
+import type { FastifyInstance } from 'fastify'
+import type { InjectDuplexOptions, InjectedDuplex } from '../../types/index.d.ts'
+import { InjectError } from '../errors.ts'
+import { openClient } from './client.ts'
+import { MemorySocket } from './memory-socket.ts'
+
+/** The decorator of the app: see the public types. */
+export async function injectDuplex (this: FastifyInstance, options: InjectDuplexOptions | string): Promise<InjectedDuplex> {
+  await this.ready()
+  const { http2, https } = this.initialConfig as { http2?: boolean, https?: boolean | { allowHTTP1?: boolean } }
+  if (http2 && !(typeof https === 'object' && https.allowHTTP1)) throw new InjectError()
+  const request = typeof options === 'string' ? { url: options } : options
+  const [client, server] = MemorySocket.pair({ address: request.remoteAddress ?? '127.0.0.1', port: 49152 }, { address: '127.0.0.1', port: https ? 443 : 80 })
+  const exchange = openClient(client, request)
+  // What an accepted socket has: its server, and for TLS, whose event is that of the connection inside, the protocol.
+  Object.assign(server, { server: this.server }, https ? { encrypted: true, alpnProtocol: 'http/1.1' } : {})
+  this.server.emit(https ? 'secureConnection' : 'connection', server)
+  return exchange
+}
