@@ -128,7 +128,7 @@ function refuse (exchange: Exchange, reply: FastifyReply): Error | null {
 
 /** Makes Fastify log why an exchange failed: "request errored" takes the error of the last onResponse hook. */
 function passFailure (request: FastifyRequest, _reply: FastifyReply, done: Done): void {
-  done((request.raw as DuplexRequest)[kExchange]!.carrier!.failure)
+  done((request.raw as DuplexRequest)[kExchange]!.carrier?.failure)
 }
 
 // @fastify/websocket wraps handlers as (request, reply), and reads request.raw: the signature must stay.

@@ -6,7 +6,7 @@ import type { Duplex } from 'node:stream'
 import { AbortedError } from '../errors.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
-import { type Framing, NO_BODY, UNTIL_CLOSE, framingFields, requestFraming } from '../transfer/framing.ts'
+import { type Framing, NO_BODY, UNTIL_CLOSE, framingFields, minorVersion, requestFraming } from '../transfer/framing.ts'
 import { writeResponseHead } from '../transfer/head-writer.ts'
 import type { Carrier, ResponseStart, Sink } from './carrier.ts'
 
@@ -21,18 +21,27 @@ export class MessageCarrier implements Carrier {
   private writer: BodyWriter | null = null
   private trailersToSend: OutgoingFields | null = null
   private reading = false
+  private ended = false // all of the response has been written
   private over = false
 
   constructor (request: IncomingMessage, response: ServerResponse) {
     this.request = request
     this.response = response
     try {
-      this.requestFraming = requestFraming(framingFields(request.rawHeaders), request.httpVersionMinor)
+      this.requestFraming = this.decideFraming()
     } catch (error) {
       this.framingError = error as Error
     }
-    response.on('finish', () => this.onFinish())
+    // Before Fastify's own, which asks for the failure.
+    response.prependListener('finish', () => this.onFinish())
     response.on('close', () => this.onClose())
+  }
+
+  private decideFraming (): Framing {
+    const { request } = this
+    const framing = requestFraming(framingFields(request.rawHeaders), minorVersion(request))
+    // A request of HTTP/2 need not announce its body, which ends with the stream.
+    return framing === NO_BODY && request.httpVersionMajor > 1 && !isEmpty(request) ? UNTIL_CLOSE : framing
   }
 
   get socket (): Duplex {
@@ -82,6 +91,7 @@ export class MessageCarrier implements Carrier {
   write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void {
     const { response } = this
     const parts: Part[] = []
+    this.ended = end
     if (size > 0) this.writer!.write(content, size, parts)
     if (end) this.writer!.end('', parts)
     if (end && this.trailersToSend !== null) response.addTrailers(this.trailersToSend as Record<string, string>)
@@ -108,7 +118,13 @@ export class MessageCarrier implements Carrier {
   private onFinish (): void {
     if (this.over) return
     this.over = true
-    if (this.writer === null) this.sink?.onAnswered()
+    if (this.writer === null && this.response.writableEnded) {
+      this.sink?.onAnswered()
+    } else if (!this.ended) {
+      // HTTP/2 calls a stream finished that was reset. Fastify, behind us in the queue, asks for the failure.
+      this.failure = new AbortedError()
+      this.sink?.onLost(this.failure)
+    }
   }
 
   private onClose (): void {
@@ -117,4 +133,9 @@ export class MessageCarrier implements Carrier {
     this.abort(error)
     this.sink?.onLost(error)
   }
+}
+
+/** Whether the head of a request of HTTP/2 was the end of it. */
+function isEmpty (request: IncomingMessage & { stream?: { endAfterHeaders?: boolean } }): boolean {
+  return request.stream?.endAfterHeaders === true
 }

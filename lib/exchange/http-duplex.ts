@@ -11,7 +11,7 @@ import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trail
 import type { Carrier, Sink } from '../carrier/carrier.ts'
 import { AbortedError, BodyLimitError, DestroyedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
 import { abortSignal, hijack } from '../handoff.ts'
-import { type Framing, responseFraming } from '../transfer/framing.ts'
+import { type Framing, minorVersion, responseFraming } from '../transfer/framing.ts'
 import { asksToClose, isSendable } from '../transfer/head-writer.ts'
 import { committed, failed, finished, publish, started } from './diagnostics.ts'
 import type { Registry } from './registry.ts'
@@ -158,9 +158,11 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private writeHead (fields: OutgoingFields, chunk: unknown): void {
     const { statusCode, request, raw } = this.reply
     const length = fields['content-length']
-    const framing = responseFraming(request.method, statusCode, length === undefined ? undefined : String(length), request.raw.httpVersionMinor)
+    const framing = responseFraming(request.method, statusCode, length === undefined ? undefined : String(length), minorVersion(request.raw))
     if (framing.kind === 'none' && (chunk as Buffer | null)?.length) throw new NoBodyError()
-    const { statusMessage, sendDate } = raw
+    // HTTP/2 has no reason phrase, and warns who asks for it.
+    const statusMessage = request.raw.httpVersionMajor > 1 ? undefined : raw.statusMessage
+    const { sendDate } = raw
     this.carrier.writeHead({ statusCode, statusMessage, fields, framing, date: sendDate, close: asksToClose(fields.connection) })
     this.responseFraming = framing
   }

@@ -38,6 +38,11 @@ export function framingFields (rawHeaders: readonly string[]): FramingFields {
   return fields
 }
 
+/** The minor version that decides: HTTP/2 has what HTTP/1.1 has, and marks the end of a body by itself. */
+export function minorVersion ({ httpVersionMajor, httpVersionMinor }: { httpVersionMajor: number, httpVersionMinor: number }): number {
+  return httpVersionMajor > 1 ? 1 : httpVersionMinor
+}
+
 export const NO_BODY: Framing = Object.freeze({ kind: 'none', length: 0 })
 const CHUNKED: Framing = Object.freeze({ kind: 'chunked', length: 0 })
 export const UNTIL_CLOSE: Framing = Object.freeze({ kind: 'close', length: 0 })

@@ -1,0 +1,31 @@
+// A conversation, tested step by step without a port. With node:test here; nothing in it is special to a test runner.
+// `npm run test:example`
+
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { test } from 'node:test'
+import Fastify from 'fastify'
+import duplex from 'fastify-duplex'
+
+test('each word is answered before the next is sent', async (t) => {
+  const app = Fastify()
+  t.after(() => app.close())
+  await app.register(duplex)
+  app.post('/upper', { duplex: true }, async function * (request, reply) {
+    for await (const piece of reply.duplex) yield String(piece).toUpperCase()
+    reply.duplex.setTrailers({ 'x-size': reply.duplex.bytesRead })
+  })
+
+  const client = await app.injectDuplex({ method: 'POST', url: '/upper' })
+
+  client.write('hello')
+  assert.equal(String(await once(client, 'data')), 'HELLO')
+  assert.equal((await client.response).statusCode, 200)
+
+  client.write('world')
+  assert.equal(String(await once(client, 'data')), 'WORLD')
+
+  client.end()
+  await once(client, 'end')
+  assert.equal(client.trailers['x-size'], '10')
+})

@@ -1,0 +1,257 @@
+// What a handler may rely on, written once, over every carrier: the raw connection over TCP, TLS and Unix sockets and in
+// memory; and a request/response pair, of HTTP/2 and of HTTP/1.1 where the connection cannot be taken.
+
+import { once } from 'node:events'
+import http from 'node:http'
+import http2 from 'node:http2'
+import { rm } from 'node:fs/promises'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
+import { text } from 'node:stream/consumers'
+import { pipeline } from 'node:stream/promises'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import t, { type Test } from 'tap'
+import duplex from '../lib/index.ts'
+import { TLS, type Line } from './wire.ts'
+
+interface Head { statusCode: number, headers: Record<string, unknown> }
+
+/** One exchange, seen by a client. */
+interface Client {
+  /** The request body. */
+  up: { write (piece: string): unknown, end (piece?: string): unknown }
+  head: Promise<Head>
+  /** The response body. */
+  down: Promise<Duplex>
+  trailers: () => Record<string, unknown>
+  setTrailers: (fields: Record<string, string>) => void
+  reset: () => void
+}
+
+type Open = (path: string, method?: string) => Promise<Client>
+type Start = (t: Test, app: FastifyInstance) => Promise<Open>
+
+/** A promise that may be rejected before, or without, anybody asking for it. */
+function quiet<T> (promise: Promise<T>): Promise<T> {
+  promise.catch(() => {})
+  return promise
+}
+
+/** Node's own client, over HTTP/1.1. */
+function overHttp (listen: object, options: http.RequestOptions & { rejectUnauthorized?: boolean }): Start {
+  return async (t, app) => {
+    await app.listen(listen)
+    const { port } = (app.server.address() ?? {}) as AddressInfo
+    const { request: makeRequest } = app.initialConfig.https ? await import('node:https') : http
+    return async (path, method = 'POST') => {
+      const request = makeRequest({ port, path, method, agent: false, ...options })
+      t.teardown(() => request.destroy())
+      request.on('error', () => {})
+      const response = once(request, 'response').then(([response]) => response as http.IncomingMessage)
+      request.flushHeaders()
+      let incoming: http.IncomingMessage
+      return {
+        up: request,
+        head: quiet(response.then((response) => ({ statusCode: response.statusCode!, headers: response.headers }))),
+        down: quiet(response.then((response) => (incoming = response) as unknown as Duplex)),
+        trailers: () => incoming.trailers,
+        setTrailers: (fields) => { request.addTrailers(fields) },
+        reset: () => { request.destroy() }
+      }
+    }
+  }
+}
+
+const inMemory: Start = async (t, app) => async (path, method = 'POST') => {
+  const client = await app.injectDuplex({ method, url: path })
+  t.teardown(() => client.destroy())
+  return {
+    up: client,
+    head: client.response,
+    down: quiet(client.response.then(() => client)),
+    trailers: () => client.trailers,
+    setTrailers: (fields) => { client.setTrailers(fields) },
+    reset: () => { client.destroy() }
+  }
+}
+
+const overHttp2: Start = async (t, app) => {
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  const session = http2.connect(`${app.initialConfig.https ? 'https' : 'http'}://127.0.0.1:${port}`, { rejectUnauthorized: false })
+  t.teardown(() => session.destroy())
+  return async (path, method = 'POST') => {
+    const stream = session.request({ ':method': method, ':path': path }, { waitForTrailers: true })
+    stream.on('error', () => {})
+    let trailers = {}
+    let toSend = {}
+    stream.on('trailers', (fields) => { trailers = fields })
+    stream.on('wantTrailers', () => stream.sendTrailers(toSend))
+    const head = quiet(once(stream, 'response').then(([headers]) => ({ statusCode: headers[':status'], headers })))
+    return {
+      up: stream,
+      head,
+      down: quiet(head.then(() => stream)),
+      trailers: () => trailers,
+      setTrailers: (fields) => { toSend = fields },
+      reset: () => { stream.close(http2.constants.NGHTTP2_CANCEL) }
+    }
+  }
+}
+
+const path = join(tmpdir(), `fastify-duplex-behaviour-${process.pid}.sock`)
+t.teardown(() => rm(path, { force: true }))
+const TCP = { port: 0, host: '127.0.0.1' }
+const NO_HANDOFF = t.mockRequire('../lib/index.ts', {
+  '../lib/handoff.ts': { ...require('../lib/handoff.ts'), missingFromNode: () => 'anything' }
+}) as { default: typeof duplex }
+
+const CARRIERS: Record<string, { start: Start, options?: object, plugin?: typeof duplex }> = {
+  tcp: { start: overHttp(TCP, {}) },
+  tls: { start: overHttp(TCP, { rejectUnauthorized: false }), options: { https: TLS } },
+  unix: { start: overHttp({ path }, { socketPath: path }) },
+  memory: { start: inMemory },
+  fallback: { start: overHttp(TCP, {}), plugin: NO_HANDOFF.default },
+  h2c: { start: overHttp2, options: { http2: true } },
+  h2: { start: overHttp2, options: { http2: true, https: { ...TLS, allowHTTP1: true } } },
+  'HTTP/1.1 of an h2 server': { start: overHttp(TCP, { rejectUnauthorized: false }), options: { http2: true, https: { ...TLS, allowHTTP1: true } } }
+}
+
+for (const [name, { start, options, plugin = duplex }] of Object.entries(CARRIERS)) {
+  t.test(name, async (t) => {
+    const lines: Line[] = []
+    const hooks: string[] = []
+    let handled!: (outcome: string) => void
+    const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } }, forceCloseConnections: true, ...options }) as unknown as FastifyInstance
+    t.teardown(() => app.close())
+    await app.register(plugin, { closeGrace: 0 })
+    app.addHook('onResponse', async (request) => { hooks.push(`onResponse ${request.url}`) })
+    app.addHook('onRequestAbort', (request, done) => { hooks.push(`onRequestAbort ${request.url}`); done() })
+    app.post('/echo', { duplex: true }, async (request: FastifyRequest, reply: FastifyReply) => {
+      reply.header('x-framing', reply.duplex.framing.request)
+      await pipeline(reply.duplex, reply.duplex)
+    })
+    app.post('/trailers', { duplex: true }, async function * (request, reply) {
+      for await (const piece of reply.duplex) yield piece
+      reply.duplex.setTrailers({ 'x-seen': reply.duplex.trailers['x-sum'], 'x-size': reply.duplex.bytesRead })
+    })
+    app.get('/get', { duplex: true }, (request, reply) => reply.header('connection', 'keep-alive').duplex.end('got'))
+    app.post('/read', { duplex: true }, async (request, reply) => ({ body: await text(reply.duplex) }))
+    app.post('/refused', { duplex: true, onRequest: async (request, reply) => reply.code(403).send('no') }, () => {})
+    app.post('/thrown', { duplex: true }, async () => { throw Object.assign(new Error('thrown'), { statusCode: 418 }) })
+    app.post('/early', { duplex: true }, (request, reply) => { reply.code(201).duplex.end('early') })
+    app.post('/cut', { duplex: true }, async function * () { yield 'a'; throw new Error('cut') })
+    app.post('/gone', { duplex: true }, async (request, reply) => {
+      const { signal } = request
+      reply.duplex.write('here')
+      try {
+        for await (const piece of reply.duplex) reply.duplex.write(piece)
+        handled('a normal end')
+      } catch (error) {
+        if (!signal.aborted) await once(signal, 'abort')
+        handled((error as { code: string }).code)
+        throw error
+      }
+    })
+    app.post('/length', { duplex: true }, (request, reply) => { reply.header('content-length', 5).duplex.end('1234') })
+    app.get('/no-body', { duplex: true }, (request, reply) => { reply.code(204).duplex.end() })
+    const open = await start(t, app)
+
+    await t.test('both ways at once', async (t) => {
+      const client = await open('/echo')
+      client.up.write('one')
+      t.match(await client.head, { statusCode: 200, headers: { 'x-framing': /^(chunked|close)$/ } })
+      const down = await client.down
+      t.equal(String((await once(down, 'data'))[0]), 'one')
+      client.up.write('two')
+      t.equal(String((await once(down, 'data'))[0]), 'two')
+      client.up.end()
+      t.equal(await text(down), '')
+    })
+
+    await t.test('much, under backpressure', async (t) => {
+      const client = await open('/echo')
+      const body = 'x'.repeat(5_000_000)
+      client.up.end(body)
+      t.equal((await text(await client.down)).length, body.length)
+    })
+
+    await t.test('trailers both ways', async (t) => {
+      const client = await open('/trailers')
+      client.setTrailers({ 'x-sum': '42' })
+      client.up.write('abc')
+      client.up.end()
+      t.equal(await text(await client.down), 'abc')
+      t.match(client.trailers(), { 'x-seen': '42', 'x-size': '3' })
+    })
+
+    await t.test('ordinary answers, early and late', async (t) => {
+      for (const [path, statusCode, body] of [['/refused', 403, 'no'], ['/thrown', 418, /thrown/], ['/early', 201, 'early']] as const) {
+        const client = await open(path)
+        client.up.write('unread')
+        t.match(await client.head, { statusCode })
+        t.match(await text(await client.down), body)
+        client.up.end()
+      }
+      const read = await open('/read')
+      read.up.end('all of it')
+      t.match(await text(await read.down), '{"body":"all of it"}')
+      const get = await open('/get', 'GET')
+      get.up.end()
+      t.match(await get.head, { statusCode: 200 })
+      t.equal(await text(await get.down), 'got')
+      const none = await open('/no-body', 'GET')
+      none.up.end()
+      t.match(await none.head, { statusCode: 204 })
+      t.equal(await text(await none.down), '')
+    })
+
+    await t.test('a response that is cut off', async (t) => {
+      for (const path of ['/cut', '/length']) {
+        const client = await open(path)
+        client.up.write('a')
+        await t.rejects((async () => text(await client.down))(), path)
+      }
+    })
+
+    await t.test('a client that goes away', async (t) => {
+      const outcome = new Promise<string>((resolve) => { handled = resolve })
+      const client = await open('/gone')
+      client.up.write('a')
+      await once(await client.down, 'data')
+      client.reset()
+      t.match(await outcome, /^FST_ERR_DUPLEX_(ABORTED|TRUNCATED)$/)
+    })
+
+    await t.test('the log and the hooks have seen it all once', async (t) => {
+      const seen = (msg: string): Line[] => lines.filter((line) => line.msg === msg)
+      const last = await open('/echo')
+      last.up.end()
+      await text(await last.down)
+      while (seen('request completed').length + seen('request errored').length < seen('incoming request').length) await new Promise((resolve) => setImmediate(resolve))
+      t.strictSame(seen('request errored').map((line) => line.err!.code ?? line.err!.message),
+        ['cut', 'FST_ERR_DUPLEX_LENGTH', seen('request errored')[2].err!.code])
+      t.equal(hooks.filter((hook) => hook.startsWith('onResponse')).length, seen('incoming request').length)
+      t.equal(hooks.includes('onRequestAbort /gone'), true)
+      t.equal(lines.filter((line) => line.level > 40 && !['request errored', 'thrown'].includes(line.msg)).length, 0)
+    })
+  })
+}
+
+t.test('app.inject() resolves with the whole exchange', async (t) => {
+  const app = Fastify() as unknown as FastifyInstance
+  await app.register(duplex)
+  app.post('/', { duplex: true }, async function * (request, reply) {
+    t.equal(request.body, undefined)
+    for await (const piece of reply.code(201).header('x-a', 'b').duplex) yield String(piece).toUpperCase()
+    reply.duplex.setTrailers({ 'x-size': reply.duplex.bytesRead })
+  })
+  app.post('/refused', { duplex: true, onRequest: async (request, reply) => reply.code(403).send('no') }, () => {})
+  for (const [payload, body] of [['text', 'TEXT'], [{ a: 1 }, '{"A":1}'], [Buffer.from('bytes'), 'BYTES'], [undefined, '']] as const) {
+    const response = await app.inject({ method: 'POST', url: '/', payload })
+    t.match(response, { statusCode: 201, headers: { 'x-a': 'b' }, payload: body, trailers: { 'x-size': String(body.length) } })
+  }
+  t.match(await app.inject({ method: 'POST', url: '/refused' }), { statusCode: 403, payload: 'no' })
+})
