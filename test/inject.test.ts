@@ -136,6 +136,11 @@ t.test('half-close, abort, raw bytes, timeout', async (t) => {
       throw new Error('cut')
     })
     app.post('/cut-before', { duplex: true }, (request) => { request.socket.destroy() })
+    app.get('/until-close', { duplex: true }, async function * (request) {
+      request.socket.setNoDelay().setKeepAlive()
+      yield 'a'
+      throw new Error('until close')
+    })
     app.post('/idle', { duplex: { idleTimeout: 1 } }, echo)
     app.post('/length', { duplex: true }, async (request, reply) => text(reply.duplex))
   })
@@ -151,6 +156,9 @@ t.test('half-close, abort, raw bytes, timeout', async (t) => {
 
   const cut = await app.injectDuplex({ method: 'POST', url: '/cut' })
   await t.rejects(text(cut), { code: 'FST_ERR_DUPLEX_TRUNCATED' })
+  const untilClose = await app.injectDuplex({ url: '/until-close', httpVersion: '1.0' })
+  t.strictSame({ ...untilClose.trailers }, {})
+  await t.rejects(text(untilClose), { code: 'FST_ERR_DUPLEX_ABORTED', cause: { code: 'ECONNRESET' } })
   const before = await app.injectDuplex({ method: 'POST', url: '/cut-before' })
   await t.rejects(before.response, { code: 'FST_ERR_DUPLEX_TRUNCATED' })
   const awake = setInterval(() => {}, 1000) // timeouts in memory keep no process alive, as those of sockets do not
@@ -194,13 +202,13 @@ t.test('backpressure is felt at both ends', async (t) => {
 })
 
 t.test('responses that are wrong', async (t) => {
-  for (const [head, code] of [['nonsense\r\n\r\n', 'HEAD'], ['HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n', 'FRAMING'], ['HTTP/1.1 200 OK\r\nset-cookie a\r\n\r\n', 'HEAD'], ['HTTP/1.1 200 OK\r\n\r\nno end', null]]) {
+  for (const [head, code] of [['nonsense\r\n\r\n', 'HEAD'], ['HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n', 'FRAMING'], ['HTTP/1.1 200 OK\r\nset-cookie a\r\n\r\n', 'HEAD'], ['HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nx', 'CHUNK'], ['HTTP/1.1 200 OK\r\n\r\nno end', null]]) {
     const app = await make(t, {}, (app) => {
       app.get('/', (request, reply) => { request.socket.end(head as string) })
     })
     const client = await app.injectDuplex('/')
     if (code === null) t.equal(await text(client), 'no end')
-    else await t.rejects(client.response, { code: `FST_ERR_DUPLEX_${code}` })
+    else await t.rejects(code === 'CHUNK' ? text(client) : client.response, { code: `FST_ERR_DUPLEX_${code}` })
   }
 })
 

@@ -177,7 +177,7 @@ class Client extends Duplex implements InjectedDuplex {
     headReader.read(piece)
     const { head, error, consumed } = headReader
     if (error !== null) this.destroy(error)
-    if (head === null) return error === null ? consumed : piece.length
+    if (head === null) return piece.length
     const { statusCode, statusMessage, minorVersion, headers } = head
     if (statusCode < 200) {
       this.informational.push({ statusCode, statusMessage, headers })
