@@ -1,6 +1,7 @@
 // The plugin: options, the hook that makes routes duplex, the decorators, the servers.
 
 import type { Server } from 'node:http'
+import { Server as NetServer } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { FastifyDuplexOptions } from '../types/index.d.ts'
@@ -14,9 +15,9 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   const registry = new Registry()
   const setup: RouteSetup = { options: resolveOptions(options, DEFAULT_OPTIONS), registry, admitted: { count: 0 } }
 
-  const missing = missingFromNode()
-  if (missing !== null) {
-    app.log.warn(`fastify-duplex cannot take connections from Node ${process.version} (${missing}), which will read and write them itself`)
+  const obstacle = findObstacle(app)
+  if (obstacle !== null) {
+    app.log.warn(`fastify-duplex cannot take connections: ${obstacle}. Node will read and write them itself`)
   } else {
     watch(app.server as Server)
     app.addHook('onListen', function () {
@@ -32,6 +33,13 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   // After this hook the server waits for its open connections by itself, but with `forceCloseConnections` Fastify
   // destroys them.
   app.addHook('preClose', () => registry.close(patience(app)))
+}
+
+/** What keeps us from the raw connections of the app's server, if anything. */
+function findObstacle (app: FastifyInstance): string | null {
+  if (!(app.server instanceof NetServer)) return 'the server of this serverFactory is none of Node\'s'
+  const missing = missingFromNode()
+  return missing === null ? null : `Node ${process.version} does not have the ${missing} it needs`
 }
 
 /** Fastify gives a preClose hook as long as a plugin to load, and fails to close when it takes longer. */

@@ -600,7 +600,16 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
   const lines: { level: number, msg: string }[] = []
   const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } }) as unknown as FastifyInstance
   await app.register(plugin)
-  t.match(lines, [{ level: 40, msg: /cannot take connections from Node .*something/ }])
+  t.match(lines, [{ level: 40, msg: /cannot take connections: Node v.* something/ }])
+  lines.length = 0
+  const other = Fastify({
+    serverFactory: () => new EventEmitter() as http.Server,
+    logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } }
+  }) as unknown as FastifyInstance
+  await other.register(duplex)
+  t.match(lines, [{ level: 40, msg: /cannot take connections: the server of this serverFactory/ }])
+  other.post('/', { duplex: true }, echo)
+  t.equal((await other.inject({ method: 'POST', url: '/', payload: 'a' })).payload, 'a')
 
   for (const createServer of [() => new EventEmitter(), () => { throw new Error('none') }, http.createServer]) {
     const handoff = t.mockRequire('../lib/handoff.ts', { 'node:http': { createServer } }) as typeof import('../lib/handoff.ts')
