@@ -150,6 +150,9 @@ export class Handoff {
   /** The parser has stopped; `rest` is what it left of its last piece. */
   take (rest: Buffer): void {
     const { socket, parser } = this
+    // A connection that failed while earlier requests of the same piece were read is being destroyed: 'close' follows.
+    this.nodeListeners = nodeListeners(socket)
+    if (this.nodeListeners === null) return
     if (parser._consumed) parser.unconsume()
     parser._consumed = false
     // Node pauses a connection whose earlier responses are congested (its 'drain' listener stays, for their sake); this
@@ -158,7 +161,6 @@ export class Handoff {
       socket._paused = false
       parser.resume()
     }
-    this.nodeListeners = nodeListeners(socket)!
     for (const event of Object.keys(NODE_LISTENERS) as (keyof NodeListeners)[]) {
       socket.removeListener(event, this.nodeListeners[event])
     }
@@ -345,15 +347,15 @@ function watchParser (socket: ParsedSocket, parser: Parser): void {
 
   // The plain path: Node's 'data' listener calls execute. That is so for streams that are no handles, and for every
   // connection that was taken once.
-  parser.execute = function (this: Parser, piece: Buffer) {
-    const result = this.constructor.prototype.execute.call(this, piece)
+  const execute = parser.execute = (piece: Buffer) => {
+    const result = parser.constructor.prototype.execute.call(parser, piece)
     const handoff = taking
     taking = null
     if (typeof result === 'number') handoff?.take(piece.subarray(result))
     return result
   }
-  // Parsers are pooled: leave nothing of ours on one.
-  socket.on('close', () => { delete parser.execute })
+  // Parsers are pooled: leave nothing of ours on one, unless it is another connection's by now, as after an upgrade.
+  socket.on('close', () => { if (parser.execute === execute) delete parser.execute })
 }
 
 /** The fast path: the handle feeds the parser by itself, and tells `kOnExecute` how far it came. */
@@ -426,10 +428,9 @@ export function hijack (reply: FastifyReply): () => void {
 function keepingCloseListeners (request: IncomingMessage, action: () => void): Listener | undefined {
   const before = request.listenerCount('close') > 0 ? request.listeners('close') : []
   action()
-  if (request.listenerCount('close') === before.length) return undefined
-  const after = request.listeners('close')
-  const gone = before.find((listener) => !after.includes(listener)) as Listener
-  request.on('close', gone)
+  const after = before.length > 0 ? request.listeners('close') : []
+  const gone = before.find((listener) => !after.includes(listener)) as Listener | undefined
+  if (gone !== undefined) request.on('close', gone)
   return gone
 }
 
@@ -440,8 +441,8 @@ export function abortSignal (request: FastifyRequest, reason: Error): void {
   if (!request.signal.aborted) ownSymbol(request, 'fastify.request.signal')?.abort(reason)
 }
 
-/** Hooks of the reply's route that Fastify runs for answers of its own only. */
-export function hooksOf (reply: FastifyReply, name: 'onError' | 'onTimeout'): ((...args: unknown[]) => unknown)[] {
+/** The hooks of the reply's route, in order, the app's own before; the very array Fastify runs them from. */
+export function hooksOf (reply: FastifyReply, name: 'preParsing' | 'onError' | 'onTimeout'): ((...args: any[]) => unknown)[] {
   return ownSymbol(reply.request, 'fastify.context')?.[name] ?? []
 }
 

@@ -36,6 +36,8 @@ interface Exchange {
   stream: HttpDuplex | null
   /** The handler has returned, and no promise: a failure has nobody to tell but us. */
   unattended: boolean
+  /** `skipBodyParsing` was called, with others behind it. */
+  passed: boolean
 }
 
 const kExchange = Symbol('fastify-duplex.exchange')
@@ -88,7 +90,7 @@ function setUp ({ options, registry, admitted }: RouteSetup, own: DuplexOptions,
  */
 function claimWithLogger (makeLogger: Function, setup: RouteSetup): Function {
   return function (this: FastifyInstance, logger: unknown, bindings: unknown, loggerOptions: unknown, raw: DuplexRequest) {
-    raw[kExchange] = { setup, carrier: claimSocket(raw, setup.registry, setup.options), stream: null, unattended: false }
+    raw[kExchange] = { setup, carrier: claimSocket(raw, setup.registry, setup.options), stream: null, unattended: false, passed: false }
     return makeLogger.call(this, logger, bindings, loggerOptions, raw)
   }
 }
@@ -105,15 +107,37 @@ const methodWithoutBody: PropertyDescriptor & ThisType<{ method?: string }> = {
 
 function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: (error: Error | null, payload?: unknown) => void): void {
   const exchange = (request.raw as DuplexRequest)[kExchange]!
+  if (!exchange.passed && !runsLast(reply)) {
+    exchange.passed = true
+    done(null, payload)
+    return
+  }
   const error = refuse(exchange, reply)
   if (error === null) Object.defineProperty(request, 'method', methodWithoutBody)
   done(error, payload)
 }
 
-/** What keeps a request from its handler, if anything; one that is let in counts until its response is over. */
+/** The preParsing hooks of routes, and whether `skipBodyParsing` was the last of them when first seen. */
+const orders = new WeakMap<object, boolean>()
+
+/** A plugin that was registered later may have added a hook behind ours, which then has to run once more, behind that. */
+function runsLast (reply: FastifyReply): boolean {
+  const hooks = hooksOf(reply, 'preParsing')
+  let last = orders.get(hooks)
+  if (last === undefined) {
+    last = hooks.length === 0 || hooks[hooks.length - 1].name === `bound ${skipBodyParsing.name}`
+    if (!last) hooks.push(skipBodyParsing)
+    orders.set(hooks, last)
+  }
+  return last
+}
+
+/** What keeps a request from its handler, if anything; one that is let in counts until its exchange is over. */
 function refuse (exchange: Exchange, reply: FastifyReply): Error | null {
   const { setup: { options, admitted } } = exchange
-  const { framingError, requestFraming } = carrierOf(exchange, reply)
+  const carrier = carrierOf(exchange, reply)
+  const { framingError, requestFraming } = carrier
+  noteAnswer(carrier, reply)
   if (framingError !== null) return framingError
   if (requestFraming.length > options.bodyLimit) return new BodyLimitError(options.bodyLimit)
   if (options.maxExchanges === Infinity) return null
@@ -121,9 +145,20 @@ function refuse (exchange: Exchange, reply: FastifyReply): Error | null {
     reply.header('retry-after', RETRY_AFTER)
     return new TooManyExchangesError(options.maxExchanges)
   }
-  admitted.count++
-  reply.raw.once('close', () => { admitted.count-- })
+  if (!carrier.over) {
+    admitted.count++
+    carrier.onOver = () => { admitted.count-- }
+  }
   return null
+}
+
+/** Between `reply.send()` and the head there may be hooks that take their time, in which nothing else tells of it. */
+function noteAnswer (carrier: Carrier, reply: FastifyReply): void {
+  const { send } = reply
+  reply.send = (payload?: any) => {
+    carrier.answering = true
+    return send.call(reply, payload)
+  }
 }
 
 /** Makes Fastify log why an exchange failed: "request errored" takes the error of the last onResponse hook. */
@@ -155,6 +190,8 @@ async function settleHandler (result: PromiseLike<unknown>, exchange: Exchange, 
     let value = await result
     if (isAsyncIterable(value, exchange)) value = await stream(value, request, reply)
     exchange.stream?.settle()
+    // Nobody has answered, and the exchange failed before it could be: that is the answer.
+    if (value === undefined && isFailedUnanswered(exchange)) return onThrow(exchange, reply, exchange.stream!.errored!)
     return afterHead(exchange, value)
   } catch (error) {
     return onThrow(exchange, reply, error as Error)
@@ -203,12 +240,24 @@ function onStreamError (exchange: Exchange, reply: FastifyReply, error: Error): 
   }
 }
 
-/** A stream that failed before the head, with no handler to tell: the error is the answer. */
+/**
+ * A stream that failed before the head: the error is the answer, unless somebody else has one. A handler that listens to
+ * the stream's errors, as a pipeline or a `for await` does, will; where it has returned, its listeners had their chance.
+ */
 function answerFailure (exchange: Exchange, reply: FastifyReply): void {
+  if (!isFailedUnanswered(exchange)) return
   const { stream, unattended } = exchange
-  if (!unattended || reply.sent || !stream?.errored || stream.failure !== null) return
-  exchange.unattended = false // the answer is on its way, through hooks that take their time
-  reply.send(stream.errored)
+  if (!unattended && stream!.listenerCount('error') > 1) return
+  const answer = (): void => {
+    if (isFailedUnanswered(exchange)) reply.send(stream!.errored)
+  }
+  // After the other listeners, or the promises that such an error may settle.
+  if (unattended) process.nextTick(answer)
+  else setImmediate(answer)
+}
+
+function isFailedUnanswered ({ carrier, stream }: Exchange): boolean {
+  return stream !== null && stream.errored !== null && stream.failure === null && !carrier!.answering
 }
 
 /** One after the other, callbacks and promises alike. What they throw has nowhere to go. */

@@ -35,6 +35,9 @@ for (const transport of ['tcp', 'tls'] as const) {
       for (const connection of ['keep-alive', 'keep-alive', 'close']) t.match(await three.request(chunked('/', 'a')), { body: 'a', fields: { connection } })
       await three.ended
       t.comment('HTTP/1.0')
+      const expecting = await connect()
+      t.match(await expecting.request('GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n'), { body: 'ok', fields: { connection: 'keep-alive' } })
+      t.match(await expecting.request(GET('/')), { body: 'ok' }, 'a body that is empty needs no 100')
       const old = await connect()
       t.match(await old.request('GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n'), { body: 'ok', fields: { connection: 'keep-alive' } })
       t.match(await old.request('GET / HTTP/1.0\r\n\r\n'), { body: 'ok', fields: { connection: 'close' } })
@@ -253,6 +256,21 @@ for (const transport of ['tcp', 'tls'] as const) {
       t.equal(timeouts, 2)
     })
 
+    t.test('idleTimeout waits while it is the turn of another', async (t) => {
+      let answer!: (value: string) => void
+      const { connect } = await serve(t, transport, (app) => {
+        app.get('/slow', () => new Promise((resolve) => { answer = resolve }))
+        app.post('/', { duplex: { idleTimeout: 1 } }, async (request, reply) => {
+          request.socket.once('timeout', () => answer('slow'))
+          await echo(request, reply)
+        })
+      })
+      const wire = await connect()
+      wire.send(GET('/slow') + chunked('/', 'a'))
+      t.equal((await wire.response()).body, 'slow')
+      t.equal((await wire.response()).body, 'a')
+    })
+
     t.test('maxExchanges', async (t) => {
       const { connect } = await serve(t, transport, (app) => {
         app.post('/a', { duplex: true }, echo)
@@ -325,6 +343,10 @@ for (const transport of ['tcp', 'tls'] as const) {
           })
           app.post('/deaf', { duplex: { closeGrace: 20 } }, (request, reply) => { reply.duplex.write('talking') })
           app.post('/silent', { duplex: { closeGrace: 20 } }, (request, reply) => { reply.duplex.resume() })
+          app.post('/throws', { duplex: { closeGrace: 60_000 } }, (request, reply) => {
+            reply.duplex.once('shutdown', () => { throw new Error('in a listener') })
+            reply.duplex.flushHeaders()
+          })
           const closing = async (): Promise<void> => { await new Promise<void>((resolve) => { tell.push(resolve) }) }
           app.post('/late', { duplex: true, preHandler: closing }, (request, reply) => {
             reply.duplex.once('shutdown', () => reply.duplex.end('late'))
@@ -334,6 +356,9 @@ for (const transport of ['tcp', 'tls'] as const) {
         const polite = await connect()
         polite.send(chunked('/polite', 'a') + GET('/polite'))
         await polite.head()
+        const throws = await connect()
+        throws.send(OPEN('/throws'))
+        await throws.head()
         const deaf = await connect()
         deaf.send(OPEN('/deaf'))
         await deaf.head()
@@ -353,7 +378,8 @@ for (const transport of ['tcp', 'tls'] as const) {
         t.match(await late.response(), { body: 'late', fields: { connection: 'close' } }, 'an exchange that opens late is told too')
         t.match(await brief.response(), { statusCode: 500 })
         await t.rejects(deaf.body(), CUT_OFF, 'and is cut off when it does not')
-        t.match(await errored, { err: { code: 'FST_ERR_DUPLEX_CLOSING' } })
+        t.match(await errored, { err: { message: 'in a listener' } })
+        await t.rejects(throws.body(), CUT_OFF, 'a listener that throws keeps nothing open')
         t.match(await silent.response(), { statusCode: 503, body: /FST_ERR_DUPLEX_CLOSING/, fields: { connection: 'close' } }, 'or answered where it had not begun')
         await closed
         await idle.ended

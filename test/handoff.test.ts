@@ -284,6 +284,39 @@ t.test('behind a response that is stuck', async (t) => {
   t.equal((await wire.response()).body, 'plain')
 })
 
+t.test('parsers go back to their pool', async (t) => {
+  const { connect, port } = await serve(t, 'tcp', async (app) => {
+    await app.register(websocket)
+    routes(app)
+    app.get('/ws', { websocket: true }, () => {})
+  })
+  // The parser of an upgraded connection serves another before this one closes.
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/ws`)
+  await once(socket, 'open')
+  const wire = await connect()
+  t.equal((await wire.request(chunked('/echo', 'a'))).body, 'a')
+  socket.terminate()
+  await once(socket, 'close')
+  for (let i = 0; i < 20; i++) await immediate()
+  wire.send(OPEN('/echo'))
+  await immediate()
+  wire.send(chunk(GET('/smuggled')) + '0\r\n\r\n' + GET('/plain'))
+  t.equal((await wire.response()).body, GET('/smuggled'))
+  t.equal((await wire.response()).body, 'plain')
+})
+
+t.test('a connection that fails while requests before ours are read', async (t) => {
+  const { connect, app } = await serve(t, 'tcp', routes)
+  const ordinary = 'POST /plain HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}'
+  for (let i = 0; i < 200; i++) {
+    const wire = await connect()
+    wire.send(GET('/plain') + ordinary + chunked('/echo', 'a'))
+    wire.socket.resetAndDestroy()
+  }
+  t.equal((await (await connect()).request(GET('/plain'))).body, 'plain')
+  t.equal(app.server.listening, true)
+})
+
 t.test('CONNECT is not ours yet', async (t) => {
   const { connect } = await serve(t, 'tcp', routes)
   const wire = await connect()

@@ -496,6 +496,131 @@ t.test('handlers that fail after the head', async (t) => {
   t.equal(log.some((line) => line.level >= 60), false)
 })
 
+t.test('what a second pair of eyes found', async (t) => {
+  const seen: unknown[] = []
+  let wake = (): void => {}
+  const asleep = (): Promise<void> => new Promise((resolve) => { wake = resolve })
+  const { app, connect, logged } = await serve(t, 'tcp', (app) => {
+    app.addHook('onResponse', async (request) => {
+      request.signal.addEventListener('abort', () => {})
+      request.raw.on('close', () => {})
+    })
+    app.addHook('onSend', async () => { await new Promise((resolve) => setImmediate(resolve)) })
+    const route = (url: string, handler: (request: FastifyRequest, reply: FastifyReply) => unknown, options = {}): void => {
+      app.post(url, { duplex: true, ...options }, handler)
+    }
+    route('/late', async (request, reply) => {
+      await asleep()
+      await pipeline(reply.duplex, reply.duplex).catch((error) => seen.push(error.code))
+      seen.push('done')
+    })
+    route('/after-answer', (request, reply) => { reply.code(403).send('no') }, {
+      onResponse: async (request: FastifyRequest, reply: FastifyReply) => { seen.push(reply.duplex.destroyed) }
+    })
+    route('/callbacks', async (request, reply) => {
+      const { duplex } = reply.header('keep-alive', 'x')
+      await new Promise<void>((resolve, reject) => {
+        if (request.headers['x-end']) duplex.end('x', (error?: Error | null) => error ? reject(error) : resolve())
+        else duplex.write('x', (error) => error ? reject(error) : resolve())
+      })
+    })
+    route('/no-callback', (request, reply) => { reply.header('keep-alive', 'x').duplex.end('x') })
+    route('/empty', async (request, reply) => {
+      reply.duplex.write('a')
+      await new Promise((resolve) => setImmediate(resolve))
+      reply.duplex.write('')
+      reply.duplex.end()
+    })
+    route('/many', (request, reply) => {
+      for (let i = 0; i < 200_000; i++) reply.duplex.write('x')
+      reply.duplex.end()
+    })
+    route('/return-reply', async (request, reply) => {
+      reply.duplex.on('data', () => {})
+      return reply
+    })
+    route('/destroy-quietly', async (request, reply) => { reply.duplex.destroy() })
+    route('/flush-after', async (request, reply) => {
+      reply.duplex.destroy()
+      reply.duplex.flushHeaders()
+    })
+    route('/flush-why', async (request, reply) => {
+      reply.duplex.destroy(new Error('why'))
+      reply.duplex.flushHeaders()
+    })
+    route('/object', async function * () { yield { a: 1 } })
+    route('/number', async (request, reply) => { reply.duplex.write(1) })
+    route('/two-answers', (request, reply) => {
+      reply.send('ordinary')
+      reply.duplex.end('duplex')
+    })
+    route('/own-answer', (request, reply) => {
+      reply.duplex.on('error', () => reply.code(422).send('mine'))
+      reply.duplex.resume()
+    })
+    app.get('/slow', async () => { await asleep(); return 'slow' })
+    route('/fails', async (request, reply) => {
+      reply.duplex.flushHeaders()
+      throw new Error('fails')
+    })
+  })
+  const wire = await connect()
+  const lost = await connect()
+  const errored = logged('request errored')
+  lost.send(OPEN('/late'))
+  while (wake.length === 0) await new Promise((resolve) => setImmediate(resolve))
+  lost.socket.resetAndDestroy()
+  await errored
+  wake()
+  while (seen.at(-1) !== 'done') await new Promise((resolve) => setImmediate(resolve))
+  t.strictSame(seen, ['FST_ERR_DUPLEX_ABORTED', 'done'], 'a client that left before reply.duplex was opened')
+  t.match(await wire.request(chunked('/after-answer')), { statusCode: 403 })
+  t.equal(seen.at(-1), true, 'reply.duplex after the answer is at its end')
+
+  for (const end of ['', 'X-End: 1\r\n']) {
+    t.match(await wire.request(chunked('/callbacks').replace('\r\n', `\r\n${end}`)), { statusCode: 500, body: /OWN_FIELD/ }, 'callbacks are called')
+  }
+  t.match(await wire.request(chunked('/no-callback')), { statusCode: 500, body: /OWN_FIELD/ })
+  t.equal((await wire.request(chunked('/many'))).body.length, 200_000)
+  t.match(await wire.request(chunked('/destroy-quietly')), { statusCode: 500, body: /DESTROYED/ })
+  t.match(await wire.request(chunked('/flush-after')), { statusCode: 500, body: /DESTROYED/ })
+  t.match(await wire.request(chunked('/flush-why')), { statusCode: 500, body: /why/ })
+  t.match(await wire.request(chunked('/object')), { statusCode: 500, body: /ERR_INVALID_ARG_TYPE/ })
+  t.match(await wire.request(chunked('/number')), { statusCode: 500, body: /ERR_INVALID_ARG_TYPE/ })
+  t.match(await wire.request(chunked('/two-answers')), { statusCode: 200, body: 'ordinary' }, 'the first answer is the answer')
+  t.match(await (await connect()).request(OPEN('/return-reply') + 'x'), { statusCode: 400, body: /CHUNK/ })
+  t.match(await (await connect()).request(OPEN('/own-answer') + 'x'), { statusCode: 422, body: 'mine' })
+  wire.send(GET('/slow') + chunked('/empty') + GET('/slow'))
+  const slow = wire.response()
+  for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve))
+  wake()
+  t.equal((await slow).body, 'slow')
+  t.equal((await wire.response()).body, 'a', 'an empty write does not end the body twice')
+  wake()
+  t.equal((await wire.response()).body, 'slow')
+  wire.send(GET('/slow') + OPEN('/fails'))
+  await logged('request errored')
+  wake()
+  t.equal((await wire.response()).body, 'slow', 'an exchange that fails in the queue leaves the response before it alone')
+  await wire.ended
+  t.equal(app.server.listening, true)
+})
+
+t.test('a preParsing hook that a later plugin puts behind ours', async (t) => {
+  const methods: string[] = []
+  const { connect } = await serve(t, 'tcp', async (app) => {
+    app.addHook('onRoute', (route) => {
+      route.preParsing = [route.preParsing ?? []].flat().concat(async (request: FastifyRequest) => { methods.push(request.method) })
+    })
+    app.post('/', { duplex: true }, echo)
+  })
+  const wire = await connect()
+  for (let i = 0; i < 2; i++) {
+    t.match(await wire.request('POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}'), { statusCode: 200, body: '{}' })
+  }
+  t.strictSame(methods, ['POST', 'POST'])
+})
+
 t.test('request.signal aborts with the client and not otherwise', async (t) => {
   let signal: AbortSignal | undefined
   const { connect } = await serve(t, 'tcp', (app) => {
@@ -523,6 +648,8 @@ t.test('request.signal aborts with the client and not otherwise', async (t) => {
 })
 
 t.test('where the connection cannot be taken, Node reads and writes', async (t) => {
+  let left!: (code: string) => void
+  let entered!: () => void
   const { app, connect } = await serve(t, 'tcp', (app) => {
     // Routed in a later turn: too late for the hand-off.
     app.addConstraintStrategy({
@@ -538,6 +665,9 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
       t.equal(duplex.writeInformation(103), false)
       for await (const piece of duplex) duplex.write(piece)
       duplex.setTrailers({ 'x-seen': duplex.trailers['x-sum'] }).end()
+    })
+    app.post('/left', { ...options, onRequest: async (request) => { entered(); await new Promise((resolve) => request.raw.once('close', resolve)) } }, async (request, reply) => {
+      await pipeline(reply.duplex, reply.duplex).catch((error) => left(error.code))
     })
     app.post('/framing', options, async (request, reply) => {
       t.equal(reply.duplex.socket, request.socket)
@@ -589,6 +719,13 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
   gone.send(OPEN('/echo') + chunk('a'))
   await gone.head()
   gone.socket.resetAndDestroy()
+  const leaving = new Promise<string>((resolve) => { left = resolve })
+  const leaver = await connect()
+  const inHook = new Promise<void>((resolve) => { entered = resolve })
+  leaver.send(OPEN('/left'))
+  await inHook
+  leaver.socket.resetAndDestroy()
+  t.equal(await leaving, 'FST_ERR_DUPLEX_ABORTED')
   const response = await app.inject({ method: 'POST', url: '/echo', payload: 'injected' })
   t.equal(response.payload, 'injected')
 })

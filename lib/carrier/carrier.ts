@@ -27,6 +27,12 @@ export interface ResponseStart extends ResponseHead {
 
 export interface Carrier {
   sink: Sink | null
+  /** The exchange has ended, one way or the other. */
+  readonly over: boolean
+  /** Told once when it has. */
+  onOver: () => void
+  /** Fastify has begun to answer: the response is its own, though the head may not have gone out. */
+  answering: boolean
   readonly socket: Duplex
   readonly requestFraming: Framing
   /** Why the request cannot be read at all; its connection ends with the answer. */

@@ -12,6 +12,9 @@ import type { Carrier, ResponseStart, Sink } from './carrier.ts'
 
 export class MessageCarrier implements Carrier {
   sink: Sink | null = null
+  over = false
+  onOver: () => void = ignore
+  answering = false
   readonly mayWrite = true // Node holds back what is not in turn
   readonly requestFraming: Framing = NO_BODY
   readonly framingError: Error | null = null
@@ -22,7 +25,6 @@ export class MessageCarrier implements Carrier {
   private trailersToSend: OutgoingFields | null = null
   private reading = false
   private ended = false // all of the response has been written
-  private over = false
 
   constructor (request: IncomingMessage, response: ServerResponse) {
     this.request = request
@@ -35,6 +37,11 @@ export class MessageCarrier implements Carrier {
     // Before Fastify's own, which asks for the failure.
     response.prependListener('finish', () => this.onFinish())
     response.on('close', () => this.onClose())
+    // The client left during the hooks, before anybody listened.
+    if (request.aborted) {
+      this.failure = new AbortedError()
+      this.over = true
+    }
   }
 
   private decideFraming (): Framing {
@@ -105,11 +112,16 @@ export class MessageCarrier implements Carrier {
   }
 
   finish (): void {
+    this.end()
+  }
+
+  private end (): void {
     this.over = true
+    this.onOver()
   }
 
   abort (error: Error): void {
-    this.over = true
+    this.end()
     this.failure = error
     if (this.response.listenerCount('error') > 0) this.response.emit('error', error)
     this.response.destroy()
@@ -117,7 +129,7 @@ export class MessageCarrier implements Carrier {
 
   private onFinish (): void {
     if (this.over) return
-    this.over = true
+    this.end()
     if (this.writer === null && this.response.writableEnded) {
       this.sink?.onAnswered()
     } else if (!this.ended) {
@@ -139,3 +151,5 @@ export class MessageCarrier implements Carrier {
 function isEmpty (request: IncomingMessage & { stream?: { endAfterHeaders?: boolean } }): boolean {
   return request.stream?.endAfterHeaders === true
 }
+
+function ignore (): void {}

@@ -33,6 +33,9 @@ export function claimSocket (request: IncomingMessage, app: { closing: boolean }
 
 export class SocketCarrier implements Carrier, Borrower {
   sink: Sink | null = null
+  over = false //              the connection may not have been settled yet
+  onOver: () => void = ignore
+  answering = false
   readonly socket: Socket
   readonly requestFraming: Framing = NO_BODY
   readonly framingError: Error | null = null
@@ -49,7 +52,6 @@ export class SocketCarrier implements Carrier, Borrower {
   private reading = false //   somebody has asked for content
   private flowing = false //   the socket's 'data' comes to us
   private paused = false //    and has been stopped
-  private over = false //      the exchange has ended; the connection may not have been settled yet
   private reusable = false
   private dropped = 0 //       bytes of the body read for nobody
   private drainTimer: NodeJS.Timeout | null = null
@@ -202,7 +204,7 @@ export class SocketCarrier implements Carrier, Borrower {
     this.handoff.setContinued()
     this.whenMayWrite(() => {
       // A final response has made it pointless.
-      if (this.writer === null) this.socket.write(`HTTP/1.1 100 ${STATUS_CODES[100]}\r\n\r\n`, 'latin1')
+      if (this.writer === null && !this.answering) this.socket.write(`HTTP/1.1 100 ${STATUS_CODES[100]}\r\n\r\n`, 'latin1')
     })
   }
 
@@ -229,24 +231,32 @@ export class SocketCarrier implements Carrier, Borrower {
   // Ending
 
   finish (): void {
-    this.over = true
+    this.end()
     this.handoff.finish()
     this.settle()
   }
 
   abort (error: Error): void {
-    this.over = true
+    this.end()
     this.failure = error
     this.handoff.fail(error)
-    // Where only the end of the connection ends the body, a FIN would make this look like a complete response.
-    if (this.untilClose && isResettable(this.socket)) this.socket.resetAndDestroy()
-    else this.socket.destroy()
+    // The responses to requests before this one are not its to cut off.
+    this.whenMayWrite(() => {
+      // Where only the end of the connection ends the body, a FIN would make this look like a complete response.
+      if (this.untilClose && isResettable(this.socket)) this.socket.resetAndDestroy()
+      else this.socket.destroy()
+    })
+  }
+
+  private end (): void {
+    this.over = true
+    this.onOver()
   }
 
   /** After the response: the connection goes back to the server, if the request allows it and is off it. */
   private settle (): void {
     const { handoff, reader } = this
-    if (!this.reusable || this.app.closing || reader.error !== null || handoff.halfClosed || handoff.expectsContinue) {
+    if (!this.reusable || this.app.closing || reader.error !== null || handoff.halfClosed || (!reader.done && handoff.expectsContinue)) {
       this.linger()
     } else if (reader.done) {
       handoff.giveBack()
@@ -291,13 +301,14 @@ export class SocketCarrier implements Carrier, Borrower {
   }
 
   onAnswered (reusable: boolean): void {
-    this.over = true
+    this.end()
     this.reusable = reusable
     this.sink?.onAnswered()
     this.settle()
   }
 
   onTimeout (): void {
+    if (!this.mayWrite) return // it is the turn of a request before this one, which may take its time
     this.lose(new IdleError(this.options.idleTimeout))
     this.socket.destroy()
   }
@@ -315,7 +326,7 @@ export class SocketCarrier implements Carrier, Borrower {
 
   private lose (error: Error): void {
     if (this.over) return
-    this.over = true
+    this.end()
     this.failure = error
     this.handoff.fail(error)
     this.sink?.onLost(error)
@@ -327,3 +338,5 @@ function isResettable (socket: Socket): boolean {
 }
 
 function drop (): void {}
+
+function ignore (): void {}

@@ -42,7 +42,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   // The write under way: a Writable has one at a time.
   private content: readonly Buffer[] = []
   private size = 0
-  private last = false
+  private last = false // it, or one before, has the end of the body
   private done: WriteCallback = ignore
 
   constructor (carrier: Carrier, reply: FastifyReply, registry: Registry, options: ExchangeOptions) {
@@ -52,6 +52,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     this.registry = registry
     this.bodyLimit = options.bodyLimit
     this.closeGrace = options.closeGrace
+    if (carrier.over) {
+      // Opened after its end: by a handler whose client left during the hooks, or by an onResponse hook.
+      this.over = true
+      this.destroy(carrier.failure ?? undefined)
+      return
+    }
     carrier.sink = this
     registry.add(this)
     publish(started, this, reply)
@@ -80,6 +86,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
 
   flushHeaders (): void {
     if (this.headersSent) throw new HeadSentError()
+    if (this.errored !== null) throw this.errored
     this.commit()
     this.carrier.whenMayWrite(() => this.carrier.write([], 0, false, ignore))
   }
@@ -106,7 +113,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   // Writing
 
   override write (chunk: any, encoding?: any, done?: any): boolean {
-    if (!this.begin(chunk)) return false
+    // What is no content throws, and that can still be answered.
+    if (typeof chunk !== 'string' && !ArrayBuffer.isView(chunk)) return super.write(chunk, encoding, done)
+    if (!this.begin(chunk, typeof encoding === 'function' ? encoding : done)) return false
     if (!this.gathering) {
       this.gathering = true
       this.cork()
@@ -117,7 +126,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
 
   override end (chunk?: any, encoding?: any, done?: any): this {
     this.ending = true
-    if (!this.begin(typeof chunk === 'function' ? null : chunk)) return this
+    const callback = [chunk, encoding, done].find((argument) => typeof argument === 'function')
+    if (!this.begin(chunk === callback ? null : chunk, callback)) return this
     return super.end(chunk, encoding, done)
   }
 
@@ -127,20 +137,21 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   /** Commits the head, if that has not been done; false when the stream cannot be written to. */
-  private begin (chunk: unknown): boolean {
+  private begin (chunk: unknown, callback: WriteCallback | undefined): boolean {
     if (this.destroyed || this.writableEnded) return true // the stream's own errors are the right ones
     try {
       if (this.responseFraming === null) this.commit(chunk)
       return true
     } catch (error) {
       this.destroy(error as Error)
+      if (callback) process.nextTick(callback, error)
       return false
     }
   }
 
   private commit (chunk?: unknown): void {
     const { reply } = this
-    if (reply.sent || reply.raw.headersSent) throw new HeadSentError()
+    if (reply.sent || reply.raw.headersSent || this.carrier.answering) throw new HeadSentError()
     const fields = reply.getHeaders() as OutgoingFields
     try {
       this.writeHead(fields, chunk)
@@ -182,8 +193,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   override _final (done: WriteCallback): void {
-    if (this.responseDone) done()
-    else this.send([], 0, done)
+    this.send([], 0, done)
   }
 
   private send (content: readonly Buffer[], size: number, done: WriteCallback): void {
@@ -195,7 +205,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   private dispatch (): void {
-    // With end() called and nothing buffered behind this, the end of the body goes along.
+    // With end() called and nothing buffered behind this, the end of the body goes along; once, for empty writes may
+    // follow.
+    if (this.last) {
+      this.done()
+      return
+    }
     this.last = this.ending && this.writableLength === this.size
     try {
       this.carrier.write(this.content, this.size, this.last, this.onWritten)
@@ -205,15 +220,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   private readonly onWritten: WriteCallback = (error) => {
-    const { last } = this
     if (error) {
       this.done(new AbortedError({ cause: error }))
       return
     }
     this.bytesWritten += this.size
-    this.responseDone = last
+    this.responseDone = this.last
     this.done()
-    if (last) this.settle()
+    if (this.responseDone) this.settle()
   }
 
   // Reading

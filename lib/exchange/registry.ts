@@ -42,6 +42,10 @@ export class Registry {
     const reason = new ClosingError()
     const timer = setTimeout(() => exchange.destroy(reason), exchange.closeGrace)
     exchange.once('close', () => clearTimeout(timer))
-    exchange.shutDown(reason)
+    try {
+      exchange.shutDown(reason)
+    } catch (error) {
+      exchange.destroy(error as Error) // a listener has thrown: the others must still be told
+    }
   }
 }

@@ -28,7 +28,9 @@ export interface BodyWriter {
 
 const chunkedWriter: BodyWriter = {
   write (content, size, parts) {
-    parts.push(size.toString(16) + '\r\n', ...content, '\r\n')
+    parts.push(size.toString(16) + '\r\n')
+    append(content, parts)
+    parts.push('\r\n')
   },
   end (trailers, parts) {
     parts.push(`0\r\n${trailers}\r\n`)
@@ -37,7 +39,7 @@ const chunkedWriter: BodyWriter = {
 
 const closeWriter: BodyWriter = {
   write (content, _size, parts) {
-    parts.push(...content)
+    append(content, parts)
   },
   end: noTrailers
 }
@@ -59,13 +61,18 @@ class LengthWriter implements BodyWriter {
   write (content: readonly Buffer[], size: number, parts: Part[]): void {
     if (size > this.left) throw new LengthError('more')
     this.left -= size
-    parts.push(...content)
+    append(content, parts)
   }
 
   end (trailers: string): void {
     if (this.left > 0) throw new LengthError('less')
     noTrailers(trailers)
   }
+}
+
+/** One by one: there may be more pieces than a call can have arguments. */
+function append (content: readonly Buffer[], parts: Part[]): void {
+  for (let i = 0; i < content.length; i++) parts.push(content[i])
 }
 
 function noTrailers (trailers: string): void {

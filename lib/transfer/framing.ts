@@ -5,7 +5,7 @@
 import { FramingError, StatusError, TransferCodingError } from '../errors.ts'
 import { type BodyReader, CloseReader, LengthReader } from './body-reader.ts'
 import { ChunkedReader, type ChunkedLimits, MAX_BODY_SIZE } from './chunked-reader.ts'
-import { isToken } from './field-lines.ts'
+import { isToken, trimBlanks } from './field-lines.ts'
 
 /** What marks the end of a body: there is none, so many bytes, the last chunk, or the end of the connection. */
 export type FramingKind = 'none' | 'length' | 'chunked' | 'close'
@@ -119,8 +119,8 @@ function announcedFraming (fields: FramingFields, minorVersion: number): Framing
 /** Transfer-Encoding = #transfer-coding (RFC 9112 section 6.1); of all codings we have chunked, and chunked alone. */
 function checkTransferCoding (value: string): void {
   if (value.toLowerCase() === 'chunked') return
-  const codings = value.split(',').map((coding) => coding.replace(/^[\t ]+|[\t ]+$/g, '').toLowerCase())
-  if (codings.some((coding) => !isToken(coding.split(';', 1)[0].trimEnd()))) {
+  const codings = value.split(',').map((coding) => trimBlanks(coding).toLowerCase())
+  if (codings.some((coding) => !isToken(trimBlanks(coding.split(';', 1)[0])))) {
     throw new FramingError('transfer-encoding is not a list of codings')
   }
   if (codings.indexOf('chunked') !== codings.length - 1) {
