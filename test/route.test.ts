@@ -513,6 +513,7 @@ t.test('what a second pair of eyes found', async (t) => {
       await asleep()
       await pipeline(reply.duplex, reply.duplex).catch((error) => seen.push(error.code))
       seen.push('done')
+      throw new Error('something else')
     })
     route('/after-answer', (request, reply) => { reply.code(403).send('no') }, {
       onResponse: async (request: FastifyRequest, reply: FastifyReply) => { seen.push(reply.duplex.destroyed) }
