@@ -2,6 +2,7 @@
 // requests that were not routed at once. Node reads and frames; for the handler the exchange is the same.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type ServerHttp2Stream, constants } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import { AbortedError } from '../errors.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
@@ -124,7 +125,10 @@ export class MessageCarrier implements Carrier {
     this.end()
     this.failure = error
     if (this.response.listenerCount('error') > 0) this.response.emit('error', error)
-    this.response.destroy()
+    // A stream of HTTP/2 that is only destroyed may look like one that has ended.
+    const { stream } = this.response as ServerResponse & { stream?: ServerHttp2Stream }
+    if (stream) stream.close(constants.NGHTTP2_INTERNAL_ERROR)
+    else this.response.destroy()
   }
 
   private onFinish (): void {
