@@ -76,7 +76,7 @@ export interface Borrower {
   onClose (error: Error | null): void
 }
 
-/** A connection, borrowed for one request. Its bytes belong to the borrower until `giveBack` or `close`. */
+/** A connection, borrowed for one request. Its bytes belong to the borrower until `giveBack`, or for good after `letGo`. */
 export class Handoff {
   readonly socket: ParsedSocket
   readonly request: IncomingMessage

@@ -1,7 +1,6 @@
 // The raw connection, after the hand-off: socket -> body reader -> exchange, exchange -> body writer -> socket.
 // From the claim to the settlement this is the one owner of both directions.
 
-import { STATUS_CODES } from 'node:http'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { AbortedError, IdleError } from '../errors.ts'
@@ -204,7 +203,7 @@ export class SocketCarrier implements Carrier, Borrower {
     this.handoff.setContinued()
     this.whenMayWrite(() => {
       // A final response has made it pointless.
-      if (this.writer === null && !this.answering) this.socket.write(`HTTP/1.1 100 ${STATUS_CODES[100]}\r\n\r\n`, 'latin1')
+      if (this.writer === null && !this.answering) this.socket.write(writeInterimHead(100, {}), 'latin1')
     })
   }
 

@@ -11,7 +11,7 @@
 
 import { ChunkError, ChunkExtensionLimitError, TrailerError, TrailerLimitError, TruncatedError } from '../errors.ts'
 import { type BodyReader, NO_BYTES, NO_FIELDS } from './body-reader.ts'
-import { TOKEN_BYTES, type Fields, isTrailerField, readFieldLine } from './field-lines.ts'
+import { TOKEN_BYTES, type Fields, isBlank, isTrailerField, readFieldLine } from './field-lines.ts'
 
 export interface ChunkedLimits {
   /** Bytes of the field lines in the trailer section, each with its CRLF. */
@@ -277,10 +277,6 @@ export class ChunkedReader implements BodyReader {
   private failTrailer (reason: string): void {
     this.error = new TrailerError(reason)
   }
-}
-
-function isBlank (byte: number): boolean {
-  return byte === SP || byte === HTAB
 }
 
 /** What may stand in a quoted-string: anything but controls, and CR and LF among them (RFC 9110 section 5.6.4). */

@@ -63,7 +63,8 @@ export function trimBlanks (text: string): string {
   return text.slice(start, end)
 }
 
-function isBlank (byte: number): boolean {
+/** SP or HTAB: what OWS and BWS are made of (RFC 9110 section 5.6.3). */
+export function isBlank (byte: number): boolean {
   return byte === 0x20 || byte === 0x09
 }
 
