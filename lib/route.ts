@@ -57,7 +57,7 @@ export function getDuplex (this: FastifyReply): HttpDuplex {
 }
 
 function carrierOf (exchange: Exchange, reply: FastifyReply): Carrier {
-  exchange.carrier ??= new MessageCarrier(reply.request.raw, reply.raw)
+  exchange.carrier ??= new MessageCarrier(reply.request.raw, reply.raw, exchange.setup.options.idleTimeout)
   return exchange.carrier
 }
 

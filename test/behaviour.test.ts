@@ -8,7 +8,7 @@ import { rm } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Duplex } from 'node:stream'
+import { type Duplex, PassThrough } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
@@ -27,6 +27,8 @@ interface Client {
   down: Promise<Duplex>
   trailers: () => Record<string, unknown>
   setTrailers: (fields: Record<string, string>) => void
+  /** The status codes of the interim responses so far. */
+  interim: () => number[]
   reset: () => void
 }
 
@@ -47,6 +49,8 @@ function overHttp (listen: object, options: http.RequestOptions & { rejectUnauth
     const { request: makeRequest } = app.initialConfig.https ? await import('node:https') : http
     return async (path, method = 'POST') => {
       const request = makeRequest({ port, path, method, agent: false, ...options })
+      const interim: number[] = []
+      request.on('information', ({ statusCode }) => { interim.push(statusCode) })
       t.teardown(() => request.destroy())
       request.on('error', () => {})
       const response = once(request, 'response').then(([response]) => response as http.IncomingMessage)
@@ -58,6 +62,7 @@ function overHttp (listen: object, options: http.RequestOptions & { rejectUnauth
         down: quiet(response.then((response) => (incoming = response) as unknown as Duplex)),
         trailers: () => incoming.trailers,
         setTrailers: (fields) => { request.addTrailers(fields) },
+        interim: () => interim,
         reset: () => { request.destroy() }
       }
     }
@@ -66,6 +71,8 @@ function overHttp (listen: object, options: http.RequestOptions & { rejectUnauth
 
 const inMemory: Start = async (t, app) => async (path, method = 'POST') => {
   const client = await app.injectDuplex({ method, url: path })
+  const informational: number[] = []
+  client.response.then((response) => { informational.push(...response.informational.map(({ statusCode }) => statusCode)) }, () => {})
   t.teardown(() => client.destroy())
   return {
     up: client,
@@ -73,7 +80,28 @@ const inMemory: Start = async (t, app) => async (path, method = 'POST') => {
     down: quiet(client.response.then(() => client)),
     trailers: () => client.trailers,
     setTrailers: (fields) => { client.setTrailers(fields) },
+    interim: () => informational,
     reset: () => { client.destroy() }
+  }
+}
+
+/** Fastify's own, which has no connection at all: no trailers of requests, no interim responses, no timers. */
+const byInject: Start = async (t, app) => async (path, method = 'POST') => {
+  const up = new PassThrough()
+  const gone = new AbortController()
+  const response = app.inject({ method: method as 'POST', url: path, payload: method === 'POST' ? up : undefined, payloadAsStream: true, signal: gone.signal })
+  let trailers = {}
+  return {
+    up,
+    head: quiet(response.then(({ statusCode, headers, trailers: fields }) => {
+      trailers = fields
+      return { statusCode, headers }
+    })),
+    down: quiet(response.then((response) => response.stream().on('error', () => {}) as Duplex)),
+    trailers: () => trailers,
+    setTrailers: () => {},
+    interim: () => [],
+    reset: () => { gone.abort() }
   }
 }
 
@@ -87,6 +115,8 @@ const overHttp2: Start = async (t, app) => {
     stream.on('error', () => {})
     let trailers = {}
     let toSend = {}
+    const interim: number[] = []
+    stream.on('headers', (headers) => { interim.push(headers[':status']!) })
     stream.on('trailers', (fields) => { trailers = fields })
     stream.on('wantTrailers', () => stream.sendTrailers(toSend))
     const head = quiet(once(stream, 'response').then(([headers]) => ({ statusCode: headers[':status'], headers })))
@@ -96,6 +126,7 @@ const overHttp2: Start = async (t, app) => {
       down: quiet(head.then(() => stream)),
       trailers: () => trailers,
       setTrailers: (fields) => { toSend = fields },
+      interim: () => interim,
       reset: () => { stream.close(http2.constants.NGHTTP2_CANCEL) }
     }
   }
@@ -108,18 +139,19 @@ const NO_HANDOFF = t.mockRequire('../lib/index.ts', {
   '../lib/handoff.ts': { ...require('../lib/handoff.ts'), missingFromNode: () => 'anything' }
 }) as { default: typeof duplex }
 
-const CARRIERS: Record<string, { start: Start, options?: object, plugin?: typeof duplex }> = {
+const CARRIERS: Record<string, { start: Start, options?: object, plugin?: typeof duplex, unconnected?: boolean }> = {
   tcp: { start: overHttp(TCP, {}) },
   tls: { start: overHttp(TCP, { rejectUnauthorized: false }), options: { https: TLS } },
   unix: { start: overHttp({ path }, { socketPath: path }) },
   memory: { start: inMemory },
+  'app.inject': { start: byInject, unconnected: true },
   fallback: { start: overHttp(TCP, {}), plugin: NO_HANDOFF.default },
   h2c: { start: overHttp2, options: { http2: true } },
   h2: { start: overHttp2, options: { http2: true, https: { ...TLS, allowHTTP1: true } } },
   'HTTP/1.1 of an h2 server': { start: overHttp(TCP, { rejectUnauthorized: false }), options: { http2: true, https: { ...TLS, allowHTTP1: true } } }
 }
 
-for (const [name, { start, options, plugin = duplex }] of Object.entries(CARRIERS)) {
+for (const [name, { start, options, plugin = duplex, unconnected = false }] of Object.entries(CARRIERS)) {
   t.test(name, async (t) => {
     const lines: Line[] = []
     const hooks: string[] = []
@@ -137,7 +169,7 @@ for (const [name, { start, options, plugin = duplex }] of Object.entries(CARRIER
       for await (const piece of reply.duplex) yield piece
       reply.duplex.setTrailers({ 'x-seen': reply.duplex.trailers['x-sum'], 'x-size': reply.duplex.bytesRead })
     })
-    app.get('/get', { duplex: true }, (request, reply) => reply.header('connection', 'keep-alive').duplex.end('got'))
+    app.get('/get', { duplex: true }, (request, reply) => reply.headers({ connection: 'keep-alive, upgrade', upgrade: 'x' }).duplex.end('got'))
     app.post('/read', { duplex: true }, async (request, reply) => ({ body: await text(reply.duplex) }))
     app.post('/refused', { duplex: true, onRequest: async (request, reply) => reply.code(403).send('no') }, () => {})
     app.post('/thrown', { duplex: true }, async () => { throw Object.assign(new Error('thrown'), { statusCode: 418 }) })
@@ -154,6 +186,20 @@ for (const [name, { start, options, plugin = duplex }] of Object.entries(CARRIER
         handled((error as { code: string }).code)
         throw error
       }
+    })
+    app.post('/interim', { duplex: true }, async (request, reply) => {
+      t.throws(() => reply.duplex.writeInformation(103, { connection: 'x' }), { code: 'FST_ERR_DUPLEX_OWN_FIELD' })
+      reply.duplex.writeInformation(102)
+      reply.duplex.end(String(reply.duplex.writeInformation(103, { link: '</a.css>; rel=preload', 'x-none': undefined })))
+    })
+    app.post('/silent', { duplex: { idleTimeout: 20 } }, (request, reply) => { reply.duplex.write('a') })
+    app.post('/gone-before', { duplex: true }, async (request, reply) => {
+      const { signal } = request
+      reply.duplex.resume()
+      handled('reached')
+      if (!signal.aborted) await once(signal, 'abort')
+      handled(String(reply.duplex.writeInformation(102)))
+      reply.duplex.end('to nobody')
     })
     app.post('/length', { duplex: true }, (request, reply) => { reply.header('content-length', 5).duplex.end('1234') })
     app.get('/no-body', { duplex: true }, (request, reply) => { reply.code(204).duplex.end() })
@@ -184,7 +230,23 @@ for (const [name, { start, options, plugin = duplex }] of Object.entries(CARRIER
       client.up.write('abc')
       client.up.end()
       t.equal(await text(await client.down), 'abc')
-      t.match(client.trailers(), { 'x-seen': '42', 'x-size': '3' })
+      t.match(client.trailers(), { 'x-size': '3', ...unconnected ? {} : { 'x-seen': '42' } })
+    })
+
+    await t.test('interim responses', async (t) => {
+      const client = await open('/interim')
+      client.up.end('a')
+      t.equal(await text(await client.down), String(!unconnected))
+      t.strictSame(client.interim(), unconnected ? [] : [102, 103])
+    })
+
+    await t.test('silence, up to idleTimeout', { skip: unconnected }, async (t) => {
+      // A connection in memory keeps no process alive.
+      const alive = setInterval(() => {}, 1000)
+      t.teardown(() => clearInterval(alive))
+      const client = await open('/silent')
+      client.up.write('a')
+      await t.rejects((async () => text(await client.down))())
     })
 
     await t.test('ordinary answers, early and late', async (t) => {
@@ -200,7 +262,9 @@ for (const [name, { start, options, plugin = duplex }] of Object.entries(CARRIER
       t.match(await text(await read.down), '{"body":"all of it"}')
       const get = await open('/get', 'GET')
       get.up.end()
-      t.match(await get.head, { statusCode: 200 })
+      const { statusCode, headers } = await get.head
+      t.equal(statusCode, 200)
+      if (':status' in headers) for (const field of ['connection', 'upgrade', 'keep-alive', 'transfer-encoding']) t.notOk(field in headers, field)
       t.equal(await text(await get.down), 'got')
       const none = await open('/no-body', 'GET')
       none.up.end()
@@ -225,16 +289,29 @@ for (const [name, { start, options, plugin = duplex }] of Object.entries(CARRIER
       t.match(await outcome, /^FST_ERR_DUPLEX_(ABORTED|TRUNCATED)$/)
     })
 
+    await t.test('a client that goes away before there is a response', async (t) => {
+      const reached = new Promise<string>((resolve) => { handled = resolve })
+      const client = await open('/gone-before')
+      client.up.write('a')
+      t.equal(await reached, 'reached')
+      const outcome = new Promise<string>((resolve) => { handled = resolve })
+      client.reset()
+      t.equal(await outcome, 'false')
+    })
+
     await t.test('the log and the hooks have seen it all once', async (t) => {
       const seen = (msg: string): Line[] => lines.filter((line) => line.msg === msg)
       const last = await open('/echo')
       last.up.end()
       await text(await last.down)
       while (seen('request completed').length + seen('request errored').length < seen('incoming request').length) await new Promise((resolve) => setImmediate(resolve))
-      t.strictSame(seen('request errored').map((line) => line.err!.code ?? line.err!.message),
-        ['cut', 'FST_ERR_DUPLEX_LENGTH', seen('request errored')[2].err!.code])
+      const errors = seen('request errored').map((line) => line.err!.code ?? line.err!.message)
+      const expected = [...unconnected ? [] : ['FST_ERR_DUPLEX_IDLE'], 'cut', 'FST_ERR_DUPLEX_LENGTH']
+      t.strictSame(errors.slice(0, expected.length), expected)
+      // One client left after the head, and one before: where all one sees of it is a FIN, that is answered with 400.
+      t.match(errors.slice(expected.length).join(' '), /^FST_ERR_DUPLEX_(ABORTED|TRUNCATED)( FST_ERR_DUPLEX_ABORTED)?$/)
       t.equal(hooks.filter((hook) => hook.startsWith('onResponse')).length, seen('incoming request').length)
-      t.equal(hooks.includes('onRequestAbort /gone'), true)
+      t.equal(hooks.includes('onRequestAbort /gone'), !unconnected)
       t.equal(lines.filter((line) => line.level > 40 && !['request errored', 'thrown'].includes(line.msg)).length, 0)
     })
   })

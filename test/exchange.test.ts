@@ -113,8 +113,9 @@ for (const transport of ['tcp', 'tls'] as const) {
       const outcome: string[] = []
       let aborts = 0
       let done!: () => void
+      let aborted!: () => void
       const { connect, log } = await serve(t, transport, (app) => {
-        app.addHook('onRequestAbort', (request, done) => { aborts++; done() })
+        app.addHook('onRequestAbort', (request, done) => { aborts++; done(); aborted() })
         app.post('/', { duplex: true }, async (request, reply) => {
           const { signal } = request
           reply.duplex.flushHeaders()
@@ -135,7 +136,7 @@ for (const transport of ['tcp', 'tls'] as const) {
           const wire = await connect()
           wire.send(OPEN('/') + body.slice(0, size))
           await wire.head()
-          const told = new Promise<void>((resolve) => { done = resolve })
+          const told = Promise.all([new Promise<void>((resolve) => { done = resolve }), new Promise<void>((resolve) => { aborted = resolve })])
           if (how === 'end') wire.socket.end()
           else if (transport === 'tcp') wire.socket.resetAndDestroy()
           else wire.socket.destroy()

@@ -652,7 +652,7 @@ t.test('request.signal aborts with the client and not otherwise', async (t) => {
 t.test('where the connection cannot be taken, Node reads and writes', async (t) => {
   let left!: (code: string) => void
   let entered!: () => void
-  const { app, connect } = await serve(t, 'tcp', (app) => {
+  const { app, connect, logged } = await serve(t, 'tcp', (app) => {
     // Routed in a later turn: too late for the hand-off.
     app.addConstraintStrategy({
       name: 'later',
@@ -664,7 +664,6 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
     app.post('/echo', options, echo)
     app.post('/trailers', options, async (request, reply) => {
       const { duplex } = reply
-      t.equal(duplex.writeInformation(103), false)
       for await (const piece of duplex) duplex.write(piece)
       duplex.setTrailers({ 'x-seen': duplex.trailers['x-sum'] }).end()
     })
@@ -686,6 +685,17 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
       for (let i = 0; i < 3; i++) reply.duplex.write(Buffer.alloc(20_000, 'x'))
       reply.duplex.end()
     })
+    let second = (): void => {}
+    app.get('/interim', options, async (request, reply) => {
+      t.equal(reply.duplex.writeInformation(103, { link: '</a>' }), true)
+      // Not before the next is there, and waits for its turn.
+      second()
+      if (request.url.endsWith('?first')) await new Promise<void>((resolve) => { second = resolve })
+      reply.duplex.end('after')
+    })
+    app.get('/old', options, (request, reply) => { reply.duplex.end(String(reply.duplex.writeInformation(103))) })
+    app.post('/closing', options, (request, reply) => { reply.header('connection', 'close').duplex.end('bye') })
+    app.post('/silent', { ...options, duplex: { idleTimeout: 20 } }, (request, reply) => { reply.duplex.flushHeaders() })
     app.post('/fail', options, async (request, reply) => {
       await once(reply.duplex, 'data')
       reply.duplex.write('a')
@@ -711,6 +721,18 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
   t.equal((await wire.request(chunked('/big'))).body.length, 60_000)
   t.match((await wire.request(chunked('/framing'))).body, '"chunked"')
   t.match(await wire.request('POST /framing HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n'), { statusCode: 501 })
+  wire.send(GET('/interim?first') + GET('/interim'))
+  for (let i = 0; i < 2; i++) {
+    t.match(await wire.head(), { statusCode: 103, fields: { link: '</a>' } })
+    t.match(await wire.response(), { statusCode: 200, body: 'after' })
+  }
+  t.match(await wire.request(chunked('/closing')), { body: 'bye', fields: { connection: 'close' } })
+  await wire.ended
+  t.match(await (await connect()).request('GET /old HTTP/1.0\r\n\r\n'), { statusCode: 200, body: 'false' })
+  const silent = await connect()
+  const errored = logged('request errored')
+  await t.rejects(silent.request(OPEN('/silent')), CUT_OFF)
+  t.match(await errored, { err: { code: 'FST_ERR_DUPLEX_IDLE' } })
   const flushed = await connect()
   flushed.send(OPEN('/flush'))
   t.match(await flushed.head(), { statusCode: 200, fields: { 'transfer-encoding': 'chunked' } })

@@ -81,7 +81,7 @@ declare namespace fastifyDuplex {
      * Sends an interim response.
      *
      * @param statusCode 100 to 199, but not 101
-     * @returns false when the client is of HTTP/1.0 and was sent nothing
+     * @returns false when nothing was sent: the client is of HTTP/1.0 or gone, or the request of `app.inject()`
      * @throws FST_ERR_DUPLEX_HEAD_SENT, FST_ERR_DUPLEX_STATUS, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_OWN_FIELD
      */
     writeInformation (statusCode: number, fields?: OutgoingFields): boolean

@@ -1,14 +1,16 @@
 // A request/response pair instead of a connection: app.inject(), HTTP/2, servers whose connections cannot be taken, and
 // requests that were not routed at once. Node reads and frames; for the handler the exchange is the same.
 
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage, OutgoingHttpHeaders, Server, ServerResponse } from 'node:http'
 import { type ServerHttp2Stream, constants } from 'node:http2'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { AbortedError } from '../errors.ts'
+import { AbortedError, IdleError } from '../errors.ts'
+import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, NO_BODY, UNTIL_CLOSE, framingFields, minorVersion, requestFraming } from '../transfer/framing.ts'
-import { writeResponseHead } from '../transfer/head-writer.ts'
+import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import type { Carrier, ResponseStart, Sink } from './carrier.ts'
 
 export class MessageCarrier implements Carrier {
@@ -27,7 +29,8 @@ export class MessageCarrier implements Carrier {
   private reading = false
   private ended = false // all of the response has been written
 
-  constructor (request: IncomingMessage, response: ServerResponse) {
+  /** @param idleTimeout milliseconds; 0: none */
+  constructor (request: IncomingMessage, response: ServerResponse, idleTimeout: number) {
     this.request = request
     this.response = response
     try {
@@ -42,22 +45,29 @@ export class MessageCarrier implements Carrier {
     if (request.aborted) {
       this.failure = new AbortedError()
       this.over = true
+    } else if (this.hasTimer) {
+      // The transport's own timer: it sees the partial progress of a slow reader.
+      response.setTimeout(idleTimeout, () => this.onTimeout(idleTimeout))
     }
   }
 
   private decideFraming (): Framing {
     const { request } = this
     const framing = requestFraming(framingFields(request.rawHeaders), minorVersion(request))
-    // A request of HTTP/2 need not announce its body, which ends with the stream.
-    return framing === NO_BODY && request.httpVersionMajor > 1 && !isEmpty(request) ? UNTIL_CLOSE : framing
+    return framing === NO_BODY && hasUnannouncedBody(request) ? UNTIL_CLOSE : framing
   }
 
   get socket (): Duplex {
     return this.request.socket
   }
 
+  /** Whether there is a timer below, which neither app.inject() has nor every stream that serves as a connection. */
+  private get hasTimer (): boolean {
+    return !isInjected(this.request, this.response) && typeof this.request.socket.setTimeout === 'function'
+  }
+
   get trailers (): Readonly<Fields> {
-    return this.request.trailers as Fields
+    return this.request.trailers as Fields | undefined ?? NO_FIELDS // app.inject() has none
   }
 
   read (): void {
@@ -83,17 +93,30 @@ export class MessageCarrier implements Carrier {
     // The same rules, though Node writes it.
     writeResponseHead(start, true)
     this.writer = bodyWriter(start.framing.kind === 'chunked' ? UNTIL_CLOSE : start.framing)
-    const { connection, ...fields } = start.fields
-    response.writeHead(start.statusCode, fields as Record<string, string>)
+    const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && !isConnectionField(name, response))
+    if (start.close && streamOf(response) === undefined) fields.push(['connection', 'close'])
+    response.writeHead(start.statusCode, Object.fromEntries(fields) as OutgoingHttpHeaders)
   }
 
-  writeInterim (): boolean {
-    return false
+  writeInterim (statusCode: number, fields: OutgoingFields): boolean {
+    const { request, response } = this
+    const head = writeInterimHead(statusCode, fields)
+    const stream = streamOf(response)
+    if (stream !== undefined) {
+      stream.additionalHeaders({ ':status': statusCode, ...fields } as OutgoingHttpHeaders)
+      return true
+    }
+    // RFC 9110 section 15.2: not to a client of HTTP/1.0; and app.inject() has nowhere to put it.
+    if (request.httpVersionMinor === 0 || isInjected(request, response)) return false
+    // Node's own methods for this have some of the statuses, and from Node 24 on all. It writes nothing before the head.
+    if (response.socket !== null) response.socket.write(head, 'latin1')
+    else response.once('socket', (socket) => { socket.write(head, 'latin1') })
+    return true
   }
 
   setTrailers (fields: OutgoingFields): void {
     writeTrailers(fields)
-    this.trailersToSend = fields
+    this.trailersToSend = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
   }
 
   write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void {
@@ -119,16 +142,21 @@ export class MessageCarrier implements Carrier {
   private end (): void {
     this.over = true
     this.onOver()
+    // A stream of HTTP/2 is over; a connection goes back to the limit its server gave it.
+    const { httpVersionMajor, socket } = this.request
+    if (httpVersionMajor === 1 && this.hasTimer) socket.setTimeout((socket as Socket & { server?: Server }).server?.timeout ?? 0)
   }
 
   abort (error: Error): void {
     this.end()
     this.failure = error
-    if (this.response.listenerCount('error') > 0) this.response.emit('error', error)
+    const { response } = this
+    if (response.listenerCount('error') > 0) response.emit('error', error)
+    response.on('error', ignore) // Fastify listens once, and app.inject() has an error of its own for a client that goes away
     // A stream of HTTP/2 that is only destroyed may look like one that has ended.
-    const { stream } = this.response as ServerResponse & { stream?: ServerHttp2Stream }
-    if (stream) stream.close(constants.NGHTTP2_INTERNAL_ERROR)
-    else this.response.destroy()
+    const stream = streamOf(response)
+    if (stream !== undefined) stream.close(constants.NGHTTP2_INTERNAL_ERROR)
+    else response.destroy()
   }
 
   private onFinish (): void {
@@ -144,16 +172,38 @@ export class MessageCarrier implements Carrier {
   }
 
   private onClose (): void {
-    if (this.over) return
-    const error = new AbortedError()
+    if (!this.over) this.lose(new AbortedError())
+  }
+
+  private onTimeout (idleTimeout: number): void {
+    if (!this.over) this.lose(new IdleError(idleTimeout))
+  }
+
+  private lose (error: Error): void {
     this.abort(error)
     this.sink?.onLost(error)
   }
 }
 
-/** Whether the head of a request of HTTP/2 was the end of it. */
-function isEmpty (request: IncomingMessage & { stream?: { endAfterHeaders?: boolean } }): boolean {
-  return request.stream?.endAfterHeaders === true
+function streamOf (response: ServerResponse & { stream?: ServerHttp2Stream }): ServerHttp2Stream | undefined {
+  return response.stream
+}
+
+/** Whether a field is about the connection: Node's own then, and forbidden in HTTP/2 (RFC 9113 section 8.2.2). */
+function isConnectionField (name: string, response: ServerResponse): boolean {
+  const key = name.toLowerCase()
+  return key === 'connection' || (streamOf(response) !== undefined && (key === 'upgrade' || key === 'http2-settings'))
+}
+
+/** Whether app.inject() made the pair: there is no connection below, so what is written goes elsewhere. */
+function isInjected (request: IncomingMessage, response: ServerResponse): boolean {
+  return response.socket !== null && request.httpVersionMajor === 1 && response.socket !== request.socket
+}
+
+/** A request of HTTP/2, or of app.inject() with a stream, need not announce its body, which ends with the stream. */
+function hasUnannouncedBody (request: IncomingMessage & { stream?: { endAfterHeaders?: boolean }, _lightMyRequest?: { payload: unknown } }): boolean {
+  const { stream, _lightMyRequest: injected } = request
+  return (stream !== undefined && stream.endAfterHeaders !== true) || (injected !== undefined && injected.payload !== null)
 }
 
 function ignore (): void {}

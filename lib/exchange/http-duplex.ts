@@ -94,7 +94,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   writeInformation (statusCode: number, fields: OutgoingFields = {}): boolean {
     if (this.headersSent || this.reply.sent) throw new HeadSentError()
     if (!(statusCode >= 100 && statusCode < 200) || statusCode === 101) throw new StatusError(statusCode)
-    return this.carrier.writeInterim(statusCode, fields)
+    return !this.destroyed && this.carrier.writeInterim(statusCode, fields)
   }
 
   setTrailers (fields: OutgoingFields): this {
@@ -253,6 +253,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
 
   onReadError (error: Error): void {
     this.destroy(error)
+    // Before the head there will be an answer and no abort of its own, for which a handler that does not read may wait.
+    abortSignal(this.reply.request, error)
   }
 
   // Ending
