@@ -1,5 +1,5 @@
 // Taking a connection out of Node's hands for one exchange, and giving it back. The ONLY file that knows the insides of
-// node:http and of Fastify; the same on Node 20, 22, 24 and 26.
+// node:http; the same on Node 20, 22, 24 and 26.
 //
 // Strategy: put the parser to sleep at the end of the head, and wake it when the exchange is over. Parser, listeners and
 // bookkeeping stay with the connection; its bytes are borrowed.
@@ -15,7 +15,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { Duplex } from 'node:stream'
 import { Socket } from 'node:net'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { keepingCloseListeners } from './fastify-internals.ts'
 
 type Listener = (...args: any[]) => void
 
@@ -26,6 +26,7 @@ interface Parser {
   execute?: (piece: Buffer) => number | Error
   getCurrentBuffer (): Buffer
   resume (): void
+  consume (handle: object): void
   unconsume (): void
   _consumed: boolean
 }
@@ -35,7 +36,7 @@ interface ParsedSocket extends Socket {
   server: Server
   _httpMessage: ServerResponse | null
   _paused: boolean
-  _handle: { reading: boolean, readStart (): void, readStop (): void } | null
+  _handle: { isStreamBase: boolean, reading: boolean, readStart (): void, readStop (): void } | null
   readableFlowing: boolean | null
 }
 
@@ -58,9 +59,21 @@ interface Response extends ServerResponse {
 /** llhttp's answer to the end of a head: the message has no body, and the parser stops here. */
 const STOP_AFTER_HEAD = 2
 
-// Node's own listeners on a socket, by the names they have in lib/_http_server.js.
+// Node's own listeners on a socket, by the names they have in lib/_http_server.js; the last two only while the parser
+// feeds itself from the handle.
 const NODE_LISTENERS = { data: 'bound socketOnData', end: 'bound socketOnEnd', error: 'socketOnError', timeout: 'socketOnTimeout' }
-type NodeListeners = Record<keyof typeof NODE_LISTENERS, Listener>
+const FEEDING_LISTENERS = { pause: 'onSocketPause', resume: 'onSocketResume' }
+
+/** What is remembered of a connection from one exchange to the next. */
+interface Connection {
+  readonly socket: ParsedSocket
+  readonly parser: Parser
+  /** Found at the first exchange. */
+  nodeListeners: Record<string, Listener> | null
+  feedingListeners: Record<string, Listener> | null
+  /** Claimed while the parser runs; its connection is taken when that stops. */
+  taking: Handoff | null
+}
 
 /** What the borrower of a connection is told. Each comes at most once, and none after the connection was given back. */
 export interface Borrower {
@@ -83,18 +96,18 @@ export class Handoff {
   /** Whether the request allows another one after it (RFC 9112 section 9.3). */
   readonly persistent: boolean
   taken = false
+  private readonly connection: Connection
   private readonly response: Response
-  private readonly parser: Parser
   private readonly borrower: Borrower
-  private nodeListeners: NodeListeners | null = null
   private halfOpen = false
   private ended = false
   private answered = false
   private error: Error | null = null
 
-  constructor (socket: ParsedSocket, parser: Parser, request: IncomingMessage, response: Response, borrower: Borrower) {
+  constructor (connection: Connection, request: IncomingMessage, response: Response, borrower: Borrower) {
+    const { socket } = connection
+    this.connection = connection
     this.socket = socket
-    this.parser = parser
     this.request = request
     this.response = response
     this.borrower = borrower
@@ -149,21 +162,24 @@ export class Handoff {
 
   /** The parser has stopped; `rest` is what it left of its last piece. */
   take (rest: Buffer): void {
-    const { socket, parser } = this
+    const { socket, connection } = this
+    const { parser } = connection
+    connection.nodeListeners ??= findListeners(socket, NODE_LISTENERS)
     // A connection that failed while earlier requests of the same piece were read is being destroyed: 'close' follows.
-    this.nodeListeners = nodeListeners(socket)
-    if (this.nodeListeners === null) return
-    if (parser._consumed) parser.unconsume()
-    parser._consumed = false
+    if (connection.nodeListeners === null || !socket.listeners('error').includes(connection.nodeListeners.error)) return
+    if (parser._consumed) {
+      parser.unconsume()
+      parser._consumed = false
+      connection.feedingListeners ??= findListeners(socket, FEEDING_LISTENERS)
+      removeListeners(socket, connection.feedingListeners)
+    }
     // Node pauses a connection whose earlier responses are congested (its 'drain' listener stays, for their sake); this
     // request is the last the parser will read before the connection is given back.
     if (socket._paused) {
       socket._paused = false
       parser.resume()
     }
-    for (const event of Object.keys(NODE_LISTENERS) as (keyof NodeListeners)[]) {
-      socket.removeListener(event, this.nodeListeners[event])
-    }
+    removeListeners(socket, connection.nodeListeners)
     socket.on('end', this.onEnd)
     socket.on('error', this.onError)
     socket.on('timeout', this.onTimeout)
@@ -196,15 +212,19 @@ export class Handoff {
 
   /** Wakes the parser for the next request. Only after the response has finished. */
   giveBack (): void {
-    const { socket, nodeListeners: own } = this
+    const { socket } = this
+    const { parser, nodeListeners, feedingListeners } = this.connection
     this.letGo()
     socket.allowHalfOpen = this.halfOpen
     socket.removeListener('error', ignore)
     if (!(socket.server.keepAliveTimeout > 0)) setIdleTimeout(socket, socket.server.timeout)
-    socket.on('end', own!.end)
-    socket.on('error', own!.error)
-    socket.on('timeout', own!.timeout)
-    socket.on('data', own!.data)
+    addListeners(socket, nodeListeners!)
+    // As on a new connection: saves a Buffer and an event per read. What the socket holds already must come by 'data'.
+    if (feedingListeners !== null && socket._handle !== null && socket.readableLength === 0) {
+      addListeners(socket, feedingListeners)
+      parser.consume(socket._handle)
+      parser._consumed = true
+    }
     startReading(socket)
   }
 
@@ -282,9 +302,8 @@ export function startReading (socket: Duplex): void {
 }
 
 interface Arrival {
-  socket: ParsedSocket
-  parser: Parser
-  request: IncomingMessage
+  readonly connection: Connection
+  readonly request: IncomingMessage
   response: Response | null
   handoff: Handoff | null
 }
@@ -299,7 +318,7 @@ let arrival: Arrival | null = null
  */
 export function claim (request: IncomingMessage, borrower: Borrower): Handoff | null {
   if (arrival === null || arrival.request !== request || arrival.response === null) return null
-  arrival.handoff = new Handoff(arrival.socket, arrival.parser, request, arrival.response, borrower)
+  arrival.handoff = new Handoff(arrival.connection, request, arrival.response, borrower)
   return arrival.handoff
 }
 
@@ -312,27 +331,21 @@ export function watch (server: Server): void {
   server.on('checkContinue', onCheckContinue)
 }
 
-/**
- * The servers Fastify made beside its own, for the other addresses of `localhost`; there are none before it listens.
- * Fastify keeps them to itself.
- */
-export function otherServers (app: FastifyInstance): Server[] {
-  return ownSymbol(app, 'fastify.serverBindings') ?? []
-}
-
 function watchConnection (this: Server, socket: Duplex): void {
   const { parser } = socket as ParsedSocket
   if (parser) watchParser(socket as ParsedSocket, parser)
 }
 
 function watchParser (socket: ParsedSocket, parser: Parser): void {
+  const { kOnExecute, prototype } = parser.constructor
   const nodeOnIncoming = parser.onIncoming
-  let taking: Handoff | null = null // on the plain path, from onIncoming to the end of execute
+  const nodeOnExecute = parser[kOnExecute]
+  const connection: Connection = { socket, parser, nodeListeners: null, feedingListeners: null, taking: null }
 
   parser.onIncoming = (request, shouldKeepAlive) => {
     if ((request as Request).upgrade && !isForUpgradeListener(request)) (request as Request).upgrade = false
     const outer = arrival
-    const inner: Arrival = arrival = { socket, parser, request, response: null, handoff: null }
+    const inner: Arrival = arrival = { connection, request, response: null, handoff: null }
     let result
     try {
       result = nodeOnIncoming(request, shouldKeepAlive)
@@ -340,34 +353,33 @@ function watchParser (socket: ParsedSocket, parser: Parser): void {
       arrival = outer
     }
     if (inner.handoff === null) return result
-    if (parser._consumed) takeAfterExecute(parser, inner.handoff)
-    else taking = inner.handoff
+    connection.taking = inner.handoff
     return STOP_AFTER_HEAD
   }
 
-  // The plain path: Node's 'data' listener calls execute. That is so for streams that are no handles, and for every
-  // connection that was taken once.
+  // The fast path: the handle feeds the parser by itself, which tells here how far it came. The buffer is a copy, in all
+  // supported versions: the memory itself is the parser's.
+  parser[kOnExecute] = (result) => {
+    nodeOnExecute(result)
+    if (connection.taking !== null) take(connection, result, () => parser.getCurrentBuffer())
+  }
+
+  // The plain path: Node's 'data' listener calls execute. That is so for streams that are no handles, and where bytes
+  // are already in the socket.
   const execute = parser.execute = (piece: Buffer) => {
-    const result = parser.constructor.prototype.execute.call(parser, piece)
-    const handoff = taking
-    taking = null
-    if (typeof result === 'number') handoff?.take(piece.subarray(result))
+    const result = prototype.execute.call(parser, piece)
+    if (connection.taking !== null) take(connection, result, () => piece)
     return result
   }
   // Parsers are pooled: leave nothing of ours on one, unless it is another connection's by now, as after an upgrade.
   socket.on('close', () => { if (parser.execute === execute) delete parser.execute })
 }
 
-/** The fast path: the handle feeds the parser by itself, and tells `kOnExecute` how far it came. */
-function takeAfterExecute (parser: Parser, handoff: Handoff): void {
-  const { kOnExecute } = parser.constructor
-  const nodeOnExecute = parser[kOnExecute]
-  parser[kOnExecute] = (result) => {
-    parser[kOnExecute] = nodeOnExecute
-    nodeOnExecute(result)
-    // A copy, in all supported versions: the memory itself is the parser's.
-    if (typeof result === 'number') handoff.take(parser.getCurrentBuffer().subarray(result))
-  }
+/** The parser has stopped, after `result` bytes of its last piece. */
+function take (connection: Connection, result: number | Error, piece: () => Buffer): void {
+  const handoff = connection.taking!
+  connection.taking = null
+  if (typeof result === 'number') handoff.take(piece().subarray(result))
 }
 
 function noteResponse (request: IncomingMessage, response: ServerResponse): void {
@@ -403,52 +415,22 @@ function onCheckContinue (this: Server, request: IncomingMessage, response: Serv
   if (response.writeHead !== writeHead) goOn()
 }
 
-function nodeListeners (socket: ParsedSocket): NodeListeners | null {
-  const found: Partial<NodeListeners> = {}
-  for (const event of Object.keys(NODE_LISTENERS) as (keyof NodeListeners)[]) {
-    found[event] = socket.listeners(event).find((listener) => listener.name === NODE_LISTENERS[event]) as Listener
-    if (found[event] === undefined) return null
+function findListeners (socket: ParsedSocket, names: Record<string, string>): Record<string, Listener> | null {
+  const found: Record<string, Listener> = {}
+  for (const event in names) {
+    const listener = socket.listeners(event).find((listener) => listener.name === names[event])
+    if (listener === undefined) return null
+    found[event] = listener as Listener
   }
-  return found as NodeListeners
+  return found
 }
 
-/**
- * `reply.hijack()`, but for the abort of `request.signal`, which Fastify drops for a reply that leaves its care. This
- * one does not.
- *
- * @returns what to call when the exchange has ended well; without it `request.signal` would abort then
- */
-export function hijack (reply: FastifyReply): () => void {
-  const { raw } = reply.request
-  const onAbort = keepingCloseListeners(raw, () => { reply.hijack() })
-  return onAbort === undefined ? ignore : () => { raw.removeListener('close', onAbort) }
+function removeListeners (socket: ParsedSocket, listeners: Record<string, Listener> | null): void {
+  for (const event in listeners) socket.removeListener(event, listeners[event])
 }
 
-/** Does something that makes Fastify take its abort of `request.signal` off the request, and puts it back. */
-function keepingCloseListeners (request: IncomingMessage, action: () => void): Listener | undefined {
-  const before = request.listenerCount('close') > 0 ? request.listeners('close') : []
-  action()
-  const after = before.length > 0 ? request.listeners('close') : []
-  const gone = before.find((listener) => !after.includes(listener)) as Listener | undefined
-  if (gone !== undefined) request.on('close', gone)
-  return gone
-}
-
-/**
- * Aborts `request.signal` with a reason: Fastify's own aborts have none. Who asks for the signal later gets it aborted.
- */
-export function abortSignal (request: FastifyRequest, reason: Error): void {
-  if (!request.signal.aborted) ownSymbol(request, 'fastify.request.signal')?.abort(reason)
-}
-
-/** The hooks of the reply's route, in order, the app's own before; the very array Fastify runs them from. */
-export function hooksOf (reply: FastifyReply, name: 'preParsing' | 'onError' | 'onTimeout'): ((...args: any[]) => unknown)[] {
-  return ownSymbol(reply.request, 'fastify.context')?.[name] ?? []
-}
-
-function ownSymbol (object: object, description: string): any {
-  const symbol = Object.getOwnPropertySymbols(object).find((one) => one.description === description)
-  return symbol && (object as Record<symbol, unknown>)[symbol]
+function addListeners (socket: ParsedSocket, listeners: Record<string, Listener>): void {
+  for (const event in listeners) socket.on(event, listeners[event])
 }
 
 let missing: string | null | undefined
@@ -475,8 +457,8 @@ function tryToTake (socket: ParsedSocket): string | null {
     watch(server)
     server.emit('connection', socket)
     const { parser } = socket
-    if (typeof parser?.constructor.kOnExecute !== 'number' || typeof parser.unconsume !== 'function') return 'parser'
-    if (nodeListeners(socket) === null) return 'listeners'
+    if (typeof parser?.constructor.kOnExecute !== 'number' || typeof parser.consume !== 'function' || typeof parser.unconsume !== 'function') return 'parser'
+    if (findListeners(socket, NODE_LISTENERS) === null) return 'listeners'
     socket.emit('data', Buffer.from('POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nrest'))
     return String(socket.read()) === 'rest' ? null : 'end of the head'
   } catch (error) {

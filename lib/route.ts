@@ -11,7 +11,7 @@ import { claimSocket } from './carrier/socket.ts'
 import { AbortedError, BodyLimitError, BodySchemaError, IdleError, NotEnabledError, TooManyExchangesError } from './errors.ts'
 import { HttpDuplex } from './exchange/http-duplex.ts'
 import type { Registry } from './exchange/registry.ts'
-import { hooksOf } from './handoff.ts'
+import { hooksOf } from './fastify-internals.ts'
 import { type ResolvedOptions, resolveOptions } from './options.ts'
 
 /** Seconds after which a refused client may try again. */

@@ -33,6 +33,8 @@ function routes (app: FastifyInstance): void {
   })
   app.get('/hello', { duplex: true }, (request, reply) => reply.duplex.end('hello'))
   app.get('/plain', async () => 'plain')
+  // Whether Node's parser feeds itself from the handle, as it does on a connection that was never taken.
+  app.get('/fed', (request, reply) => { reply.send(String((request.raw.socket as unknown as { parser: { _consumed: boolean } }).parser._consumed)) })
   app.post('/plain', async (request) => request.body)
 }
 
@@ -64,6 +66,21 @@ for (const transport of TRANSPORTS) {
         t.equal((await wire.request(GET('/hello'))).body, 'hello')
         t.equal((await wire.request('POST /plain HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n' + chunk('{"a":1}') + '0\r\n\r\n')).body, '{"a":1}')
       }
+    })
+
+    await t.test('a connection given back is fed as before, unless bytes are already in it', async (t) => {
+      const wire = await connect()
+      const fed = async (): Promise<string> => (await wire.request(GET('/fed'))).body
+      t.equal(await fed(), 'true')
+      await wire.request(chunked('/echo', 'a'))
+      t.equal(await fed(), 'true')
+      wire.send(chunked('/echo', 'a') + GET('/fed'))
+      t.equal((await wire.response('POST')).body, 'a')
+      t.equal((await wire.response()).body, 'false')
+      t.equal((await wire.request(GET('/hello'))).body, 'hello')
+      t.equal(await fed(), 'true')
+      t.equal((await wire.request(chunked('/echo', 'x'.repeat(200_000)))).body.length, 200_000)
+      t.equal(await fed(), 'true')
     })
 
     await t.test('pipelined in one segment', async (t) => {
@@ -218,6 +235,8 @@ t.test('100 continue', async (t) => {
       app.post('/no', { duplex: true, preHandler: async (request, reply) => reply.code(403).send('no') }, () => {})
       app.post('/plain', async (request) => request.body)
       app.get('/plain', async () => 'plain')
+  // Whether Node's parser feeds itself from the handle, as it does on a connection that was never taken.
+  app.get('/fed', (request, reply) => { reply.send(String((request.raw.socket as unknown as { parser: { _consumed: boolean } }).parser._consumed)) })
       app.addContentTypeParser('*', { parseAs: 'string' }, async (request: unknown, body: unknown) => body)
       app.get('/at-once', (request, reply) => { reply.send('at once') })
     })
