@@ -737,14 +737,14 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
     '../lib/handoff.ts': { ...require('../lib/handoff.ts'), missingFromNode: () => 'something' }
   }) as { default: typeof duplex }
   const lines: { level: number, msg: string }[] = []
-  const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } }) as unknown as FastifyInstance
+  const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } })
   await app.register(plugin)
   t.match(lines, [{ level: 40, msg: /cannot take connections: Node v.* something/ }])
   lines.length = 0
   const other = Fastify({
     serverFactory: () => new EventEmitter() as http.Server,
     logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } }
-  }) as unknown as FastifyInstance
+  })
   await other.register(duplex)
   t.match(lines, [{ level: 40, msg: /cannot take connections: the server of this serverFactory/ }])
   other.post('/', { duplex: true }, echo)
