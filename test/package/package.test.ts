@@ -47,21 +47,25 @@ t.test('attw and publint have nothing to say', async () => {
   await tool('publint', tarball, '--strict')
 })
 
-for (const [app, module, moduleResolution] of [
-  ['cjs', 'node16', 'node16'],
-  ['cjs', 'nodenext', 'nodenext'],
-  ['esm', 'node16', 'node16'],
-  ['esm', 'nodenext', 'nodenext'],
-  ['esm', 'esnext', 'bundler']
-]) {
-  t.test(`${app} app, moduleResolution ${moduleResolution}`, async (t) => {
-    const build = join(CONSUMERS, 'node_modules', `${app}-${moduleResolution}`)
-    await tool('tsc', '--ignoreConfig', '--strict', '--skipLibCheck', 'false', '--target', 'es2022', '--types', 'node', '--module', module, '--moduleResolution', moduleResolution, '--outDir', build, join(CONSUMERS, app, 'app.ts'))
-    await cp(join(CONSUMERS, app, 'package.json'), join(build, 'package.json'))
-    const { stdout } = await run(process.execPath, [join(build, 'app.js')], { env: {} })
-    t.equal(stdout, 'FST_ERR_DUPLEX_OPTION\n200 ONE\n200 ONE\n')
+for (const [module, moduleResolution, apps] of [
+  ['node16', 'node16', ['cjs', 'esm']],
+  ['nodenext', 'nodenext', ['cjs', 'esm']],
+  ['esnext', 'bundler', ['esm']]
+] as const) {
+  t.test(`${apps.join(' and ')} app, moduleResolution ${moduleResolution}`, async (t) => {
+    const build = join(CONSUMERS, 'node_modules', moduleResolution)
+    await tool('tsc', '--ignoreConfig', '--strict', '--skipLibCheck', 'false', '--target', 'es2022', '--types', 'node', '--module', module, '--moduleResolution', moduleResolution, '--rootDir', CONSUMERS, '--outDir', build, ...apps.map((app) => join(CONSUMERS, app, 'app.ts')))
+    for (const app of apps) {
+      await cp(join(CONSUMERS, app, 'package.json'), join(build, app, 'package.json'))
+      const { stdout } = await run(process.execPath, [join(build, app, 'app.js')], { env: {} })
+      t.equal(stdout, 'FST_ERR_DUPLEX_OPTION\n200 ONE\n200 ONE\n')
+    }
   })
 }
+
+t.test('app.injectDuplex() under vitest', async () => {
+  await tool('vitest', 'run', '--root', join(CONSUMERS, 'esm'))
+})
 
 const SCRIPTS = {
   'require() is the plugin itself': ['commonjs', `
