@@ -53,6 +53,3 @@ const fastifyDuplex = fp(duplex, { fastify: '5.x', name: 'fastify-duplex' })
 
 export default fastifyDuplex
 export { fastifyDuplex }
-
-// require('fastify-duplex') is the plugin itself; the names above stay on it, for ESM and for TypeScript.
-module.exports = Object.assign(fastifyDuplex, exports)

@@ -52,6 +52,7 @@ export function getDuplex (this: FastifyReply): HttpDuplex {
     exchange.stream = new HttpDuplex(carrierOf(exchange, this), this, exchange.setup.registry, exchange.setup.options)
     // Also so that a failure to which nobody listens does not end the process.
     exchange.stream.on('error', (error: Error) => onStreamError(exchange, this, error))
+    exchange.stream.onCutOff = (error) => onCutOff(this, error)
   }
   return exchange.stream
 }
@@ -235,9 +236,12 @@ function onStreamError (exchange: Exchange, reply: FastifyReply, error: Error): 
     answerFailure(exchange, reply)
   } else if (headersSent && error instanceof IdleError) {
     runHooks(hooksOf(reply, 'onTimeout'), reply.request, reply)
-  } else if (headersSent && !(error instanceof AbortedError)) {
-    runHooks(hooksOf(reply, 'onError'), reply.request, reply, error)
   }
+}
+
+/** Before the exchange ends: onError comes before onResponse, up to the first hook that takes its time. */
+function onCutOff (reply: FastifyReply, error: Error): void {
+  if (!(error instanceof AbortedError)) runHooks(hooksOf(reply, 'onError'), reply.request, reply, error)
 }
 
 /**

@@ -156,7 +156,7 @@ for (const [name, { start, options, plugin = duplex, unconnected = false }] of O
     const lines: Line[] = []
     const hooks: string[] = []
     let handled!: (outcome: string) => void
-    const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } }, forceCloseConnections: true, ...options }) as unknown as FastifyInstance
+    const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } }, forceCloseConnections: true, ...options })
     t.teardown(() => app.close())
     await app.register(plugin, { closeGrace: 0 })
     app.addHook('onResponse', async (request) => { hooks.push(`onResponse ${request.url}`) })
@@ -318,7 +318,7 @@ for (const [name, { start, options, plugin = duplex, unconnected = false }] of O
 }
 
 t.test('app.inject() resolves with the whole exchange', async (t) => {
-  const app = Fastify() as unknown as FastifyInstance
+  const app = Fastify()
   await app.register(duplex)
   app.post('/', { duplex: true }, async function * (request, reply) {
     t.equal(request.body, undefined)

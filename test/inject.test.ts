@@ -15,7 +15,7 @@ async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void
 }
 
 async function make (t: Test, options: object, routes: (app: FastifyInstance) => unknown, pluginOptions = {}): Promise<FastifyInstance> {
-  const app = Fastify(options) as unknown as FastifyInstance
+  const app = Fastify(options)
   t.teardown(() => app.close())
   await app.register(duplex, { closeGrace: 0, ...pluginOptions })
   await routes(app)

@@ -429,9 +429,10 @@ t.test('requests that turn out wrong after the head', async (t) => {
 t.test('handlers that fail after the head', async (t) => {
   const hooked: string[] = []
   const { connect, logged, log } = await serve(t, 'tcp', (app) => {
-    app.addHook('onError', async (request, reply, error) => { hooked.push(`async ${error.message}`) })
     app.addHook('onError', (request, reply, error, done) => { hooked.push(`callback ${error.message}`); done() })
+    app.addHook('onError', async (request, reply, error) => { hooked.push(`async ${error.message}`) })
     app.addHook('onError', () => { throw new Error('of no consequence') })
+    app.addHook('onResponse', (request, reply, done) => { hooked.push('response'); done() })
     app.post('/async', { duplex: true }, async (request, reply) => {
       reply.duplex.flushHeaders()
       throw new Error('async')
@@ -474,7 +475,7 @@ t.test('handlers that fail after the head', async (t) => {
     await t.rejects(wire.request(OPEN(`/${message}`)), CUT_OFF, message)
     t.match(await line, { err: message === 'destroy' ? { code: 'FST_ERR_DUPLEX_DESTROYED' } : { message } })
   }
-  t.strictSame(hooked, ['async', 'now', 'generator', 'The exchange was destroyed before the response ended'].flatMap((message) => [`async ${message}`, `callback ${message}`]))
+  t.strictSame(hooked, ['async', 'now', 'generator', 'The exchange was destroyed before the response ended'].flatMap((message) => [`callback ${message}`, `async ${message}`, 'response']))
   const wire = await connect()
   const after = logged('duplex handler failed after its response')
   t.match(await wire.request(chunked('/after')), { body: 'done' })
@@ -759,14 +760,14 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
     '../lib/handoff.ts': { ...require('../lib/handoff.ts'), missingFromNode: () => 'something' }
   }) as { default: typeof duplex }
   const lines: { level: number, msg: string }[] = []
-  const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } }) as unknown as FastifyInstance
+  const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } })
   await app.register(plugin)
   t.match(lines, [{ level: 40, msg: /cannot take connections: Node v.* something/ }])
   lines.length = 0
   const other = Fastify({
     serverFactory: () => new EventEmitter() as http.Server,
     logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } }
-  }) as unknown as FastifyInstance
+  })
   await other.register(duplex)
   t.match(lines, [{ level: 40, msg: /cannot take connections: the server of this serverFactory/ }])
   other.post('/', { duplex: true }, echo)

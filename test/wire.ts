@@ -37,8 +37,8 @@ export interface Served {
 
 let sockets = 0
 
-/** Starts an app with the plugin on one kind of transport; it ends with the test. */
-export async function serve (t: Test, transport: Transport, setup: (app: FastifyInstance) => unknown, options: object = {}, pluginOptions: object = {}): Promise<Served> {
+/** Starts an app with the plugin on one kind of transport; it ends with the test. What `first` registers comes before the plugin. */
+export async function serve (t: Test, transport: Transport, setup: (app: FastifyInstance) => unknown, options: object = {}, pluginOptions: object = {}, first: (app: FastifyInstance) => unknown = () => {}): Promise<Served> {
   const log: Line[] = []
   const waiting: [string, (line: Line) => void][] = []
   const stream = {
@@ -53,6 +53,7 @@ export async function serve (t: Test, transport: Transport, setup: (app: Fastify
   }
   const app = Fastify({ logger: { stream }, forceCloseConnections: true, ...(transport === 'tls' ? { https: TLS } : {}), ...options } as FastifyServerOptions) as FastifyInstance
   t.teardown(() => app.close())
+  await first(app)
   await app.register(duplex, { closeGrace: 0, ...pluginOptions })
   await setup(app)
   const path = join(tmpdir(), `fastify-duplex-${process.pid}-${sockets++}.sock`)

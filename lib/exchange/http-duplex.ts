@@ -25,6 +25,8 @@ export interface ExchangeOptions {
 }
 
 export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
+  /** Told when the response is about to be cut off. */
+  onCutOff: (error: Error) => void = ignore
   bytesRead = 0
   bytesWritten = 0
   private readonly carrier: Carrier
@@ -304,6 +306,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     const failure = error ?? new DestroyedError()
     // Before the head Fastify can still answer, and the connection lives.
     if (this.headersSent) {
+      this.onCutOff(failure)
       this.carrier.abort(failure)
       this.fail(failure)
     }

@@ -1,0 +1,506 @@
+// Beside the plugins of the world: each real one in an app with duplex and ordinary routes, registered before and after.
+// Every test speaks both ways at once on a duplex route, and then asks the ordinary one on the same connection.
+
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
+import { pipeline } from 'node:stream/promises'
+import { constants, createGunzip, createGzip, gunzipSync, gzipSync } from 'node:zlib'
+import busboy from '@fastify/busboy'
+import compress from '@fastify/compress'
+import cookie from '@fastify/cookie'
+import cors from '@fastify/cors'
+import formbody from '@fastify/formbody'
+import helmet from '@fastify/helmet'
+import proxy from '@fastify/http-proxy'
+import jwt from '@fastify/jwt'
+import multipart from '@fastify/multipart'
+import { FastifyOtelInstrumentation } from '@fastify/otel'
+import rateLimit from '@fastify/rate-limit'
+import sensible from '@fastify/sensible'
+import sse from '@fastify/sse'
+import swagger from '@fastify/swagger'
+import underPressure from '@fastify/under-pressure'
+import websocket from '@fastify/websocket'
+import * as api from '@opentelemetry/api'
+import { HttpInstrumentation } from '@opentelemetry/instrumentation-http'
+import { InMemorySpanExporter, NodeTracerProvider, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-node'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import metrics from 'fastify-metrics'
+import t, { type Test } from 'tap'
+import WebSocket from 'ws'
+import type { StatusHead } from '../lib/transfer/head-reader.ts'
+import { type Response, type Served, type Wire, chunk, serve } from './wire.ts'
+
+type Plugin = (app: FastifyInstance) => unknown
+
+/** Runs a test with a plugin registered before fastify-duplex and after it. */
+function together (name: string, plugin: Plugin, routes: Plugin, check: (t: Test, served: Served) => Promise<void>): void {
+  t.test(name, async (t) => {
+    for (const order of ['before', 'after']) {
+      await t.test(`registered ${order} fastify-duplex`, async (t) => {
+        const setup = async (app: FastifyInstance): Promise<void> => {
+          if (order === 'after') await plugin(app)
+          app.post('/upper', { duplex: true }, upper)
+          app.get('/plain', async () => 'plain')
+          await routes(app)
+        }
+        await check(t, await serve(t, 'tcp', setup, {}, {}, order === 'before' ? plugin : () => {}))
+      })
+    }
+  })
+}
+
+async function * upper (request: FastifyRequest, reply: FastifyReply): AsyncGenerator<string> {
+  for await (const piece of reply.duplex) yield String(piece).toUpperCase()
+}
+
+function open (path: string, fields = ''): string {
+  return `POST ${path} HTTP/1.1\r\nHost: a\r\n${fields}Transfer-Encoding: chunked\r\n\r\n`
+}
+
+function get (path: string, fields = ''): string {
+  return `GET ${path} HTTP/1.1\r\nHost: a\r\n${fields}\r\n`
+}
+
+function post (path: string, type: string, body: string, fields = ''): string {
+  return `POST ${path} HTTP/1.1\r\nHost: a\r\n${fields}Content-Type: ${type}\r\nContent-Length: ${body.length}\r\n\r\n${body}`
+}
+
+/** Two words, the second sent when the first has come back; gives the head they came with. */
+async function converse (t: Test, wire: Wire, fields = '', path = '/upper'): Promise<StatusHead> {
+  wire.send(open(path, fields) + chunk('one'))
+  const head = await wire.head()
+  t.equal(head.statusCode, 200)
+  t.equal(await wire.content(3), 'ONE')
+  wire.send(chunk('two'))
+  t.equal(await wire.content(3), 'TWO')
+  wire.send('0\r\n\r\n')
+  t.equal(await wire.body(), '')
+  return head
+}
+
+async function plain (t: Test, wire: Wire, fields = ''): Promise<Response> {
+  const response = await wire.request(get('/plain', fields))
+  t.match(response, { statusCode: 200, body: 'plain' })
+  return response
+}
+
+together('@fastify/cors', (app) => app.register(cors, { origin: 'https://a.example', exposedHeaders: 'x-size' }), () => {}, async (t, { connect }) => {
+  const wire = await connect()
+  const allowed = { 'access-control-allow-origin': 'https://a.example', 'access-control-expose-headers': 'x-size' }
+  t.match(await wire.request('OPTIONS /upper HTTP/1.1\r\nHost: a\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: POST\r\n\r\n'), { statusCode: 204, fields: { 'access-control-allow-origin': 'https://a.example', 'access-control-allow-methods': /POST/ } })
+  t.match(await converse(t, wire, 'Origin: https://a.example\r\n'), { fields: allowed })
+  t.match(await plain(t, wire, 'Origin: https://a.example\r\n'), { fields: allowed })
+})
+
+together('@fastify/helmet', (app) => app.register(helmet, { global: true }), (app) => {
+  app.post('/framed', { duplex: true, helmet: { frameguard: false } }, upper)
+}, async (t, { connect }) => {
+  const wire = await connect()
+  const { fields } = await plain(t, wire)
+  t.match(fields, { 'x-frame-options': 'SAMEORIGIN', 'content-security-policy': /default-src/ })
+  const names = (fields: object): string[] => Object.keys(fields).filter((name) => !/^(content-(type|length)|transfer-encoding|date)$/.test(name)).sort()
+  t.strictSame(names((await converse(t, wire)).fields), names(fields))
+  t.equal((await converse(t, wire, '', '/framed')).fields['x-frame-options'], undefined, 'a route has settings of its own')
+})
+
+together('@fastify/rate-limit', (app) => app.register(rateLimit, { max: 3, timeWindow: 60_000 }), (app) => {
+  app.post('/twice', { duplex: true, config: { rateLimit: { max: 1, timeWindow: 60_000 } } }, upper)
+}, async (t, { connect }) => {
+  const wire = await connect()
+  t.match(await converse(t, wire), { fields: { 'x-ratelimit-limit': '3', 'x-ratelimit-remaining': '2' } })
+  await plain(t, wire)
+  await plain(t, wire)
+  t.match(await wire.request(get('/plain')), { statusCode: 429 })
+  t.match(await converse(t, wire, '', '/twice'), { fields: { 'x-ratelimit-limit': '1', 'x-ratelimit-remaining': '0' } })
+  wire.send(open('/twice', 'Expect: 100-continue\r\n'))
+  t.match(await wire.response(), { statusCode: 429, fields: { 'retry-after': '60', connection: 'close' }, body: /Rate limit exceeded/ }, 'without a 100: the upload is saved')
+  await wire.ended
+})
+
+together('@fastify/cookie', (app) => app.register(cookie, { secret: 'a secret of at least 32 characters' }), (app) => {
+  app.post('/set', { duplex: true }, async function * (request, reply) {
+    t.equal(request.cookies.seen, 'yes')
+    // reply.setCookie() waits for onSend, which is not run for a body that is written as it comes.
+    reply.header('set-cookie', [app.serializeCookie('a', '1', { path: '/' }), app.serializeCookie('b', app.signCookie('2'))])
+    yield * upper(request, reply)
+  })
+  app.post('/refused', { duplex: true }, async (request, reply) => reply.setCookie('a', '1').code(403).send('no'))
+  app.get('/set', async (request, reply) => reply.setCookie('a', '1').send('set'))
+}, async (t, { connect, app }) => {
+  const wire = await connect()
+  const { headers } = await converse(t, wire, 'Cookie: seen=yes\r\n', '/set')
+  t.match(headers, { 'set-cookie': ['a=1; Path=/', /^b=2\./] })
+  t.match(app.unsignCookie(decodeURIComponent((headers['set-cookie'] as string[])[1].slice(2))), { valid: true, value: '2' })
+  t.match(await wire.request(get('/set')), { headers: { 'set-cookie': ['a=1; SameSite=Lax'] } })
+  t.match(await wire.request(post('/refused', 'text/plain', 'a')), { statusCode: 403, headers: { 'set-cookie': ['a=1; SameSite=Lax'] } }, 'an ordinary answer')
+  await plain(t, wire)
+})
+
+together('@fastify/jwt', (app) => app.register(jwt, { secret: 'a secret of at least 32 characters' }), (app) => {
+  const preHandler = (request: FastifyRequest): Promise<unknown> => request.jwtVerify()
+  app.post('/mine', { duplex: true, preHandler }, async function * (request, reply) {
+    reply.header('x-user', (request.user as { name: string }).name)
+    yield * upper(request, reply)
+  })
+  app.get('/mine', { preHandler }, async (request) => request.user)
+}, async (t, { connect, app }) => {
+  const token = `Authorization: Bearer ${app.jwt.sign({ name: 'ann' })}\r\n`
+  const wire = await connect()
+  t.match(await converse(t, wire, token, '/mine'), { fields: { 'x-user': 'ann' } })
+  t.match(await wire.request(get('/mine', token)), { body: /"name":"ann"/ })
+  t.match(await wire.request(post('/mine', 'text/plain', 'some of it')), { statusCode: 401, body: /FST_JWT_NO_AUTHORIZATION_IN_HEADER/, fields: { connection: 'keep-alive' } })
+  t.match(await wire.request(get('/mine', token.replace('.', 'x.'))), { statusCode: 401 })
+  wire.send(open('/mine', 'Expect: 100-continue\r\n'))
+  t.match(await wire.response(), { statusCode: 401 }, 'without a 100: the upload is saved')
+  await wire.ended
+})
+
+together('@fastify/sensible', (app) => app.register(sensible), (app) => {
+  app.post('/vary', { duplex: true }, async function * (request, reply) {
+    reply.vary('accept')
+    reply.cacheControl('max-age', 60)
+    yield * upper(request, reply)
+  })
+  app.post('/gone', { duplex: true }, async (request, reply) => reply.gone('no more'))
+  app.post('/conflict', { duplex: true }, async () => { throw app.httpErrors.conflict('taken') })
+  app.post('/rows', { duplex: true }, async function * (request, reply) {
+    for await (const piece of reply.duplex) {
+      if (String(piece) !== 'row') throw app.httpErrors.unprocessableEntity('not a row')
+    }
+    yield 'imported'
+  })
+}, async (t, { connect }) => {
+  const wire = await connect()
+  t.match(await converse(t, wire, '', '/vary'), { fields: { vary: 'accept', 'cache-control': 'max-age=60' } })
+  t.match(await wire.request(post('/gone', 'a/b', 'a')), { statusCode: 410, body: /no more/ })
+  t.match(await wire.request(post('/conflict', 'a/b', 'a')), { statusCode: 409, body: /taken/ })
+  t.match(await wire.request(post('/rows', 'a/b', 'cow')), { statusCode: 422, body: /not a row/ })
+  t.match(await wire.request(post('/rows', 'a/b', 'row')), { statusCode: 200, body: 'imported' })
+  await plain(t, wire)
+})
+
+const FORM = '--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\nContent-Type: text/plain\r\n\r\ncontent\r\n--x--\r\n'
+
+for (const attachFieldsToBody of [false, true]) {
+  together(`@fastify/multipart${attachFieldsToBody ? ', attachFieldsToBody' : ''}`, (app) => app.register(multipart, { attachFieldsToBody }), (app) => {
+    app.post('/raw', { duplex: true }, async (request, reply) => {
+      t.equal(request.isMultipart(), false, 'the parser that would say so has not run')
+      await t.rejects(request.file(), { code: 'FST_INVALID_MULTIPART_CONTENT_TYPE' })
+      return text(reply.duplex)
+    })
+    // What a handler does that wants the parts: the same parser, on the stream.
+    app.post('/parts', { duplex: true }, (request, reply) => {
+      const parts = busboy({ headers: request.headers as { 'content-type': string } })
+      parts.on('file', (name, file, filename) => {
+        file.on('data', (piece) => reply.duplex.write(`${filename}: ${piece.length}\n`))
+      })
+      parts.on('finish', () => reply.duplex.end('done'))
+      reply.duplex.pipe(parts)
+    })
+    app.post('/ordinary', async (request) => attachFieldsToBody ? Object.keys(request.body as object) : String(await (await request.file())!.toBuffer()))
+  }, async (t, { connect }) => {
+    const wire = await connect()
+    const type = 'multipart/form-data; boundary=x'
+    t.equal((await wire.request(post('/raw', type, FORM))).body, FORM)
+    wire.send(open('/parts', `Content-Type: ${type}\r\n`) + chunk(FORM.slice(0, -12)))
+    t.equal((await wire.head()).statusCode, 200)
+    t.equal(await wire.content(9), 'a.txt: 4\n')
+    wire.send(chunk(FORM.slice(-12)) + '0\r\n\r\n')
+    t.equal(await wire.body(), 'a.txt: 3\ndone')
+    t.match(await wire.request(post('/ordinary', type, FORM)), { statusCode: 200, body: attachFieldsToBody ? '["file"]' : 'content' })
+    await converse(t, wire)
+  })
+}
+
+together('@fastify/formbody', (app) => app.register(formbody), (app) => {
+  app.post('/ordinary', async (request) => request.body)
+}, async (t, { connect }) => {
+  const wire = await connect()
+  const type = 'application/x-www-form-urlencoded'
+  t.equal((await wire.request(post('/upper', type, 'a=1&b=2'))).body, 'A=1&B=2')
+  t.equal((await wire.request(post('/ordinary', type, 'a=1&b=2'))).body, '{"a":"1","b":"2"}')
+  await converse(t, wire, `Content-Type: ${type}\r\n`)
+})
+
+const LONG = 'long '.repeat(1000)
+
+together('@fastify/compress', (app) => app.register(compress, { encodings: ['gzip'] }), (app) => {
+  app.get('/long', async (request, reply) => reply.type('text/plain').send(LONG))
+  app.post('/long', async (request) => request.body)
+  app.post('/length', { duplex: true }, async (request, reply) => `${request.headers['content-encoding']}, ${gunzipSync(Buffer.from(await text(reply.duplex.setEncoding('latin1')), 'latin1'))}`)
+  // What a handler does that wants compression: it flushes where the client shall see something.
+  app.post('/gzip', { duplex: true }, async (request, reply) => {
+    reply.header('content-encoding', 'gzip')
+    await pipeline(reply.duplex, createGunzip(), async function * (pieces) {
+      for await (const piece of pieces) yield String(piece).toUpperCase()
+    }, createGzip({ flush: constants.Z_SYNC_FLUSH }), reply.duplex)
+  })
+}, async (t, { connect }) => {
+  const wire = await connect()
+  const accept = 'Accept-Encoding: gzip\r\n'
+  const { fields } = await converse(t, wire, accept)
+  t.equal(fields['content-encoding'], undefined, 'the body is no payload of onSend')
+  const compressed = await wire.request(get('/long', accept))
+  t.equal(compressed.fields['content-encoding'], 'gzip')
+  t.equal(String(gunzipSync(Buffer.from(compressed.body, 'latin1'))), LONG)
+  const zipped = gzipSync('{"a":1}').toString('latin1')
+  t.equal((await wire.request(post('/long', 'application/json', zipped, 'Content-Encoding: gzip\r\n'))).body, '{"a":1}')
+  t.equal((await wire.request(post('/length', 'application/json', zipped, 'Content-Encoding: gzip\r\n'))).body, 'gzip, {"a":1}', 'nor is the request a payload of preParsing')
+
+  const up = createGzip({ flush: constants.Z_SYNC_FLUSH })
+  const down = createGunzip()
+  const received: string[] = []
+  up.on('data', (piece: Buffer) => wire.send(chunk(piece.toString('latin1'))))
+  up.on('end', () => wire.send('0\r\n\r\n'))
+  down.on('data', (piece: Buffer) => received.push(String(piece)))
+  const say = async (word: string): Promise<string> => {
+    up.write(word)
+    while (received.length === 0) {
+      const piece = Buffer.from(await wire.content(), 'latin1')
+      await new Promise((resolve) => { down.write(piece, resolve) })
+    }
+    return received.splice(0).join('')
+  }
+  wire.send(open('/gzip', 'Content-Encoding: gzip\r\n' + accept))
+  up.write('zero')
+  t.equal((await wire.head()).fields['content-encoding'], 'gzip')
+  t.equal(await say(''), 'ZERO')
+  t.equal(await say('one'), 'ONE')
+  t.equal(await say('two'), 'TWO')
+  up.end()
+  await wire.body()
+  await plain(t, wire)
+})
+
+const pressed = (app: FastifyInstance): unknown => app.register(underPressure, {
+  healthCheck: async () => false,
+  healthCheckInterval: 60_000,
+  pressureHandler: (request, reply) => {
+    if (request.headers['x-press']) reply.code(503).header('retry-after', 7).send('under pressure')
+  }
+})
+
+together('@fastify/under-pressure', pressed, () => {}, async (t, { connect }) => {
+  const wire = await connect()
+  await converse(t, wire)
+  t.match(await wire.request(get('/plain', 'X-Press: 1\r\n')), { statusCode: 503, body: 'under pressure' })
+  t.match(await wire.request(post('/upper', 'a/b', 'some of it', 'X-Press: 1\r\n')), { statusCode: 503, body: 'under pressure', fields: { 'retry-after': '7', connection: 'keep-alive' } })
+  await plain(t, wire)
+})
+
+together('@fastify/websocket', (app) => app.register(websocket), (app) => {
+  app.get('/socket', { websocket: true }, (socket) => {
+    socket.on('message', (words) => socket.send(String(words).toUpperCase()))
+  })
+}, async (t, { connect, port }) => {
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/socket`)
+  await once(socket, 'open')
+  const say = async (word: string): Promise<string> => {
+    socket.send(word)
+    return String((await once(socket, 'message'))[0])
+  }
+  const wire = await connect()
+  const upgrade = 'Connection: Upgrade\r\nUpgrade: other\r\n'
+  wire.send(open('/upper', upgrade) + chunk('one'))
+  t.match(await wire.head(), { statusCode: 200 }, 'an offer of another protocol, declined')
+  t.equal(await wire.content(3), 'ONE')
+  t.equal(await say('three'), 'THREE')
+  wire.send(chunk('two'))
+  t.equal(await wire.content(3), 'TWO')
+  t.equal(await say('four'), 'FOUR')
+
+  const wrong = new WebSocket(`ws://127.0.0.1:${port}/upper`)
+  await t.rejects(once(wrong, 'open'), { message: 'Unexpected server response: 404' }, 'a duplex route is no WebSocket')
+  wire.send('0\r\n\r\n')
+  t.equal(await wire.body(), '')
+  t.match(await wire.request(get('/socket')), { statusCode: 404 })
+  await plain(t, wire)
+  await converse(t, wire)
+  t.equal(await say('five'), 'FIVE')
+  socket.close()
+  await once(socket, 'close')
+})
+
+together('@fastify/sse', (app) => app.register(sse), (app) => {
+  app.get('/events', { sse: true }, async (request, reply) => {
+    await reply.sse.send({ data: 'first' })
+    await new Promise<void>((resolve) => { app.server.once('go on', resolve) })
+    await reply.sse.send({ data: 'second' })
+  })
+}, async (t, { connect, app }) => {
+  const events = await connect()
+  events.send(get('/events', 'Accept: text/event-stream\r\n'))
+  t.match(await events.head(), { statusCode: 200, fields: { 'content-type': 'text/event-stream' } })
+  t.match(await events.content(), /^data: "first"\n\n$/)
+  const wire = await connect()
+  await converse(t, wire)
+  app.server.emit('go on')
+  t.match(await events.body(), /^data: "second"\n\n$/)
+  await plain(t, wire)
+})
+
+t.test('@fastify/http-proxy', async (t) => {
+  const { port, app: upstream } = await serve(t, 'tcp', (app) => {
+    app.post('/upper', { duplex: true }, upper)
+    app.get('/plain', async () => 'plain')
+  })
+  t.equal((upstream.server.address() as AddressInfo).port, port)
+  const proxied = (app: FastifyInstance): unknown => app.register(proxy, { upstream: `http://127.0.0.1:${port}`, prefix: '/proxy' })
+  for (const order of ['before', 'after']) {
+    await t.test(`registered ${order} fastify-duplex`, async (t) => {
+      const { connect } = await serve(t, 'tcp', async (app) => {
+        if (order === 'after') await proxied(app)
+        app.post('/upper', { duplex: true }, upper)
+        app.get('/plain', async () => 'plain')
+      }, {}, {}, order === 'before' ? proxied : () => {})
+      const wire = await connect()
+      await converse(t, wire)
+      t.match(await wire.request(get('/proxy/plain')), { body: 'plain' })
+      await converse(t, wire, '', '/proxy/upper')
+      // Its client asks the upstream to close the connection, and it passes that on.
+      await wire.ended
+      await plain(t, await connect())
+    })
+  }
+})
+
+t.test('@fastify/swagger, by itself', async (t) => {
+  const { app } = await serve(t, 'tcp', async (app) => {
+    await app.register(swagger, { openapi: {} })
+    app.post('/upper', { duplex: true, schema: { description: 'In capitals', headers: { type: 'object', properties: { 'x-a': { type: 'string' } } } } }, upper)
+  })
+  t.strictSame((app.swagger() as unknown as { paths: Record<string, object> }).paths['/upper'], {
+    post: { description: 'In capitals', parameters: [{ schema: { type: 'string' }, in: 'header', name: 'x-a', required: false }], responses: { 200: { description: 'Default Response' } } }
+  })
+})
+
+// There is no request body in it, for there is no schema of one. A transform can say what the route is.
+const document = (app: FastifyInstance): unknown => app.register(swagger, {
+  openapi: {},
+  transform: ({ schema, url, route }) => route.duplex
+    ? { url, schema: { ...schema, 'x-duplex': true, consumes: ['application/octet-stream'], body: { type: 'string', format: 'binary' } } as object }
+    : { url, schema }
+})
+
+together('@fastify/swagger', document, (app) => {
+  app.post('/rows/:table', {
+    duplex: true,
+    schema: {
+      params: { type: 'object', properties: { table: { type: 'string' } } },
+      response: { 200: { description: 'A line per row', content: { 'application/x-ndjson': { schema: { type: 'string' } } } } }
+    }
+  }, upper)
+}, async (t, { connect, app }) => {
+  const { paths } = app.swagger() as unknown as { paths: Record<string, Record<string, object>> }
+  t.strictSame(paths['/rows/{table}'].post, {
+    requestBody: { content: { 'application/octet-stream': { schema: { type: 'string', format: 'binary' } } }, required: true },
+    parameters: [{ schema: { type: 'string' }, in: 'path', name: 'table', required: true }],
+    responses: { 200: { description: 'A line per row', content: { 'application/x-ndjson': { schema: { type: 'string' } } } } },
+    'x-duplex': true
+  })
+  t.match(paths['/upper'].post, { 'x-duplex': true, requestBody: {} })
+  t.notHas(paths['/plain'].get, { 'x-duplex': true })
+  const wire = await connect()
+  await converse(t, wire, '', '/rows/a')
+  await plain(t, wire)
+})
+
+/** Spans as they end. */
+function tracing (): { provider: NodeTracerProvider, spans: (name: string) => unknown[] } {
+  const exporter = new InMemorySpanExporter()
+  const provider = new NodeTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] })
+  const spans = (name: string): unknown[] => exporter.getFinishedSpans()
+    .filter((span) => span.name === name)
+    .map(({ attributes, status }) => [attributes['http.route'] ?? attributes['url.path'], attributes['http.response.status_code'], status.code])
+  return { provider, spans }
+}
+
+const fails: Plugin = (app) => {
+  app.post('/broken', { duplex: true }, async (request, reply) => {
+    await pipeline(reply.duplex, reply.duplex, { end: false })
+    throw new Error('broken')
+  })
+}
+
+/** One exchange that ends well, an ordinary request, and one exchange that is cut off. */
+async function trace (t: Test, { connect, logged }: Served, seen: () => unknown[], expected: unknown[]): Promise<void> {
+  const wire = await connect()
+  wire.send(open('/upper') + chunk('one'))
+  await wire.head()
+  t.equal(await wire.content(3), 'ONE')
+  t.strictSame(seen(), [], 'open while the exchange is')
+  const completed = logged('request completed')
+  wire.send('0\r\n\r\n')
+  t.equal(await wire.body(), '')
+  await completed
+  await plain(t, wire)
+  const errored = logged('request errored')
+  wire.send(open('/broken') + chunk('one') + '0\r\n\r\n')
+  await wire.head()
+  await t.rejects(wire.body(), { code: 'FST_ERR_DUPLEX_TRUNCATED' })
+  await errored
+  await wire.ended
+  t.strictSame(seen(), expected)
+}
+
+for (const order of ['before', 'after']) {
+  t.test(`@fastify/otel, registered ${order} fastify-duplex`, async (t) => {
+    const { provider, spans } = tracing()
+    const instrumentation = new FastifyOtelInstrumentation()
+    instrumentation.setTracerProvider(provider)
+    const traced: Plugin = (app) => app.register(instrumentation.plugin())
+    const served = await serve(t, 'tcp', async (app) => {
+      if (order === 'after') await traced(app)
+      app.post('/upper', { duplex: true }, upper)
+      app.get('/plain', async () => 'plain')
+      fails(app)
+    }, {}, {}, order === 'before' ? traced : () => {})
+    await trace(t, served, () => spans('request'), [['/upper', 200, api.SpanStatusCode.UNSET], ['/plain', 200, api.SpanStatusCode.UNSET], ['/broken', 200, api.SpanStatusCode.ERROR]])
+    await provider.shutdown()
+  })
+}
+
+t.test('@opentelemetry/instrumentation-http', async (t) => {
+  const { provider, spans } = tracing()
+  provider.register()
+  const instrumentation = new HttpInstrumentation()
+  instrumentation.setTracerProvider(provider)
+  require('node:http') // is instrumented as it is loaded
+  t.teardown(() => instrumentation.disable())
+  const served = await serve(t, 'tcp', (app) => {
+    app.post('/upper', { duplex: true }, async function * (request, reply) {
+      for await (const piece of reply.duplex) {
+        t.ok(api.trace.getActiveSpan()?.isRecording(), 'the handler is within the span')
+        yield String(piece).toUpperCase()
+      }
+    })
+    app.get('/plain', async () => 'plain')
+    fails(app)
+  })
+  await trace(t, served, () => [...spans('POST'), ...spans('GET')], [['/upper', 200, api.SpanStatusCode.UNSET], ['/broken', undefined, api.SpanStatusCode.ERROR], ['/plain', 200, api.SpanStatusCode.UNSET]])
+  await provider.shutdown()
+})
+
+together('fastify-metrics', (app) => app.register(metrics, { endpoint: '/metrics', clearRegisterOnInit: true }), (app) => {
+  app.post('/refused', { duplex: true }, async (request, reply) => reply.code(403).send('no'))
+}, async (t, { connect, logged }) => {
+  const [wire, other] = [await connect(), await connect()]
+  const counts = async (): Promise<string[]> => {
+    const { body } = await other.request(get('/metrics'))
+    return body.split('\n').filter((line) => /^http_request_duration_seconds_count.*(upper|refused|plain)/.test(line)).map((line) => line.replace(/^\w+/, '')).sort()
+  }
+  wire.send(open('/upper') + chunk('one'))
+  await wire.head()
+  t.equal(await wire.content(3), 'ONE')
+  t.strictSame(await counts(), [], 'not counted while it is open')
+  const completed = logged('request completed')
+  wire.send('0\r\n\r\n')
+  await wire.body()
+  await completed
+  t.strictSame(await counts(), ['{method="POST",route="/upper",status_code="200"} 1'])
+  t.match(await wire.request(post('/refused', 'a/b', 'a')), { statusCode: 403 })
+  await plain(t, wire)
+  t.strictSame(await counts(), ['{method="GET",route="/plain",status_code="200"} 1', '{method="POST",route="/refused",status_code="403"} 1', '{method="POST",route="/upper",status_code="200"} 1'])
+})

@@ -1,0 +1,38 @@
+// An app that has installed the package, in CommonJS.
+
+import { once } from 'node:events'
+import Fastify from 'fastify'
+import byDefault, { type DuplexHandler, type HttpDuplex, fastifyDuplex } from 'fastify-duplex'
+import required = require('fastify-duplex')
+
+if (byDefault !== fastifyDuplex || required !== fastifyDuplex) throw new Error('two plugins')
+
+const upper: DuplexHandler = async function * (request, reply) {
+  const stream: HttpDuplex = reply.duplex
+  for await (const piece of stream) yield String(piece).toUpperCase()
+}
+
+async function main (): Promise<void> {
+  const app = Fastify()
+  await app.register(fastifyDuplex, { idleTimeout: 10_000 })
+  app.post('/upper', { duplex: true }, upper)
+  app.route({ method: 'PUT', url: '/upper', duplex: { bodyLimit: 100 }, handler: upper })
+  try {
+    // @ts-expect-error no such option
+    app.post('/typo', { duplex: { idleTimeOut: 1 } }, upper)
+  } catch (error) {
+    console.log((error as { code: string }).code)
+  }
+
+  for (const method of ['POST', 'PUT']) {
+    const client = await app.injectDuplex({ method, url: '/upper' })
+    client.write('one')
+    const [piece] = await once(client, 'data')
+    console.log((await client.response).statusCode, String(piece))
+    client.end()
+    await once(client, 'end')
+  }
+  await app.close()
+}
+
+main()

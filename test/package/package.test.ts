@@ -1,0 +1,97 @@
+// The package as users get it: packed, laid into apps of both module systems, compiled there in every way and run.
+// `npm run test:package` builds it first.
+
+import { execFile } from 'node:child_process'
+import { cp, mkdir, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+import t from 'tap'
+
+const run = promisify(execFile)
+const ROOT = join(__dirname, '../..')
+const CONSUMERS = join(__dirname, 'consumers')
+const INSTALLED = join(CONSUMERS, 'node_modules/fastify-duplex')
+const CHECK = 'function check (isRight) { if (!isRight) process.exitCode = 1 }\n'
+
+/** Runs a command of a development dependency. */
+async function tool (name: string, ...args: string[]): Promise<void> {
+  try {
+    await run(process.execPath, [require.resolve(join(ROOT, 'node_modules/.bin', name)), ...args], { cwd: ROOT })
+  } catch (error) {
+    throw new Error((error as { stdout: string }).stdout)
+  }
+}
+
+let tarball: string
+let contents: string[]
+
+t.before(async () => {
+  const { stdout } = await run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', t.testdir()], { cwd: ROOT, shell: true })
+  const [{ filename, files }] = JSON.parse(stdout) as { filename: string, files: { path: string }[] }[]
+  tarball = join(t.testdirName, filename)
+  contents = files.map(({ path }) => path)
+  await rm(INSTALLED, { recursive: true, force: true })
+  for (const path of contents) {
+    await mkdir(dirname(join(INSTALLED, path)), { recursive: true })
+    await cp(join(ROOT, path), join(INSTALLED, path))
+  }
+})
+t.teardown(() => rm(join(CONSUMERS, 'node_modules'), { recursive: true, force: true }))
+
+t.test('contains what it should, and nothing else', async (t) => {
+  t.strictSame(contents.filter((path) => !/^dist\/([a-z-]+\/)?[a-z-]+\.js$/.test(path)).sort(), ['LICENSE', 'README.md', 'index.js', 'package.json', 'types/index.d.ts'])
+})
+
+t.test('attw and publint have nothing to say', async () => {
+  await tool('attw', tarball)
+  await tool('publint', tarball, '--strict')
+})
+
+for (const [module, moduleResolution, apps] of [
+  ['node16', 'node16', ['cjs', 'esm']],
+  ['nodenext', 'nodenext', ['cjs', 'esm']],
+  ['esnext', 'bundler', ['esm']]
+] as const) {
+  t.test(`${apps.join(' and ')} app, moduleResolution ${moduleResolution}`, async (t) => {
+    const build = join(CONSUMERS, 'node_modules', moduleResolution)
+    await tool('tsc', '--ignoreConfig', '--strict', '--skipLibCheck', 'false', '--target', 'es2022', '--types', 'node', '--module', module, '--moduleResolution', moduleResolution, '--rootDir', CONSUMERS, '--outDir', build, ...apps.map((app) => join(CONSUMERS, app, 'app.ts')))
+    for (const app of apps) {
+      await cp(join(CONSUMERS, app, 'package.json'), join(build, app, 'package.json'))
+      const { stdout } = await run(process.execPath, [join(build, app, 'app.js')], { env: {} })
+      t.equal(stdout, 'FST_ERR_DUPLEX_OPTION\n200 ONE\n200 ONE\n')
+    }
+  })
+}
+
+t.test('app.injectDuplex() under vitest', async () => {
+  await tool('vitest', 'run', '--root', join(CONSUMERS, 'esm'))
+})
+
+const SCRIPTS = {
+  'require() is the plugin itself': ['commonjs', `
+    const plugin = require('fastify-duplex')
+    const { default: byDefault, fastifyDuplex } = plugin
+    check(typeof plugin === 'function' && plugin === byDefault && plugin === fastifyDuplex)`],
+  'import, by default and by name': ['module', `
+    import byDefault, { fastifyDuplex } from 'fastify-duplex'
+    check(typeof byDefault === 'function' && byDefault === fastifyDuplex)`]
+}
+
+for (const [name, [type, script]] of Object.entries(SCRIPTS)) {
+  t.test(name, async (t) => {
+    await t.resolves(run(process.execPath, [`--input-type=${type}`, '--eval', script + '\n' + CHECK], { cwd: CONSUMERS, env: {} }))
+  })
+}
+
+t.test('works over a real connection', async (t) => {
+  const { stdout } = await run(process.execPath, ['--eval', `
+    const app = require('fastify')()
+    app.register(require('fastify-duplex'))
+    app.after(() => app.post('/', { duplex: true }, (request, reply) => { reply.duplex.pipe(reply.duplex) }))
+    app.listen({ port: 0 }).then(async (address) => {
+      const response = await fetch(address, { method: 'POST', body: 'built' })
+      console.log(await response.text())
+      await app.close()
+    })`], { cwd: CONSUMERS, env: {} })
+  t.equal(stdout, 'built\n')
+})

@@ -1,0 +1,342 @@
+// What TypeScript accepts, infers and refuses. Compiled by `npm run types`, never run: an expected error that is missing is
+// an error.
+
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Http2SecureServer, Http2Server } from 'node:http2'
+import type { Server as HttpsServer } from 'node:https'
+import type { Duplex, Readable } from 'node:stream'
+import { Type, type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
+import websocket from '@fastify/websocket'
+import Fastify, { type FastifyInstance, type FastifyPluginAsync, type FastifyReply, type FastifyRequest, type RouteHandlerMethod, type RouteOptions, type RouteShorthandOptions } from 'fastify'
+import duplex from '../lib/index.ts'
+import type { DuplexHandler, DuplexOptions, DuplexRouteOptions, HttpDuplex, InjectedDuplex, InjectedResponse, Trailers } from '../types/index.d.ts'
+
+type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false
+
+/** `exactly<string>()(value)`: the type of the value is string; not any, nor a part of it. */
+declare function exactly<Expected> (): <Actual>(value: Actual, ...wrong: Same<Expected, Actual> extends true ? [] : [never]) => void
+
+declare const flag: boolean
+
+exactly<string>()('' as string)
+// @ts-expect-error any is not accepted
+exactly<string>()('' as any)
+
+// Registration.
+
+export async function registration (): Promise<FastifyInstance> {
+  const app = Fastify()
+  await app.register(duplex)
+  await app.register(duplex, { idleTimeout: 1, bodyLimit: 2, maxTrailerSize: 3, maxChunkExtensionSize: 4, drainLimit: 5, drainTimeout: 6, closeGrace: 7, maxExchanges: 8, highWaterMark: 9 })
+  await app.register(duplex, { prefix: '/a', idleTimeout: 1 })
+  // @ts-expect-error a number
+  app.register(duplex, { idleTimeout: '1' })
+  // @ts-expect-error no such option
+  app.register(duplex, { idleTimeOut: 1 })
+  return app
+}
+
+// The servers of Fastify.
+
+const http = Fastify()
+const https = Fastify({ https: {} })
+const http2 = Fastify({ http2: true })
+const http2Secure = Fastify({ http2: true, https: { allowHTTP1: true } })
+const logging = Fastify({ logger: { level: 'info', stream: { write (line: string) { JSON.parse(line) } } }, forceCloseConnections: true })
+exactly<HttpsServer>()(https.server)
+exactly<Http2Server>()(http2.server)
+exactly<Http2SecureServer>()(http2Secure.server)
+
+export async function onAll (): Promise<void> {
+  await https.register(duplex)
+  await http2.register(duplex)
+  await http2Secure.register(duplex)
+  await https.register(duplex, { idleTimeout: 1 })
+  await http2.register(duplex, { idleTimeout: 1 })
+  await http2Secure.register(duplex, { idleTimeout: 1 })
+  for (const app of [http, logging]) app.post('/', { duplex: true }, async function * (request, reply) { yield * reply.duplex })
+  https.post('/', { duplex: true }, async function * (request, reply) { yield * reply.duplex })
+  http2.post('/', { duplex: true }, async function * (request, reply) {
+    exactly<HttpDuplex>()(reply.duplex)
+    request.raw.stream.session?.ping(() => {})
+    yield * reply.duplex
+  })
+  http2Secure.route({ method: 'POST', url: '/', duplex: true, async * handler (request, reply) { yield * reply.duplex } })
+  exactly<InjectedDuplex>()(await https.injectDuplex('/'))
+  exactly<InjectedDuplex>()(await http2Secure.injectDuplex('/'))
+  const apps: FastifyInstance[] = [http, logging, https.post('/', { duplex: true }, async () => {})]
+  apps.pop()
+}
+
+// The option.
+
+const noHandler = async (): Promise<void> => {}
+http.post('/', { duplex: true }, noHandler)
+http.post('/', { duplex: false }, noHandler)
+http.post('/', { duplex: flag }, noHandler)
+http.post('/', { duplex: undefined }, noHandler)
+http.post('/', { duplex: {} }, noHandler)
+http.post('/', { duplex: { idleTimeout: 0, maxExchanges: 3 } }, noHandler)
+http.post('/', { duplex: true, handler: noHandler })
+http.route({ method: ['POST', 'PUT'], url: '/', duplex: { bodyLimit: 1 }, handler: noHandler })
+http.route({ method: 'POST', url: '/', duplex: flag, handler: noHandler })
+const options: DuplexOptions = { highWaterMark: 1 }
+http.all('/', { duplex: options, bodyLimit: 1, config: { a: 1 }, constraints: { host: 'a' }, logLevel: 'info' }, noHandler)
+
+// @ts-expect-error neither a boolean nor options
+http.post('/', { duplex: 'yes' }, noHandler)
+// @ts-expect-error
+http.post('/', { duplex: 1 }, noHandler)
+// @ts-expect-error no such option
+http.post('/', { duplex: { idleTimeOut: 1 } }, noHandler)
+// @ts-expect-error a number
+http.post('/', { duplex: { idleTimeout: '1' } }, noHandler)
+// @ts-expect-error
+http.post('/', { duplex: { closeGrace: true }, handler: noHandler })
+// @ts-expect-error no such option
+http.route({ method: 'POST', url: '/', duplex: { limit: 1 }, handler: noHandler })
+// @ts-expect-error a number
+http.route({ method: 'POST', url: '/', duplex: { bodyLimit: '1' }, handler: noHandler })
+// @ts-expect-error no such option of a route
+http.post('/', { dupleks: true }, noHandler)
+// @ts-expect-error
+http.route({ method: 'POST', url: '/', dupleks: true, handler: noHandler })
+// @ts-expect-error a handler is needed
+http.post('/', { duplex: true })
+// @ts-expect-error
+http.route({ method: 'POST', url: '/', duplex: true })
+
+http.addHook('onRoute', (route) => {
+  exactly<boolean | DuplexOptions | undefined>()(route.duplex)
+})
+export const shorthandOptions: RouteShorthandOptions = { duplex: true }
+export const routeOptions: RouteOptions = { method: 'POST', url: '/', duplex: { idleTimeout: 1 }, handler: noHandler }
+export const duplexRoutes: DuplexRouteOptions[] = [{ method: 'POST', url: '/', duplex: true, async * handler () { yield 'a' } }]
+for (const route of duplexRoutes) http.route(route)
+http.route(routeOptions)
+
+// Handlers, named and inline; what they get.
+
+async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> { reply.duplex.pipe(reply.duplex) }
+async function * upper (request: FastifyRequest, reply: FastifyReply): AsyncGenerator<string> {
+  for await (const piece of reply.duplex) yield String(piece).toUpperCase()
+}
+const method: RouteHandlerMethod = async (request, reply) => { reply.duplex.end() }
+const own: DuplexHandler = async function * (request, reply) { yield * reply.duplex }
+for (const handler of [echo, upper, method, own]) {
+  http.post('/', { duplex: true }, handler)
+  http.post('/', { duplex: true, handler })
+  http.route({ method: 'POST', url: '/', duplex: true, handler })
+}
+
+http.post('/', { duplex: true, preHandler: async (request, reply) => { exactly<HttpDuplex>()(reply.duplex) } }, async function (request, reply) {
+  exactly<typeof http.prefix>()(this.prefix)
+  exactly<IncomingHttpHeaders>()(request.raw.headers)
+  exactly<unknown>()(request.params)
+  exactly<string | undefined>()(request.headers['content-type'])
+  exactly<AbortSignal>()(request.signal)
+  reply.code(403).send({ any: 'thing' })
+})
+http.post<{ Params: { id: string }, Querystring: { n: number }, Headers: { 'X-A': string } }>('/:id', { duplex: true }, async function * (request, reply) {
+  exactly<string>()(request.params.id)
+  exactly<number>()(request.query.n)
+  exactly<string>()(request.headers['x-a'])
+  yield * reply.duplex
+})
+http.route<{ Params: { id: string } }>({
+  method: 'POST',
+  url: '/:id',
+  duplex: true,
+  onRequest: async (request) => { exactly<string>()(request.params.id) },
+  async * handler (request, reply) {
+    exactly<string>()(request.params.id)
+    // @ts-expect-error no such parameter
+    yield request.params.name
+    yield * reply.duplex
+  }
+})
+
+// The stream.
+
+export async function stream (stream: HttpDuplex): Promise<void> {
+  const asDuplex: Duplex = stream
+  asDuplex.destroy()
+  exactly<boolean>()(stream.writeInformation(103, { link: ['</a>', '</b>'] }))
+  exactly<HttpDuplex>()(stream.setTrailers({ 'x-size': stream.bytesRead }))
+  exactly<Trailers>()(stream.trailers)
+  exactly<string>()(stream.trailers['x-size'])
+  exactly<'none' | 'length' | 'chunked' | 'close'>()(stream.framing.request)
+  exactly<'none' | 'length' | 'chunked' | 'close' | undefined>()(stream.framing.response)
+  exactly<string | undefined>()(stream.socket.remoteAddress)
+  stream.on('shutdown', () => {}).once('shutdown', () => {}).on('data', (piece: Buffer) => {}).once('drain', () => {})
+  // @ts-expect-error read-only
+  stream.trailers = {}
+  // @ts-expect-error
+  stream.trailers['x-size'] = '1'
+  // @ts-expect-error
+  stream.framing.request = 'none'
+  // @ts-expect-error a status
+  stream.writeInformation('103')
+  // @ts-expect-error no value of a field
+  stream.setTrailers({ a: {} })
+}
+
+http.get('/', (request, reply) => {
+  // @ts-expect-error read-only
+  reply.duplex = null
+})
+
+// With a type provider.
+
+const typed = Fastify().withTypeProvider<TypeBoxTypeProvider>().setValidatorCompiler(TypeBoxValidatorCompiler)
+const typedHttps = Fastify({ https: {} }).withTypeProvider<TypeBoxTypeProvider>()
+const typedHttp2 = Fastify({ http2: true }).withTypeProvider<TypeBoxTypeProvider>()
+const schema = {
+  params: Type.Object({ id: Type.Integer() }),
+  querystring: Type.Object({ dry: Type.Optional(Type.Boolean()) }),
+  headers: Type.Object({ 'X-Tenant': Type.String() }),
+  response: { 200: Type.Object({ rows: Type.Integer() }), 400: Type.Object({ message: Type.String() }) }
+}
+
+typed.post('/:id', { duplex: true, schema }, async function * (request, reply) {
+  exactly<number>()(request.params.id)
+  exactly<boolean | undefined>()(request.query.dry)
+  exactly<string>()(request.headers['x-tenant'])
+  exactly<unknown>()(request.body)
+  exactly<HttpDuplex>()(reply.duplex)
+  // @ts-expect-error no such parameter
+  request.params.name.trim()
+  // @ts-expect-error no such query
+  request.query.wet.valueOf()
+  for await (const piece of reply.duplex) yield String(piece)
+})
+typed.post('/:id', {
+  duplex: { idleTimeout: 1 },
+  schema: { params: Type.Object({ id: Type.Integer() }) },
+  preHandler: async (request, reply) => {
+    exactly<number>()(request.params.id)
+    exactly<HttpDuplex>()(reply.duplex)
+  },
+  async * handler (request, reply) {
+    exactly<number>()(request.params.id)
+    yield * reply.duplex
+  }
+})
+typed.route({
+  method: 'POST',
+  url: '/:id',
+  duplex: true,
+  schema,
+  preValidation: async (request) => { exactly<number>()(request.params.id) },
+  handler: async (request, reply) => {
+    exactly<number>()(request.params.id)
+    exactly<boolean | undefined>()(request.query.dry)
+    exactly<string>()(request.headers['x-tenant'])
+    // @ts-expect-error no such header
+    request.headers['x-other'].trim()
+    reply.code(400).send({ message: 'no' })
+    return { rows: 1 }
+  }
+})
+typed.route({
+  method: 'POST',
+  url: '/:id',
+  duplex: { bodyLimit: 1 },
+  schema: { querystring: Type.Object({ n: Type.Number() }) },
+  handler: async function * (request, reply) {
+    exactly<number>()(request.query.n)
+    yield * reply.duplex
+  }
+})
+for (const route of [typedHttps.post, typedHttps.put]) {
+  route('/:id', { duplex: true, schema }, async function * (request, reply) {
+    exactly<number>()(request.params.id)
+    yield * reply.duplex
+  })
+}
+typedHttp2.post('/:id', { duplex: true, schema }, (request, reply) => {
+  exactly<number>()(request.params.id)
+  reply.duplex.end()
+})
+export const typedPlugin: FastifyPluginAsync<{}, HttpsServer, TypeBoxTypeProvider> = async (app) => {
+  app.post('/:id', { duplex: true, schema }, async (request) => { exactly<number>()(request.params.id) })
+}
+
+// What handlers return, where the response has a type: that type, or an async iterable of bytes or text.
+
+declare const readable: Readable
+typed.post('/', { duplex: true, schema }, async function * () { yield 'text' })
+typed.post('/', { duplex: true, schema }, async function * () { yield Buffer.of(1); yield Uint8Array.of(2); yield 'text' })
+typed.post('/', { duplex: true, schema }, () => readable)
+typed.post('/', { duplex: true, schema }, async () => readable)
+typed.post('/', { duplex: true, schema }, async () => flag ? readable : { rows: 1 })
+typed.post('/', { duplex: true, schema }, async (request, reply) => { reply.duplex.end() })
+typed.post('/', { duplex: true, schema, handler: async () => ({ rows: 1 }) })
+http.post<{ Reply: { rows: number } }>('/', { duplex: true }, async function * () { yield 'text' })
+http.route<{ Reply: { rows: number } }>({ method: 'POST', url: '/', duplex: true, async * handler () { yield 'text' } })
+// @ts-expect-error what is written is bytes or text
+typed.post('/', { duplex: true, schema }, async function * () { yield 1 })
+// @ts-expect-error
+typed.post('/', { duplex: true, schema }, async function * () { yield { rows: 1 } })
+// @ts-expect-error
+typed.route({ method: 'POST', url: '/', duplex: true, schema, async * handler () { yield { rows: 1 } } })
+// @ts-expect-error not the response's type
+typed.post('/', { duplex: true, schema }, async () => ({ rows: 'one' }))
+// @ts-expect-error
+typed.route({ method: 'POST', url: '/', duplex: true, schema, handler: async () => 'text' })
+// @ts-expect-error
+http.post<{ Reply: { rows: number } }>('/', { duplex: true }, async () => 1)
+
+// Ordinary routes are what they were.
+
+typed.post('/:id', { schema: { ...schema, body: Type.Object({ a: Type.String() }) } }, async (request, reply) => {
+  exactly<number>()(request.params.id)
+  exactly<{ a: string }>()(request.body)
+  return { rows: 1 }
+})
+typed.route({ method: 'POST', url: '/:id', duplex: false, schema, handler: async (request) => ({ rows: request.params.id }) })
+// @ts-expect-error no generator
+typed.post('/:id', { schema }, async function * () { yield 'text' })
+// @ts-expect-error
+typed.post('/:id', { schema, duplex: false }, async function * () { yield 'text' })
+// @ts-expect-error
+typed.post('/:id', { schema, async * handler () { yield 'text' } })
+// @ts-expect-error
+typed.route({ method: 'POST', url: '/:id', schema, async * handler () { yield 'text' } })
+// @ts-expect-error
+http.post<{ Reply: { rows: number } }>('/', async function * () { yield 'text' })
+// @ts-expect-error not the response's type
+typed.post('/:id', { schema }, async () => ({ rows: 'one' }))
+// @ts-expect-error
+typed.route({ method: 'POST', url: '/:id', schema, handler: async () => 'text' })
+// @ts-expect-error no such parameter
+typed.get('/:id', { schema }, async (request) => ({ rows: request.params.name }))
+http.get('/', async (request, reply) => ({ url: request.url, sent: reply.sent }))
+http.get<{ Params: { id: string } }>('/:id', (request, reply) => { reply.send(request.params.id) })
+exactly<RouteHandlerMethod>()(routeOptions.handler)
+
+// Beside @fastify/websocket, which has overloads of its own.
+
+http.register(websocket)
+http.get('/socket', { websocket: true }, (socket, request) => { socket.send(request.url) })
+http.route({ method: 'GET', url: '/both', handler: async () => 'text', wsHandler: (socket) => socket.close() })
+http.route({ method: 'GET', url: '/both', duplex: true, async * handler () { yield 'text' }, wsHandler: (socket) => socket.close() })
+
+// The injected client.
+
+export async function inject (): Promise<void> {
+  const client = await http.injectDuplex({ method: 'POST', url: '/', query: { a: '1' }, headers: { a: ['b', 1] }, cookies: { c: 'd' }, httpVersion: '1.0', remoteAddress: '::1', payload: 'text' })
+  exactly<InjectedDuplex>()(client)
+  exactly<InjectedResponse>()(await client.response)
+  exactly<string | string[]>()((await client.response).headers['set-cookie'])
+  exactly<InjectedDuplex>()(client.next({ path: '/' }))
+  exactly<InjectedDuplex>()(client.setTrailers({ a: 1 }))
+  exactly<Duplex>()(client.socket)
+  exactly<InjectedDuplex>()(await typed.injectDuplex('/'))
+  // @ts-expect-error HTTP/1 alone
+  http.injectDuplex({ url: '/', httpVersion: '2' })
+  // @ts-expect-error
+  http.injectDuplex({ uri: '/' })
+  // @ts-expect-error
+  http.injectDuplex()
+}
