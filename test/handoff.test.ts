@@ -235,8 +235,8 @@ t.test('100 continue', async (t) => {
       app.post('/no', { duplex: true, preHandler: async (request, reply) => reply.code(403).send('no') }, () => {})
       app.post('/plain', async (request) => request.body)
       app.get('/plain', async () => 'plain')
-  // Whether Node's parser feeds itself from the handle, as it does on a connection that was never taken.
-  app.get('/fed', (request, reply) => { reply.send(String((request.raw.socket as unknown as { parser: { _consumed: boolean } }).parser._consumed)) })
+      // Whether Node's parser feeds itself from the handle, as it does on a connection that was never taken.
+      app.get('/fed', (request, reply) => { reply.send(String((request.raw.socket as unknown as { parser: { _consumed: boolean } }).parser._consumed)) })
       app.addContentTypeParser('*', { parseAs: 'string' }, async (request: unknown, body: unknown) => body)
       app.get('/at-once', (request, reply) => { reply.send('at once') })
     })
