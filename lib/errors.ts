@@ -24,6 +24,8 @@ export const HeadLimitError = createError('FST_ERR_DUPLEX_HEAD_LIMIT', 'The mess
 export const BodyLimitError = createError('FST_ERR_DUPLEX_BODY_LIMIT', 'The request body exceeds %s bytes', 413)
 export const TruncatedError = createError('FST_ERR_DUPLEX_TRUNCATED', 'The body ended before its end was marked', 400)
 
+export const AuthorityError = createError('FST_ERR_DUPLEX_AUTHORITY', 'The target of a CONNECT request must be a host and a port', 400)
+
 // How an exchange can end before its time.
 
 export const TooManyExchangesError = createError('FST_ERR_DUPLEX_TOO_MANY', 'Too many exchanges are open: the limit is %s', 503)
@@ -39,5 +41,9 @@ export const StatusError = createError('FST_ERR_DUPLEX_STATUS', 'Status %s canno
 export const FieldError = createError('FST_ERR_DUPLEX_FIELD', 'Invalid %s in field "%s"', 500)
 export const OwnFieldError = createError('FST_ERR_DUPLEX_OWN_FIELD', 'Field "%s" belongs to the response writer and cannot be set', 500)
 export const NoBodyError = createError('FST_ERR_DUPLEX_NO_BODY', 'A response to HEAD, or with status 204 or 304, has no body', 500)
+export const UpgradeError = createError('FST_ERR_DUPLEX_UPGRADE', 'Cannot switch protocols: %s', 500)
+export const TunnelError = createError('FST_ERR_DUPLEX_TUNNEL', '%s needs the connection itself, which this request does not have', 501)
+export const DetachError = createError('FST_ERR_DUPLEX_DETACH', 'Cannot detach the connection: %s', 500)
+export const DetachedError = createError('FST_ERR_DUPLEX_DETACHED', 'The connection was detached from this exchange', 500)
 export const LengthError = createError('FST_ERR_DUPLEX_LENGTH', 'The response body has %s bytes than its content-length says', 500)
 export const TrailersError = createError('FST_ERR_DUPLEX_NO_TRAILERS', 'Trailers can only be set on a chunked response before its end', 500)

@@ -13,6 +13,7 @@
 //      they do after any response. The listeners go back on, and the same parser reads the next request.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { Http2ServerRequest } from 'node:http2'
 import { Duplex } from 'node:stream'
 import { Socket } from 'node:net'
 import { keepingCloseListeners } from './fastify-internals.ts'
@@ -238,6 +239,15 @@ export class Handoff {
     socket.on('error', ignore)
   }
 
+  /** Leaves the connection to another protocol, for good; as `letGo`, but nothing is done about errors any more. */
+  detach (): void {
+    const { socket } = this
+    this.letGo()
+    socket.removeListener('error', ignore)
+    setIdleTimeout(socket, 0)
+    if (socket._handle) socket._read = Socket.prototype._read
+  }
+
   private readonly onFinish = (): void => {
     if (this.answered) return
     this.answered = true
@@ -322,8 +332,17 @@ export function claim (request: IncomingMessage, borrower: Borrower): Handoff | 
   return arrival.handoff
 }
 
+/** What else than ordinary requests an app has routes for. */
+export interface Gate {
+  connect: boolean
+}
+
 /** Lets the requests of a server be claimed. */
-export function watch (server: Server): void {
+export function watch (server: Server, gate: Gate): void {
+  const watchConnection = (socket: Duplex): void => {
+    const { parser } = socket as ParsedSocket
+    if (parser) watchParser(socket as ParsedSocket, parser, gate)
+  }
   // Both, for a TLS server emits 'connection' too, for the socket below. Node's own listeners ran before.
   server.on('connection', watchConnection)
   server.on('secureConnection', watchConnection)
@@ -331,19 +350,23 @@ export function watch (server: Server): void {
   server.on('checkContinue', onCheckContinue)
 }
 
-function watchConnection (this: Server, socket: Duplex): void {
-  const { parser } = socket as ParsedSocket
-  if (parser) watchParser(socket as ParsedSocket, parser)
+/** Routes the CONNECT requests of HTTP/2, which Node would answer with 405. */
+export function routeStreams (server: Server): void {
+  server.on('connect', (request: Http2ServerRequest, response) => {
+    // Only those of RFC 8441 have a path.
+    request.url ??= request.authority
+    server.emit('request', request, response)
+  })
 }
 
-function watchParser (socket: ParsedSocket, parser: Parser): void {
+function watchParser (socket: ParsedSocket, parser: Parser, gate: Gate): void {
   const { kOnExecute, prototype } = parser.constructor
   const nodeOnIncoming = parser.onIncoming
   const nodeOnExecute = parser[kOnExecute]
   const connection: Connection = { socket, parser, nodeListeners: null, feedingListeners: null, taking: null }
 
   parser.onIncoming = (request, shouldKeepAlive) => {
-    if ((request as Request).upgrade && !isForUpgradeListener(request)) (request as Request).upgrade = false
+    if ((request as Request).upgrade && !isForUpgradeListener(request, gate)) (request as Request).upgrade = false
     const outer = arrival
     const inner: Arrival = arrival = { connection, request, response: null, handoff: null }
     let result
@@ -388,10 +411,11 @@ function noteResponse (request: IncomingMessage, response: ServerResponse): void
 
 /**
  * Whether an `Upgrade` request should go to the listener of another: WebSocket should, for @fastify/websocket listens to
- * 'upgrade'. With a listener there, Node would hand it every other protocol too, and no route would see it.
+ * 'upgrade'. With a listener there, Node would hand it every other protocol too, and no route would see it. CONNECT never
+ * is routed by Node, and here only where there is a route for it.
  */
-function isForUpgradeListener (request: IncomingMessage): boolean {
-  return request.method === 'CONNECT' || /(?:^|[,\s])websocket(?:$|[,/\s])/i.test(request.headers.upgrade!)
+function isForUpgradeListener (request: IncomingMessage, gate: Gate): boolean {
+  return request.method === 'CONNECT' ? !gate.connect : /(?:^|[,\s])websocket(?:$|[,/\s])/i.test(request.headers.upgrade!)
 }
 
 /**
@@ -454,7 +478,7 @@ function tryToTake (socket: ParsedSocket): string | null {
     const server = createServer((request) => {
       claim(request, { onTaken: ignore, onAnswered: ignore, onTimeout: ignore, onEnd: ignore, onClose: ignore })
     })
-    watch(server)
+    watch(server, { connect: false })
     server.emit('connection', socket)
     const { parser } = socket
     if (typeof parser?.constructor.kOnExecute !== 'number' || typeof parser.consume !== 'function' || typeof parser.unconsume !== 'function') return 'parser'

@@ -8,25 +8,30 @@ import type { FastifyDuplexOptions } from '../types/index.d.ts'
 import { Registry } from './exchange/registry.ts'
 import { otherServers } from './fastify-internals.ts'
 import { injectDuplex } from './inject/index.ts'
-import { missingFromNode, watch } from './handoff.ts'
+import { missingFromNode, routeStreams, watch } from './handoff.ts'
 import { DEFAULT_OPTIONS, resolveOptions } from './options.ts'
-import { type RouteSetup, getDuplex, makeDuplex } from './route.ts'
+import { type RouteSetup, getAuthority, getDuplex, makeDuplex } from './route.ts'
 
 async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
   const registry = new Registry()
-  const setup: RouteSetup = { options: resolveOptions(options, DEFAULT_OPTIONS), registry, admitted: { count: 0 } }
+  const setup: RouteSetup = { options: resolveOptions(options, DEFAULT_OPTIONS), registry, admitted: { count: 0 }, gate: { connect: false } }
 
   const obstacle = findObstacle(app)
   if (obstacle !== null) {
     app.log.warn(`fastify-duplex cannot take connections: ${obstacle}. Node will read and write them itself`)
   } else {
-    watch(app.server as Server)
+    watch(app.server as Server, setup.gate)
     app.addHook('onListen', function () {
-      for (const server of otherServers(this)) watch(server)
+      for (const server of otherServers(this)) watch(server, setup.gate)
     })
   }
 
+  app.addHook('onReady', async function () {
+    if (setup.gate.connect && (this.initialConfig as { http2?: boolean }).http2) routeStreams(this.server as Server)
+  })
+
   app.decorate('injectDuplex', injectDuplex)
+  app.decorateRequest('authority', { getter: getAuthority })
   app.decorateReply('duplex', { getter: getDuplex })
   app.addHook('onRoute', function (route) {
     makeDuplex.call(this, route, setup)

@@ -12,7 +12,9 @@ import { AbortedError, BodyLimitError, BodySchemaError, IdleError, NotEnabledErr
 import { HttpDuplex } from './exchange/http-duplex.ts'
 import type { Registry } from './exchange/registry.ts'
 import { hooksOf } from './fastify-internals.ts'
+import type { Gate } from './handoff.ts'
 import { type ResolvedOptions, resolveOptions } from './options.ts'
+import { type Authority, parseAuthority } from './transfer/tunnel.ts'
 
 /** Seconds after which a refused client may try again. */
 const RETRY_AFTER = 1
@@ -26,6 +28,7 @@ export interface RouteSetup {
   registry: Registry
   /** Exchanges open now, of those that share one `maxExchanges`. */
   admitted: { count: number }
+  gate: Gate
 }
 
 /** What a request on a duplex route carries with it, from routing on. */
@@ -38,6 +41,8 @@ interface Exchange {
   unattended: boolean
   /** `skipBodyParsing` was called, with others behind it. */
   passed: boolean
+  /** Where a CONNECT request wants to go. */
+  authority: Authority | null
 }
 
 const kExchange = Symbol('fastify-duplex.exchange')
@@ -57,6 +62,11 @@ export function getDuplex (this: FastifyReply): HttpDuplex {
   return exchange.stream
 }
 
+/** The getter of `request.authority`. */
+export function getAuthority (this: FastifyRequest): Authority | null {
+  return (this.raw as DuplexRequest)[kExchange]?.authority ?? null
+}
+
 function carrierOf (exchange: Exchange, reply: FastifyReply): Carrier {
   exchange.carrier ??= new MessageCarrier(reply.request.raw, reply.raw, exchange.setup.options.idleTimeout)
   return exchange.carrier
@@ -69,6 +79,7 @@ export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: 
   if ((route.schema as { body?: unknown } | undefined)?.body !== undefined) {
     throw new BodySchemaError(String(route.method), route.url)
   }
+  if ([route.method].flat().includes('CONNECT')) plugin.gate.connect = true
   const setup = setUp(plugin, duplex === true ? {} : duplex, route.bodyLimit)
   const own = route as RouteOptions & Record<'childLoggerFactory' | 'preParsing' | 'onResponse', any>
   own.childLoggerFactory = claimWithLogger(own.childLoggerFactory ?? this.childLoggerFactory, setup)
@@ -77,10 +88,11 @@ export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: 
   own.handler = runHandler(own.handler)
 }
 
-function setUp ({ options, registry, admitted }: RouteSetup, own: DuplexOptions, bodyLimit = options.bodyLimit): RouteSetup {
+function setUp ({ options, registry, admitted, gate }: RouteSetup, own: DuplexOptions, bodyLimit = options.bodyLimit): RouteSetup {
   return {
     options: resolveOptions(own, { ...options, bodyLimit }),
     registry,
+    gate,
     admitted: own.maxExchanges === undefined ? admitted : { count: 0 }
   }
 }
@@ -91,7 +103,7 @@ function setUp ({ options, registry, admitted }: RouteSetup, own: DuplexOptions,
  */
 function claimWithLogger (makeLogger: Function, setup: RouteSetup): Function {
   return function (this: FastifyInstance, logger: unknown, bindings: unknown, loggerOptions: unknown, raw: DuplexRequest) {
-    raw[kExchange] = { setup, carrier: claimSocket(raw, setup.registry, setup.options), stream: null, unattended: false, passed: false }
+    raw[kExchange] = { setup, carrier: claimSocket(raw, setup.registry, setup.options), stream: null, unattended: false, passed: false, authority: null }
     return makeLogger.call(this, logger, bindings, loggerOptions, raw)
   }
 }
@@ -113,9 +125,12 @@ function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, payload:
     done(null, payload)
     return
   }
-  const error = refuse(exchange, reply)
-  if (error === null) Object.defineProperty(request, 'method', methodWithoutBody)
-  done(error, payload)
+  const error = refuse(exchange, request, reply)
+  // With no asynchronous hook before, Node's parser is still on the call stack, and its connection not taken yet.
+  process.nextTick(() => {
+    if (error === null) Object.defineProperty(request, 'method', methodWithoutBody)
+    done(error, payload)
+  })
 }
 
 /** The preParsing hooks of routes, and whether `skipBodyParsing` was the last of them when first seen. */
@@ -134,12 +149,19 @@ function runsLast (reply: FastifyReply): boolean {
 }
 
 /** What keeps a request from its handler, if anything; one that is let in counts until its exchange is over. */
-function refuse (exchange: Exchange, reply: FastifyReply): Error | null {
+function refuse (exchange: Exchange, request: FastifyRequest, reply: FastifyReply): Error | null {
   const { setup: { options, admitted } } = exchange
   const carrier = carrierOf(exchange, reply)
   const { framingError, requestFraming } = carrier
   noteAnswer(carrier, reply)
   if (framingError !== null) return framingError
+  if (request.method === 'CONNECT' && !request.url.startsWith('/')) { // as the extended ones of HTTP/2 do (RFC 8441)
+    try {
+      exchange.authority = parseAuthority(request.url)
+    } catch (error) {
+      return error as Error
+    }
+  }
   if (requestFraming.length > options.bodyLimit) return new BodyLimitError(options.bodyLimit)
   if (options.maxExchanges === Infinity) return null
   if (admitted.count >= options.maxExchanges) {
@@ -192,7 +214,7 @@ async function settleHandler (result: PromiseLike<unknown>, exchange: Exchange, 
     if (isAsyncIterable(value, exchange)) value = await stream(value, request, reply)
     exchange.stream?.settle()
     // Nobody has answered, and the exchange failed before it could be: that is the answer.
-    if (value === undefined && isFailedUnanswered(exchange)) return onThrow(exchange, reply, exchange.stream!.errored!)
+    if ((value === undefined || value === exchange.stream) && isFailedUnanswered(exchange, reply)) return onThrow(exchange, reply, exchange.stream!.errored!)
     return afterHead(exchange, value)
   } catch (error) {
     return onThrow(exchange, reply, error as Error)
@@ -220,10 +242,10 @@ function onThrow ({ stream }: Exchange, reply: FastifyReply, error: Error): void
   if (failure !== null) {
     // The exchange had failed before; mostly that is what the handler tells now, in its own words.
     if (failure !== error) reply.log.debug({ err: error }, 'duplex handler failed after its exchange')
-  } else if (!stream.headersSent) {
+  } else if (!stream.headersSent && !stream.isDetached) {
     stream.destroy(error)
     throw error
-  } else if (stream.writableFinished) {
+  } else if (stream.writableFinished || stream.isDetached) {
     reply.log.error({ err: error }, 'duplex handler failed after its response')
   } else {
     stream.destroy(error)
@@ -249,19 +271,19 @@ function onCutOff (reply: FastifyReply, error: Error): void {
  * the stream's errors, as a pipeline or a `for await` does, will; where it has returned, its listeners had their chance.
  */
 function answerFailure (exchange: Exchange, reply: FastifyReply): void {
-  if (!isFailedUnanswered(exchange)) return
+  if (!isFailedUnanswered(exchange, reply)) return
   const { stream, unattended } = exchange
   if (!unattended && stream!.listenerCount('error') > 1) return
   const answer = (): void => {
-    if (isFailedUnanswered(exchange)) reply.send(stream!.errored)
+    if (isFailedUnanswered(exchange, reply)) reply.send(stream!.errored)
   }
   // After the other listeners, or the promises that such an error may settle.
   if (unattended) process.nextTick(answer)
   else setImmediate(answer)
 }
 
-function isFailedUnanswered ({ carrier, stream }: Exchange): boolean {
-  return stream !== null && stream.errored !== null && stream.failure === null && !carrier!.answering
+function isFailedUnanswered ({ carrier, stream }: Exchange, reply: FastifyReply): boolean {
+  return stream !== null && stream.errored !== null && stream.failure === null && !carrier!.answering && !reply.sent
 }
 
 /** One after the other, callbacks and promises alike. What they throw has nowhere to go. */

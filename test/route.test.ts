@@ -274,7 +274,7 @@ t.test('what is wrong with the head is still answered', async (t) => {
   t.match(await wire.request(GET('/own')), { statusCode: 500, body: /FST_ERR_DUPLEX_OWN_FIELD/ })
   t.match(await wire.request(GET('/value')), { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/, fields: { c: undefined } })
   t.match(await wire.request(GET('/flush')), { statusCode: 400, body: /FST_ERR_DUPLEX_FRAMING/ })
-  t.match(await wire.request(GET('/interim')), { statusCode: 500, body: /FST_ERR_DUPLEX_STATUS/ })
+  t.match(await wire.request(GET('/interim')), { statusCode: 500, body: /FST_ERR_DUPLEX_UPGRADE/ })
   t.match(await wire.request(GET('/no-content')), { statusCode: 500, body: /FST_ERR_DUPLEX_NO_BODY/ })
   t.match(await wire.request('HEAD /head HTTP/1.1\r\nHost: a\r\n\r\n', 'HEAD'), { statusCode: 500 })
 })

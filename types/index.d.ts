@@ -63,6 +63,11 @@ declare module 'fastify' {
     injectDuplex (options: fastifyDuplex.InjectDuplexOptions | string): Promise<fastifyDuplex.InjectedDuplex>
   }
 
+  interface FastifyRequest {
+    /** Where a CONNECT request to a duplex route wants to go; null for any other. */
+    readonly authority: fastifyDuplex.Authority | null
+  }
+
   interface FastifyReply {
     /**
      * Both directions of the exchange: the readable side is the request body, the writable side the response body.
@@ -161,6 +166,14 @@ declare namespace fastifyDuplex {
     handler: DuplexHandler<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, NoInfer<SchemaCompiler>, TypeProvider, Logger>
   }
 
+  /** The target of a CONNECT request. */
+  export interface Authority {
+    /** A name or an address; IPv6 without its brackets. */
+    readonly host: string
+    /** 1 to 65535 */
+    readonly port: number
+  }
+
   /** By lower-case name; the values of a repeated field are joined with `, `. */
   export type Trailers = Readonly<Record<string, string>>
 
@@ -212,6 +225,16 @@ declare namespace fastifyDuplex {
     once (event: string | symbol, listener: (...args: any[]) => void): this
     /** The connection: for its addresses and certificates. Its bytes are the exchange's. */
     readonly socket: Socket
+    /**
+     * Leaves the connection to the caller, for good: no more timeouts, listeners or framing of ours. Before the head, once the
+     * request body has been read; or in a tunnel. The exchange ends for Fastify; the stream refuses use from then on.
+     *
+     * @param options `counted`: whether `app.close()` ends the connection, after `closeGrace`. Default: true
+     * @returns the socket, without listeners for its errors, and the bytes that were read behind the request
+     * @throws FST_ERR_DUPLEX_DETACH, FST_ERR_DUPLEX_DETACHED, FST_ERR_DUPLEX_HEAD_SENT
+     * @throws FST_ERR_DUPLEX_TUNNEL the request has no connection of its own: HTTP/2, `app.inject()`, the fallback
+     */
+    detach (options?: { counted?: boolean }): { socket: Socket, head: Buffer }
   }
 
   export interface InjectDuplexOptions {

@@ -1,16 +1,21 @@
 // What an exchange needs of a transport: the content of the request, decoded, and a way to write the response. Who
 // implements this owns both directions of the connection for the time of the exchange.
 
+import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Fields, OutgoingFields } from '../transfer/field-lines.ts'
-import type { Framing } from '../transfer/framing.ts'
+import { type Framing, NO_BODY, framingFields, minorVersion, requestFraming } from '../transfer/framing.ts'
 import type { ResponseHead } from '../transfer/head-writer.ts'
+import { checkConnect } from '../transfer/tunnel.ts'
 
 /** The exchange, as its carrier sees it. */
 export interface Sink {
   /** Some content. False: no more until `carrier.read` is called. */
   onContent (content: Buffer): boolean
-  /** The request is complete. */
+  /** The request's own body has been read to its end. With the head of a tunnel written now, more is to come. */
+  onBodyEnd (): void
+  /** The request is complete; of a tunnel, what the client sends. */
   onComplete (): void
   /** The request can not be read on: it is malformed, too long, or cut off. */
   onReadError (error: Error): void
@@ -23,6 +28,11 @@ export interface Sink {
 export interface ResponseStart extends ResponseHead {
   /** Whether the user asks to close the connection. */
   close: boolean
+}
+
+export interface Detached {
+  socket: Socket
+  head: Buffer
 }
 
 export interface Carrier {
@@ -47,7 +57,10 @@ export interface Carrier {
   readonly mayWrite: boolean
   /** Calls back when it may. */
   whenMayWrite (callback: () => void): void
-  /** The head, to leave with the first `write` that follows. Throws what the head writer throws. */
+  /**
+   * The head, to leave with the first `write` that follows. Throws what the head writer throws. With it a tunnel begins:
+   * what follows the request's own body is content too.
+   */
   writeHead (head: ResponseStart): void
   /** An interim response; false where the client understands none. Throws what the head writer throws. */
   writeInterim (statusCode: number, fields: OutgoingFields): boolean
@@ -55,8 +68,26 @@ export interface Carrier {
   write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void
   /** Fields to end the body with. Throws what the trailer writer throws. */
   setTrailers (fields: OutgoingFields): void
+  /**
+   * Leaves the connection to the caller, with the bytes that came behind the request. Ends the exchange for Fastify.
+   *
+   * @throws {TunnelError} FST_ERR_DUPLEX_TUNNEL: there is none to leave
+   * @throws {DetachError} FST_ERR_DUPLEX_DETACH: something is still to be read or written
+   */
+  detach (): Detached
   /** The response is complete: ends the exchange. What is left of the request is dropped. */
   finish (): void
   /** Ends the exchange before the response is complete, which the client must be able to see. */
   abort (error: Error): void
+}
+
+/** How a request is framed, or what is wrong with that. */
+export function frame (request: IncomingMessage): { framing: Framing, error: Error | null } {
+  const fields = framingFields(request.rawHeaders)
+  try {
+    if (request.method === 'CONNECT') checkConnect(fields)
+    return { framing: requestFraming(fields, minorVersion(request)), error: null }
+  } catch (error) {
+    return { framing: NO_BODY, error: error as Error }
+  }
 }

@@ -5,13 +5,13 @@ import type { IncomingMessage, OutgoingHttpHeaders, Server, ServerResponse } fro
 import { type ServerHttp2Stream, constants } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { AbortedError, IdleError } from '../errors.ts'
+import { AbortedError, IdleError, TunnelError } from '../errors.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
-import { type Framing, NO_BODY, UNTIL_CLOSE, framingFields, minorVersion, requestFraming } from '../transfer/framing.ts'
+import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
-import type { Carrier, ResponseStart, Sink } from './carrier.ts'
+import { type Carrier, type ResponseStart, type Sink, frame } from './carrier.ts'
 
 export class MessageCarrier implements Carrier {
   sink: Sink | null = null
@@ -19,8 +19,8 @@ export class MessageCarrier implements Carrier {
   onOver: () => void = ignore
   answering = false
   readonly mayWrite = true // Node holds back what is not in turn
-  readonly requestFraming: Framing = NO_BODY
-  readonly framingError: Error | null = null
+  readonly requestFraming: Framing
+  readonly framingError: Error | null
   failure: Error | null = null
   private readonly request: IncomingMessage
   private readonly response: ServerResponse
@@ -33,11 +33,9 @@ export class MessageCarrier implements Carrier {
   constructor (request: IncomingMessage, response: ServerResponse, idleTimeout: number) {
     this.request = request
     this.response = response
-    try {
-      this.requestFraming = this.decideFraming()
-    } catch (error) {
-      this.framingError = error as Error
-    }
+    const { framing, error } = frame(request)
+    this.requestFraming = framing === NO_BODY && hasUnannouncedBody(request) ? UNTIL_CLOSE : framing
+    this.framingError = error
     // Before Fastify's own, which asks for the failure.
     response.prependListener('finish', () => this.onFinish())
     response.on('close', () => this.onClose())
@@ -49,12 +47,6 @@ export class MessageCarrier implements Carrier {
       // The transport's own timer: it sees the partial progress of a slow reader.
       response.setTimeout(idleTimeout, () => this.onTimeout(idleTimeout))
     }
-  }
-
-  private decideFraming (): Framing {
-    const { request } = this
-    const framing = requestFraming(framingFields(request.rawHeaders), minorVersion(request))
-    return framing === NO_BODY && hasUnannouncedBody(request) ? UNTIL_CLOSE : framing
   }
 
   get socket (): Duplex {
@@ -77,6 +69,7 @@ export class MessageCarrier implements Carrier {
       return
     }
     this.reading = true
+    if (request.method === 'CONNECT') this.sink!.onBodyEnd() // which has none
     request.on('data', (content: Buffer) => {
       if (!this.sink!.onContent(content)) request.pause()
     })
@@ -90,6 +83,8 @@ export class MessageCarrier implements Carrier {
 
   writeHead (start: ResponseStart): void {
     const { response } = this
+    // A stream of HTTP/2 is a tunnel after CONNECT (RFC 9113 section 8.5); there is no 101 in HTTP/2.
+    if (start.framing === TUNNEL && (start.statusCode === 101 || streamOf(response) === undefined)) throw new TunnelError('A tunnel')
     // The same rules, though Node writes it.
     writeResponseHead(start, true)
     this.writer = bodyWriter(start.framing.kind === 'chunked' ? UNTIL_CLOSE : start.framing)
@@ -133,6 +128,10 @@ export class MessageCarrier implements Carrier {
     if (end) response.end(done)
     else if (size === 0) response.flushHeaders()
     response.uncork()
+  }
+
+  detach (): never {
+    throw new TunnelError('detach()')
   }
 
   finish (): void {

@@ -3,14 +3,15 @@
 
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import { AbortedError, IdleError } from '../errors.ts'
+import { AbortedError, DetachError, IdleError } from '../errors.ts'
 import { type Borrower, type Handoff, claim, closeSoon, setIdleTimeout, startReading, stopReading } from '../handoff.ts'
-import { type BodyReader, LengthReader } from '../transfer/body-reader.ts'
+import { type BodyReader, CloseReader, NO_BYTES } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
-import { type Framing, NO_BODY, bodyReader, framingFields, requestFraming } from '../transfer/framing.ts'
+import { type Framing, TUNNEL, bodyReader } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
-import type { Carrier, ResponseStart, Sink } from './carrier.ts'
+import { checkUpgrade } from '../transfer/tunnel.ts'
+import { type Carrier, type Detached, type ResponseStart, type Sink, frame } from './carrier.ts'
 
 export interface SocketOptions {
   idleTimeout: number
@@ -36,18 +37,20 @@ export class SocketCarrier implements Carrier, Borrower {
   onOver: () => void = ignore
   answering = false
   readonly socket: Socket
-  readonly requestFraming: Framing = NO_BODY
-  readonly framingError: Error | null = null
+  readonly requestFraming: Framing
+  readonly framingError: Error | null
   failure: Error | null = null
   private readonly request: IncomingMessage
   private readonly app: { closing: boolean }
   private readonly options: SocketOptions
-  private readonly reader: BodyReader
+  private readonly bodyReader: BodyReader
+  private reader: BodyReader // the body's; in a tunnel, behind that, one that reads to the end
   private handoff!: Handoff
   private writer: BodyWriter | null = null
   private head = '' //         written, not sent yet
   private trailerLines = ''
   private untilClose = false
+  private tunnel = false
   private reading = false //   somebody has asked for content
   private flowing = false //   the socket's 'data' comes to us
   private paused = false //    and has been stopped
@@ -60,12 +63,11 @@ export class SocketCarrier implements Carrier, Borrower {
     this.app = app
     this.socket = request.socket
     this.options = options
-    try {
-      this.requestFraming = requestFraming(framingFields(request.rawHeaders), request.httpVersionMinor)
-    } catch (error) {
-      this.framingError = error as Error
-    }
-    this.reader = this.framingError === null ? bodyReader(this.requestFraming, options) : new LengthReader(0)
+    const { framing, error } = frame(request)
+    this.requestFraming = framing
+    this.framingError = error
+    this.bodyReader = bodyReader(framing, options)
+    this.reader = this.bodyReader
   }
 
   claim (): boolean {
@@ -77,7 +79,7 @@ export class SocketCarrier implements Carrier, Borrower {
   }
 
   get trailers (): Readonly<Fields> {
-    return this.reader.trailers
+    return this.bodyReader.trailers
   }
 
   /** Whether the whole body will be off the connection soon after the response, as far as one can know before. */
@@ -95,12 +97,20 @@ export class SocketCarrier implements Carrier, Borrower {
   private deliver (): void {
     if (this.flowing) {
       this.resume()
-    } else if (this.reader.done) {
+    } else if (this.isRead()) {
       this.sink?.onComplete()
     } else {
       if (this.handoff.expectsContinue) this.writeContinue()
       this.flow()
     }
+  }
+
+  /** Whether all has been read that is the exchange's. Where its body ends, a tunnel may begin. */
+  private isRead (): boolean {
+    if (this.reader !== this.bodyReader || !this.reader.done) return this.reader.done
+    this.sink?.onBodyEnd()
+    if (this.tunnel) this.reader = new CloseReader()
+    return !this.tunnel
   }
 
   /** What the socket holds already comes at once, what follows as it arrives. */
@@ -126,7 +136,7 @@ export class SocketCarrier implements Carrier, Borrower {
       this.stopFlow()
       // What follows the body belongs to the parser. Back in the socket it also holds back the socket's 'end'.
       if (reader.consumed < piece.length) this.socket.unshift(piece.subarray(reader.consumed))
-      this.onBodyRead()
+      this.onRead(more)
     } else if (!more) {
       this.paused = true
       stopReading(this.socket)
@@ -139,13 +149,15 @@ export class SocketCarrier implements Carrier, Borrower {
     startReading(this.socket)
   }
 
-  private onBodyRead (): void {
+  private onRead (more: boolean): void {
     this.clearDrain()
     if (this.over) {
       this.settle()
-    } else {
+    } else if (this.isRead()) {
       this.handoff.allowKeepAlive(true)
       this.sink!.onComplete()
+    } else if (more) {
+      this.flow()
     }
   }
 
@@ -177,12 +189,15 @@ export class SocketCarrier implements Carrier, Borrower {
   }
 
   writeHead (start: ResponseStart): void {
-    const { handoff } = this
+    const { handoff, request } = this
+    const { connection, upgrade } = request.headers
+    if (start.statusCode === 101) checkUpgrade(request.httpVersionMinor, connection, upgrade, start.fields.upgrade)
     const persistent = handoff.persistent && !this.app.closing && !start.close && start.framing.kind !== 'close' &&
       this.framingError === null && this.reader.error === null && (this.reading || this.willBeRead)
     this.head = writeResponseHead(start, persistent, handoff.keepAlive)
     this.writer = bodyWriter(start.framing)
     this.untilClose = start.framing.kind === 'close'
+    this.tunnel = start.framing === TUNNEL
     this.reusable = persistent
     handoff.setHead(this.head)
   }
@@ -215,7 +230,11 @@ export class SocketCarrier implements Carrier, Borrower {
     if (end) this.writer!.end(this.trailerLines, parts)
     this.head = ''
     const buffers = gather(parts)
-    if (buffers.length === 0) {
+    if (end && this.tunnel) {
+      // Only this half: what the client sends may still come.
+      for (const buffer of buffers) socket.write(buffer)
+      socket.end(done)
+    } else if (buffers.length === 0) {
       process.nextTick(done)
     } else if (buffers.length === 1) {
       socket.write(buffers[0], done)
@@ -228,6 +247,19 @@ export class SocketCarrier implements Carrier, Borrower {
   }
 
   // Ending
+
+  detach (): Detached {
+    const { handoff, socket } = this
+    if (!handoff.taken || !handoff.mayWrite) throw new DetachError('it is the turn of a request before this one')
+    if (!this.bodyReader.done) throw new DetachError('the request body has not been read to its end')
+    if (this.writer !== null && !this.tunnel) throw new DetachError('the response has begun')
+    if (this.flowing) this.stopFlow()
+    const head = socket.read() as Buffer | null ?? NO_BYTES
+    this.end()
+    handoff.finish()
+    handoff.detach()
+    return { socket, head }
+  }
 
   finish (): void {
     this.end()
@@ -315,7 +347,12 @@ export class SocketCarrier implements Carrier, Borrower {
   onEnd (): void {
     if (this.reader.done || !this.flowing) return
     this.reader.end()
-    this.onReadError(this.reader.error!)
+    if (this.reader.error !== null) {
+      this.onReadError(this.reader.error)
+    } else {
+      this.stopFlow()
+      this.onRead(true)
+    }
   }
 
   onClose (error: Error | null): void {

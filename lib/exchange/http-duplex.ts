@@ -9,10 +9,11 @@ import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import type { Carrier, Sink } from '../carrier/carrier.ts'
-import { AbortedError, BodyLimitError, DestroyedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
+import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
 import { abortSignal, hijack } from '../fastify-internals.ts'
 import { type Framing, minorVersion, responseFraming } from '../transfer/framing.ts'
 import { asksToClose, isSendable } from '../transfer/head-writer.ts'
+import { isTunnel } from '../transfer/tunnel.ts'
 import { committed, failed, finished, publish, started } from './diagnostics.ts'
 import type { Registry } from './registry.ts'
 
@@ -38,6 +39,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private requestDone = false
   private responseDone = false
   private over = false
+  private detached: Socket | null = null
   private gathering = false
   private ending = false
   private letGoOfSignal: () => void = ignore
@@ -70,6 +72,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     return this.carrier.failure
   }
 
+  get isDetached (): boolean {
+    return this.detached !== null
+  }
+
   get headersSent (): boolean {
     return this.responseFraming !== null
   }
@@ -94,12 +100,33 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   writeInformation (statusCode: number, fields: OutgoingFields = {}): boolean {
+    if (this.detached !== null) throw this.errored!
     if (this.headersSent || this.reply.sent) throw new HeadSentError()
     if (!(statusCode >= 100 && statusCode < 200) || statusCode === 101) throw new StatusError(statusCode)
     return !this.destroyed && this.carrier.writeInterim(statusCode, fields)
   }
 
+  detach ({ counted = true }: { counted?: boolean } = {}): { socket: Socket, head: Buffer } {
+    const { reply } = this
+    if (this.destroyed) throw this.errored ?? new DetachError('the exchange is over')
+    if (!this.headersSent && (reply.sent || this.carrier.answering)) throw new HeadSentError()
+    if (this.gathering) this.endGathering()
+    if (this.writableLength > 0) throw new DetachError('something is still to be written')
+    if (!this.headersSent && this.readableLength > 0) throw new DetachError('the request body has not been read to its end')
+    const { socket, head } = this.carrier.detach()
+    if (!this.headersSent) this.letGoOfSignal = hijack(reply)
+    this.detached = socket
+    this.removeAllListeners('data')
+    const unread = this.read() as Buffer | null
+    if (counted) socket.once('close', () => this.registry.remove(this))
+    else this.registry.remove(this)
+    this.complete()
+    this.destroy(new DetachedError())
+    return { socket, head: unread === null ? head : Buffer.concat([unread, head]) }
+  }
+
   setTrailers (fields: OutgoingFields): this {
+    if (this.detached !== null) throw this.errored!
     if (this.ending || (this.responseFraming !== null && this.responseFraming.kind !== 'chunked')) throw new TrailersError()
     this.carrier.setTrailers(fields)
     return this
@@ -140,8 +167,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
 
   /** Commits the head, if that has not been done; false when the stream cannot be written to. */
   private begin (chunk: unknown, callback: WriteCallback | undefined): boolean {
-    if (this.destroyed || this.writableEnded) return true // the stream's own errors are the right ones
+    if (this.detached === null && (this.destroyed || this.writableEnded)) return true // the stream's own errors are the right ones
     try {
+      if (this.detached !== null) throw this.errored!
       if (this.responseFraming === null) this.commit(chunk)
       return true
     } catch (error) {
@@ -162,6 +190,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
       for (const name of Object.keys(fields)) {
         if (!isSendable(name, fields[name])) reply.removeHeader(name)
       }
+      if (reply.statusCode < 200) reply.removeHeader('upgrade').code((error as { statusCode?: number }).statusCode ?? 500)
       throw error
     }
     this.letGoOfSignal = hijack(reply)
@@ -247,6 +276,17 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     return this.push(content)
   }
 
+  onBodyEnd (): void {
+    const { reply } = this
+    if (this.responseFraming !== null || reply.sent || this.carrier.answering || !isTunnel(reply.request.method, reply.statusCode)) return
+    // Who reads on wants what the client sends in the tunnel; and that waits for the head.
+    try {
+      this.flushHeaders()
+    } catch (error) {
+      this.destroy(error as Error)
+    }
+  }
+
   onComplete (): void {
     this.requestDone = true
     this.push(null)
@@ -288,17 +328,27 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     if (this.over || !this.responseDone) return
     const isRead = this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
     if (!this.requestDone && isRead) return
-    this.over = true
-    this.letGoOfSignal()
     this.registry.remove(this)
-    publish(finished, this, this.reply)
+    this.complete()
     this.carrier.finish()
     if (!this.requestDone) this.destroy()
     else if (!isRead) this.resume() // to its end, which would keep the stream open
   }
 
+  private complete (): void {
+    this.over = true
+    this.letGoOfSignal()
+    publish(finished, this, this.reply)
+  }
+
+  /** Its time is over, for the app is closing. */
+  giveUp (reason: Error): void {
+    if (this.detached !== null) this.detached.destroy()
+    else this.destroy(reason)
+  }
+
   override _destroy (error: Error | null, done: WriteCallback): void {
-    this.registry.remove(this)
+    if (this.detached === null) this.registry.remove(this)
     if (this.over) {
       done(error)
       return

@@ -6,15 +6,18 @@ import type { HttpDuplex } from './http-duplex.ts'
 export class Registry {
   /** The app is closing: no connection is given back. */
   closing = false
-  private readonly open = new Set<HttpDuplex>()
+  /** With what ends each of them, once the app is closing. */
+  private readonly open = new Map<HttpDuplex, NodeJS.Timeout | null>()
   private onEmpty: (() => void) | null = null
 
   add (exchange: HttpDuplex): void {
-    this.open.add(exchange)
+    this.open.set(exchange, null)
     if (this.closing) process.nextTick(() => this.shutDown(exchange))
   }
 
   remove (exchange: HttpDuplex): void {
+    const timer = this.open.get(exchange)
+    if (timer) clearTimeout(timer)
     this.open.delete(exchange)
     if (this.open.size === 0) this.onEmpty?.()
   }
@@ -26,7 +29,7 @@ export class Registry {
    */
   async close (patience: number): Promise<void> {
     this.closing = true
-    for (const exchange of this.open) this.shutDown(exchange)
+    for (const exchange of [...this.open.keys()]) this.shutDown(exchange)
     if (this.open.size === 0) return
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, patience)
@@ -40,12 +43,11 @@ export class Registry {
   private shutDown (exchange: HttpDuplex): void {
     if (!this.open.has(exchange)) return
     const reason = new ClosingError()
-    const timer = setTimeout(() => exchange.destroy(reason), exchange.closeGrace)
-    exchange.once('close', () => clearTimeout(timer))
+    this.open.set(exchange, setTimeout(() => exchange.giveUp(reason), exchange.closeGrace))
     try {
       exchange.shutDown(reason)
     } catch (error) {
-      exchange.destroy(error as Error) // a listener has thrown: the others must still be told
+      exchange.giveUp(error as Error) // a listener has thrown: the others must still be told
     }
   }
 }

@@ -8,12 +8,15 @@ import { AbortedError } from '../errors.ts'
 import { type BodyReader, NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
-import { bodyReader, receivedFraming } from '../transfer/framing.ts'
+import { TUNNEL, bodyReader, receivedFraming } from '../transfer/framing.ts'
 import { ResponseHeadReader } from '../transfer/head-reader.ts'
 import type { MemorySocket } from './memory-socket.ts'
 import { type RequestStart, requestStart, writePayload } from './request.ts'
 
 type Done = (error?: Error | null) => void
+
+/** Written in its place, by identity: an empty piece of its own. */
+const END_OF_BODY = Buffer.alloc(0)
 
 /** What the reader of a response need not limit: the server is of the same process. */
 const LIMITS = { maxTrailerSize: Infinity, maxChunkExtensionSize: Infinity }
@@ -43,7 +46,8 @@ class ClientConnection {
     this.receiving.push(client)
     if (this.sending.length === 1) client.send()
     if (this.socket.readableEnded || this.socket.destroyed) this.onLost(null)
-    writePayload(options, client)
+    if (client.switches) writePayload(options, client, () => client.endBody())
+    else writePayload(options, client)
     return client
   }
 
@@ -84,6 +88,8 @@ class Client extends Duplex implements InjectedDuplex {
   private trailerLines = ''
   private sends = false
   private held: (() => void) | null = null // a write that waits for its turn
+  private phase: 'body' | 'waiting' | 'tunnel' | 'refused' = 'body'
+  private afterBody: 'waiting' | 'tunnel' | 'refused' = 'waiting' // the answer may come before the body has ended
   private resolve!: (response: InjectedResponse) => void
   private reject!: (error: Error) => void
 
@@ -99,7 +105,14 @@ class Client extends Duplex implements InjectedDuplex {
     // Who does not ask for the one is told by the other.
     this.response.catch(ignore)
     this.on('error', ignore)
-    if (start.framing.kind === 'none') this.end()
+    if (start.framing.kind !== 'none') return
+    if (start.switches) this.endBody()
+    else this.end()
+  }
+
+  /** What is written after the body of such a request goes into the tunnel, once there is one. */
+  get switches (): boolean {
+    return this.start.switches
   }
 
   get socket (): Duplex {
@@ -125,23 +138,59 @@ class Client extends Duplex implements InjectedDuplex {
   send (): void {
     this.sends = true
     this.socket.write(this.start.head, 'latin1')
-    this.held?.()
+    this.goOn()
   }
 
   override _write (content: Buffer, _encoding: BufferEncoding, done: Done): void {
-    this.whenItsTurn(() => this.sendParts((parts) => this.writer.write([content], content.length, parts), done))
+    this.whenItsTurn(() => {
+      if (content === END_OF_BODY) this.sendEnd(done)
+      else if (content.length === 0 || this.phase === 'refused') done()
+      else if (this.phase === 'tunnel') this.socket.write(content, done)
+      else this.sendParts((parts) => this.writer.write([content], content.length, parts), done)
+    })
   }
 
   override _final (done: Done): void {
     this.whenItsTurn(() => {
-      this.sendParts((parts) => this.writer.end(this.trailerLines, parts), done)
-      this.connection.onSent()
+      if (this.phase === 'refused') done()
+      else if (this.phase === 'tunnel') this.socket.end(done)
+      else this.sendEnd(done)
     })
   }
 
+  /** Ends the body of a request that offers to switch: the writable side stays open for the tunnel. */
+  endBody (): void {
+    this.write(END_OF_BODY)
+  }
+
+  private sendEnd (done: Done): void {
+    this.sendParts((parts) => this.writer.end(this.trailerLines, parts), done)
+    if (this.switches) this.leaveBody()
+    else this.connection.onSent()
+  }
+
+  /** The server has switched, or not: then what was meant for the tunnel is dropped. */
+  private onSwitch (switched: boolean): void {
+    this.afterBody = switched ? 'tunnel' : 'refused'
+    if (this.phase === 'waiting') this.leaveBody()
+    if (!switched) this.end()
+  }
+
+  private leaveBody (): void {
+    this.phase = this.afterBody
+    if (this.phase === 'refused') this.connection.onSent()
+    this.goOn()
+  }
+
   private whenItsTurn (action: () => void): void {
-    if (this.sends) action()
+    if (this.sends && this.phase !== 'waiting') action()
     else this.held = action
+  }
+
+  private goOn (): void {
+    const { held } = this
+    this.held = null
+    held?.()
   }
 
   private sendParts (add: (parts: (string | Buffer)[]) => void, done: Done): void {
@@ -179,13 +228,15 @@ class Client extends Duplex implements InjectedDuplex {
     if (error !== null) this.destroy(error)
     if (head === null) return piece.length
     const { statusCode, statusMessage, minorVersion, headers } = head
-    if (statusCode < 200) {
+    if (statusCode < 200 && statusCode !== 101) {
       this.informational.push({ statusCode, statusMessage, headers })
       this.headReader = new ResponseHeadReader(maxHeaderSize)
       return consumed
     }
     try {
-      this.reader = bodyReader(receivedFraming(this.start.method, statusCode, head.fields, minorVersion), LIMITS)
+      const framing = receivedFraming(this.start.method, statusCode, head.fields, minorVersion)
+      this.reader = bodyReader(framing, LIMITS)
+      if (this.switches) this.onSwitch(framing === TUNNEL)
     } catch (error) {
       this.destroy(error as Error)
       return piece.length

@@ -11,6 +11,8 @@ export interface RequestStart {
   /** The whole head, as it goes out. */
   head: string
   framing: Framing
+  /** The client offers to switch protocols, or asks for a tunnel. */
+  switches: boolean
 }
 
 /** Methods whose requests have no body, unless a payload or a framing field says so. */
@@ -24,19 +26,25 @@ const WITHOUT_BODY: ReadonlySet<string> = new Set(['GET', 'HEAD', 'DELETE', 'OPT
  * @throws {FramingError} FST_ERR_DUPLEX_FRAMING: the framing fields contradict each other
  */
 export function requestStart (options: InjectDuplexOptions): RequestStart {
-  const url = new URL(options.url ?? options.path ?? fail('url', 'there is none'), 'http://localhost')
-  for (const [name, value] of new URLSearchParams(options.query)) url.searchParams.append(name, value)
   const method = (options.method ?? 'GET').toUpperCase()
+  const target = options.url ?? options.path ?? fail('url', 'there is none')
+  // The target of CONNECT is a host and a port, with nothing before and behind.
+  const url = new URL(method === 'CONNECT' ? `http://${target}` : target, 'http://localhost')
+  for (const [name, value] of new URLSearchParams(options.query)) url.searchParams.append(name, value)
   const minorVersion = options.httpVersion === '1.0' ? 0 : 1
   const fields: OutgoingFields = { host: url.host, 'user-agent': 'fastify-duplex' }
   for (const [name, value] of Object.entries(options.headers ?? {})) fields[name.toLowerCase()] = value
   const cookies = Object.entries(options.cookies ?? {}).map(([name, value]) => `${name}=${value}`)
   if (cookies.length > 0) fields.cookie = cookies.join('; ')
   if (isJson(options.payload)) fields['content-type'] ??= 'application/json'
-  frame(fields, method, minorVersion, payloadOf(options))
+  const switches = method === 'CONNECT' || fields.upgrade !== undefined
+  if (switches && isIterable(options.payload)) fail('payload', 'a request that switches protocols needs one of known length')
+  if (fields.upgrade !== undefined) fields.connection ??= 'upgrade'
+  frame(fields, switches || WITHOUT_BODY.has(method), minorVersion, payloadOf(options))
   return {
     method,
-    head: writeRequestHead(method, url.pathname + url.search, fields, minorVersion),
+    switches,
+    head: writeRequestHead(method, method === 'CONNECT' ? target : url.pathname + url.search, fields, minorVersion),
     framing: requestFraming({
       'content-length': fields['content-length']?.toString(),
       'transfer-encoding': fields['transfer-encoding']?.toString()
@@ -44,8 +52,12 @@ export function requestStart (options: InjectDuplexOptions): RequestStart {
   }
 }
 
-/** Writes the payload there is; without one the body stays open for the caller. */
-export function writePayload (options: InjectDuplexOptions, client: InjectedDuplex): void {
+/**
+ * Writes the payload there is; without one the body stays open for the caller.
+ *
+ * @param onEnd called when one of known length is written; the default ends the client
+ */
+export function writePayload (options: InjectDuplexOptions, client: InjectedDuplex, onEnd = (): void => { client.end() }): void {
   const payload = payloadOf(options)
   if (payload === undefined || client.writableEnded) return
   if (isIterable(payload)) {
@@ -53,15 +65,16 @@ export function writePayload (options: InjectDuplexOptions, client: InjectedDupl
     source.on('error', (error) => client.destroy(error))
     source.pipe(client)
   } else {
-    client.end(payload)
+    client.write(payload)
+    onEnd()
   }
 }
 
 /** Adds the fields that frame the body, where the caller has not. */
-function frame (fields: OutgoingFields, method: string, minorVersion: number, payload: Payload): void {
+function frame (fields: OutgoingFields, isWithoutBody: boolean, minorVersion: number, payload: Payload): void {
   if (fields['content-length'] !== undefined || fields['transfer-encoding'] !== undefined) return
   if (payload !== undefined && !isIterable(payload)) fields['content-length'] = Buffer.byteLength(payload)
-  else if (payload !== undefined || !WITHOUT_BODY.has(method)) fields['transfer-encoding'] = 'chunked'
+  else if (payload !== undefined || !isWithoutBody) fields['transfer-encoding'] = 'chunked'
   if (minorVersion === 0 && fields['transfer-encoding'] !== undefined) fail('payload', 'HTTP/1.0 needs one of known length')
 }
 
@@ -77,7 +90,7 @@ function isJson (payload: unknown): boolean {
 }
 
 function isIterable (payload: unknown): payload is AsyncIterable<unknown> {
-  return typeof (payload as AsyncIterable<unknown>)[Symbol.asyncIterator] === 'function'
+  return typeof (payload as AsyncIterable<unknown> | undefined)?.[Symbol.asyncIterator] === 'function'
 }
 
 function fail (option: string, reason: string): never {

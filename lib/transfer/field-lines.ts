@@ -5,6 +5,12 @@ import { FieldError } from '../errors.ts'
 /** Fields by lower-case name. A name that came twice has its values joined with `, ` (RFC 9110 section 5.2). */
 export type Fields = Record<string, string>
 
+/** What of a head decides the framing. Repeated fields joined with a comma, as everywhere. */
+export interface FramingFields {
+  'transfer-encoding'?: string
+  'content-length'?: string
+}
+
 /** Fields to write: by name in any case; an array becomes one line per value. */
 export type OutgoingFields = Record<string, string | number | readonly (string | number)[] | undefined>
 

@@ -5,7 +5,8 @@
 import { FramingError, StatusError, TransferCodingError } from '../errors.ts'
 import { type BodyReader, CloseReader, LengthReader } from './body-reader.ts'
 import { ChunkedReader, type ChunkedLimits, MAX_BODY_SIZE } from './chunked-reader.ts'
-import { isToken, trimBlanks } from './field-lines.ts'
+import { type FramingFields, isToken, trimBlanks } from './field-lines.ts'
+import { isTunnel } from './tunnel.ts'
 
 /** What marks the end of a body: there is none, so many bytes, the last chunk, or the end of the connection. */
 export type FramingKind = 'none' | 'length' | 'chunked' | 'close'
@@ -14,12 +15,6 @@ export interface Framing {
   readonly kind: FramingKind
   /** Bytes of content, where the head announces them; else 0. */
   readonly length: number
-}
-
-/** What of a head decides the framing. Repeated fields joined with a comma, as everywhere. */
-export interface FramingFields {
-  'transfer-encoding'?: string
-  'content-length'?: string
 }
 
 /**
@@ -46,6 +41,8 @@ export function minorVersion ({ httpVersionMajor, httpVersionMinor }: { httpVers
 export const NO_BODY: Framing = Object.freeze({ kind: 'none', length: 0 })
 const CHUNKED: Framing = Object.freeze({ kind: 'chunked', length: 0 })
 export const UNTIL_CLOSE: Framing = Object.freeze({ kind: 'close', length: 0 })
+/** No message any more: the bytes of another protocol, up to the end of the connection. */
+export const TUNNEL: Framing = Object.freeze({ kind: 'close', length: 0 })
 
 /**
  * The framing of a request (RFC 9112 section 6.3).
@@ -66,6 +63,7 @@ export function requestFraming (fields: FramingFields, minorVersion: number): Fr
  * @throws {TransferCodingError} FST_ERR_DUPLEX_TRANSFER_CODING
  */
 export function receivedFraming (method: string, statusCode: number, fields: FramingFields, minorVersion: number): Framing {
+  if (isTunnel(method, statusCode)) return TUNNEL
   if (hasNoBody(method, statusCode)) return NO_BODY
   return announcedFraming(fields, minorVersion) ?? UNTIL_CLOSE
 }
@@ -80,6 +78,7 @@ export function receivedFraming (method: string, statusCode: number, fields: Fra
  * @throws {FramingError} FST_ERR_DUPLEX_FRAMING: content-length is no number of bytes
  */
 export function responseFraming (method: string, statusCode: number, contentLength: string | undefined, minorVersion: number): Framing {
+  if (isTunnel(method, statusCode)) return TUNNEL
   if (statusCode < 200) throw new StatusError(statusCode)
   const length = contentLength === undefined ? null : parseContentLength(contentLength)
   if (hasNoBody(method, statusCode)) return NO_BODY

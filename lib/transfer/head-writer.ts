@@ -3,11 +3,11 @@
 
 import { STATUS_CODES } from 'node:http'
 import { FieldError, OwnFieldError } from '../errors.ts'
-import type { Framing } from './framing.ts'
+import { type Framing, TUNNEL } from './framing.ts'
 import { type OutgoingFields, isToken, writeFieldLine } from './field-lines.ts'
 
 export interface ResponseHead {
-  /** 200 to 599 */
+  /** 101, or 200 to 599 */
   statusCode: number
   /** Default: the status code's name. */
   statusMessage?: string
@@ -41,7 +41,7 @@ export function isSendable (name: string, value: OutgoingFields[string]): boolea
 }
 
 /**
- * The head of a final response, with the empty line that ends it.
+ * The head of a final response, or of one that switches protocols, with the empty line that ends it.
  *
  * @param persistent whether the connection serves another request after this one
  * @param keepAlive what the `Keep-Alive` field tells the client then, like `timeout=72`. Default: there is none
@@ -52,22 +52,26 @@ export function writeResponseHead (head: ResponseHead, persistent: boolean, keep
   const { statusCode, fields, framing } = head
   let text = statusLine(statusCode, head.statusMessage)
   let dated = head.date === false
+  let upgrade = '' // a connection option the field demands (RFC 9110 section 7.8)
   for (const name in fields) {
     const value = fields[name]
     const key = name.toLowerCase()
     if (OWN_FIELDS.has(key)) throw new OwnFieldError(name)
     if (key === 'connection') continue
-    // A response with status 204 must not have the field (RFC 9110 section 8.6).
-    if (key === 'content-length' && statusCode === 204) continue
+    // Neither status 204 nor a tunnel may have the field (RFC 9110 section 8.6).
+    if (key === 'content-length' && (statusCode === 204 || framing === TUNNEL)) continue
     if (key === 'date') dated = true
+    else if (key === 'upgrade') upgrade = 'upgrade, '
     text += writeFieldLine(name, value)
   }
   if (!dated) text += dateLine()
-  if (persistent) {
-    text += 'connection: keep-alive\r\n'
+  if (framing === TUNNEL) {
+    if (statusCode === 101) text += 'connection: upgrade\r\n'
+  } else if (persistent) {
+    text += `connection: ${upgrade}keep-alive\r\n`
     if (keepAlive !== undefined) text += `keep-alive: ${keepAlive}\r\n`
   } else {
-    text += 'connection: close\r\n'
+    text += `connection: ${upgrade}close\r\n`
   }
   if (framing.kind === 'chunked') text += 'transfer-encoding: chunked\r\n'
   return text + '\r\n'

@@ -1,0 +1,64 @@
+// Where HTTP ends on a connection and bytes of another protocol begin: Upgrade and CONNECT (RFC 9110 sections 7.8 and
+// 9.3.6).
+
+import { isIPv6 } from 'node:net'
+import { AuthorityError, FramingError, UpgradeError } from '../errors.ts'
+import { type FramingFields, type OutgoingFields, trimBlanks } from './field-lines.ts'
+
+/** Where a CONNECT request wants to go. */
+export interface Authority {
+  /** A name or an address; IPv6 without its brackets. */
+  host: string
+  /** 1 to 65535 */
+  port: number
+}
+
+// authority-form = uri-host ":" port (RFC 9112 section 3.2.3), and of all that a uri-host may be, what names a host.
+const AUTHORITY = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+)):(\d{1,5})$/i
+
+/** Whether the connection is a tunnel once a response with this status has its head sent. */
+export function isTunnel (method: string, statusCode: number): boolean {
+  return statusCode === 101 || (method === 'CONNECT' && statusCode >= 200 && statusCode < 300)
+}
+
+/**
+ * The target of a CONNECT request.
+ *
+ * @throws {AuthorityError} FST_ERR_DUPLEX_AUTHORITY (400)
+ */
+export function parseAuthority (target: string): Authority {
+  const [, address, name, digits] = AUTHORITY.exec(target) ?? []
+  const port = Number(digits)
+  if (!(port > 0 && port < 65536) || (address !== undefined && !isIPv6(address))) throw new AuthorityError()
+  return { host: address ?? name, port }
+}
+
+/**
+ * A CONNECT request has no content (RFC 9110 section 9.3.6): what one reader takes for its body another may take for the
+ * first bytes of the tunnel.
+ *
+ * @throws {FramingError} FST_ERR_DUPLEX_FRAMING (400)
+ */
+export function checkConnect (fields: FramingFields): void {
+  for (const name in fields) throw new FramingError(`${name} in a CONNECT request`)
+}
+
+/**
+ * Whether a client of HTTP/1.1 has offered to switch to the protocols a 101 names.
+ *
+ * @param connection the request's field
+ * @param offered the request's `upgrade` field
+ * @param chosen the response's `upgrade` field
+ * @throws {UpgradeError} FST_ERR_DUPLEX_UPGRADE: it has not, or none is named
+ */
+export function checkUpgrade (minorVersion: number, connection: string | undefined, offered: string | undefined, chosen: OutgoingFields[string]): void {
+  const names = list(chosen)
+  if (names.length === 0) throw new UpgradeError('the response names no protocol in its "upgrade" field')
+  // RFC 9110 section 7.8: in HTTP/1.0, and without the connection option, the field means nothing.
+  const offers = minorVersion > 0 && list(connection).includes('upgrade') ? list(offered) : []
+  if (!names.every((name) => offers.includes(name))) throw new UpgradeError(`the client has not offered "${names.join(', ')}"`)
+}
+
+function list (value: OutgoingFields[string]): string[] {
+  return String(value ?? '').split(',').map((element) => trimBlanks(element).toLowerCase()).filter((element) => element !== '')
+}

@@ -1,0 +1,468 @@
+// Where HTTP ends and another protocol begins: 101, CONNECT and detach(), over every transport.
+
+import { once } from 'node:events'
+import http2 from 'node:http2'
+import net, { type AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
+import { pipeline } from 'node:stream/promises'
+import websocket from '@fastify/websocket'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import t from 'tap'
+import WebSocket, { WebSocketServer } from 'ws'
+import duplex from '../lib/index.ts'
+import { GET, TLS, TRANSPORTS, chunk, chunked, serve } from './wire.ts'
+
+const UPGRADE = (path: string, fields = '', method = 'GET'): string =>
+  `${method} ${path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n${fields}\r\n`
+const CONNECT = (target: string, fields = ''): string => `CONNECT ${target} HTTP/1.1\r\nHost: a\r\n${fields}\r\n`
+
+function routes (app: FastifyInstance): void {
+  app.addHttpMethod('CONNECT')
+  const echo = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+    await pipeline(reply.code(101).header('upgrade', 'x').duplex, reply.duplex)
+  }
+  app.route({ method: ['GET', 'POST'], url: '/x', duplex: true, handler: echo })
+  app.post('/refused', { duplex: true, onRequest: async (request, reply) => reply.code(403).send('no') }, echo)
+  app.get('/other', { duplex: true }, async (request, reply) => reply.code(101).header('upgrade', 'y').duplex.end('never'))
+  app.get('/426', { duplex: true }, (request, reply) => { reply.code(426).header('upgrade', 'x').duplex.end('upgrade first') })
+  // Says all it has, and hears the client out after that.
+  app.get('/first', { duplex: true }, async (request, reply) => {
+    reply.code(101).header('upgrade', 'x').duplex.end('all I have')
+    request.log.info({ heard: await text(reply.duplex) }, 'heard')
+  })
+  app.get('/cut', { duplex: true }, async function * (request, reply) {
+    reply.code(101).header('upgrade', 'x')
+    yield 'half'
+    await once(reply.duplex, 'readable')
+    throw new Error('cut')
+  })
+  app.route({
+    method: 'CONNECT',
+    url: '*',
+    duplex: true,
+    onRequest: async (request, reply) => {
+      if (request.headers['proxy-authorization'] !== 'right') return reply.code(407).header('proxy-authenticate', 'Basic').send('who are you')
+    },
+    handler: async (request, reply) => {
+      const { host, port } = request.authority!
+      if (host === 'nowhere') return reply.code(502).send('no way')
+      // Dropped from the head, which has no place for it.
+      reply.header('x-to', `${host} ${port}`).header('content-length', 5)
+      await pipeline(reply.duplex, reply.duplex)
+    }
+  })
+  app.get('/plain', async (request) => String(request.authority))
+}
+
+for (const transport of TRANSPORTS) {
+  t.test(`over ${transport}`, async (t) => {
+    const { connect, logged, log, app } = await serve(t, transport, routes)
+
+    await t.test('101: bytes both ways, each half closing on its own', async (t) => {
+      const wire = await connect()
+      const completed = logged('request completed')
+      wire.send(UPGRADE('/x'))
+      const head = await wire.head()
+      t.match(head, { statusCode: 101, statusMessage: 'Switching Protocols' })
+      t.match(head.fields, { connection: 'upgrade', upgrade: 'x', 'transfer-encoding': undefined, 'content-length': undefined, 'keep-alive': undefined })
+      wire.send('0\r\n\r\n')
+      t.equal(await wire.content(5), '0\r\n\r\n')
+      wire.send(GET('/plain'))
+      t.equal(await wire.content(GET('/plain').length), GET('/plain'))
+      wire.socket.end('the last')
+      t.equal(await wire.body(), 'the last')
+      t.match(await completed, { res: { statusCode: 101 } })
+    })
+
+    await t.test('101 behind a body of the request', async (t) => {
+      const wire = await connect()
+      wire.send(UPGRADE('/x', 'Content-Length: 4\r\n', 'POST') + 'body' + 'raw')
+      t.match(await wire.head(), { statusCode: 101 })
+      t.equal(await wire.content(7), 'bodyraw')
+      wire.send('more')
+      t.equal(await wire.content(4), 'more')
+      wire.socket.end()
+      t.equal(await wire.body(), '')
+      const whole = UPGRADE('/x', 'Transfer-Encoding: chunked\r\n', 'POST') + chunk('bo') + chunk('dy') + '0\r\n\r\n' + chunk('raw')
+      for (let cut = whole.indexOf('\r\n\r\n') + 4; cut <= whole.length; cut++) {
+        const wire = await connect()
+        wire.send(whole.slice(0, cut))
+        // The head comes with the first content, or with the wish for more behind the body.
+        if (cut > whole.indexOf('bo')) t.match(await wire.head(), { statusCode: 101 })
+        wire.send(whole.slice(cut))
+        if (cut <= whole.indexOf('bo')) t.match(await wire.head(), { statusCode: 101 })
+        wire.socket.end('.')
+        t.equal(await wire.body(), 'body' + chunk('raw') + '.', `cut at ${cut}`)
+      }
+    })
+
+    await t.test('what the server says first, and what the client says after', async (t) => {
+      const wire = await connect()
+      const heard = logged('heard')
+      wire.send(UPGRADE('/first'))
+      await wire.head()
+      t.equal(await wire.body(), 'all I have')
+      wire.send('one')
+      wire.socket.end('two')
+      t.match(await heard, { heard: 'onetwo' })
+    })
+
+    await t.test('refusals are ordinary answers', async (t) => {
+      const wire = await connect()
+      t.match(await wire.request(UPGRADE('/refused', 'Content-Length: 1\r\n', 'POST') + 'a'), { statusCode: 403, body: 'no' })
+      t.match(await wire.request(UPGRADE('/other')), { statusCode: 500, body: /FST_ERR_DUPLEX_UPGRADE/ })
+      t.match(await wire.request(GET('/x')), { statusCode: 500, body: /FST_ERR_DUPLEX_UPGRADE/ })
+      t.match(await wire.request('GET /x HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\n\r\n'), { statusCode: 500, body: /FST_ERR_DUPLEX_UPGRADE/ })
+      t.match(await wire.request(GET('/426')), { statusCode: 426, body: 'upgrade first', fields: { connection: 'upgrade, keep-alive', upgrade: 'x' } })
+      t.match(await wire.request(GET('/plain')), { body: 'null' })
+      t.match(await (await connect()).request('GET /x HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'), { statusCode: 500, body: /FST_ERR_DUPLEX_UPGRADE/ })
+    })
+
+    await t.test('CONNECT', async (t) => {
+      const AUTH = 'Proxy-Authorization: right\r\n'
+      const wire = await connect()
+      t.match(await wire.request(CONNECT('a:1'), 'CONNECT'), { statusCode: 407, body: 'who are you', fields: { 'proxy-authenticate': 'Basic' } })
+      t.match(await wire.request(CONNECT('nowhere:1', AUTH), 'CONNECT'), { statusCode: 502, body: 'no way' })
+      t.match(await wire.request(GET('/plain')), { body: 'null' })
+      wire.send(CONNECT('[::1]:443', AUTH) + 'early')
+      const head = await wire.head('CONNECT')
+      t.match(head.fields, { 'x-to': '::1 443', connection: undefined, 'content-length': undefined, 'transfer-encoding': undefined })
+      t.equal(await wire.content(5), 'early')
+      wire.socket.end('late')
+      t.equal(await wire.body(), 'late')
+      for (const target of ['a', 'a:', ':1', 'a:0', 'a:65536', '[::g]:1', '::1:1', 'a:1x', 'a/b:1']) {
+        const { statusCode, body } = await (await connect()).request(CONNECT(target, AUTH), 'CONNECT')
+        t.equal(statusCode, 400, `${target}: ${body}`)
+      }
+      const framed = await connect()
+      t.match(await framed.request(CONNECT('a:1', AUTH + 'Content-Length: 1\r\n') + 'a' + GET('/plain'), 'CONNECT'), { statusCode: 400, body: /FST_ERR_DUPLEX_FRAMING/ })
+      await framed.ended
+    })
+
+    await t.test('a tunnel that is cut off', async (t) => {
+      const wire = await connect()
+      const errored = logged('request errored')
+      wire.send(UPGRADE('/cut'))
+      await wire.head()
+      t.equal(await wire.content(4), 'half')
+      wire.send('now')
+      t.match(await errored, { err: { message: 'cut' } })
+      await wire.ended
+      const reset = await connect()
+      const lost = logged('request errored')
+      reset.send(UPGRADE('/x') + 'a')
+      await reset.head()
+      await reset.content(1)
+      if (transport === 'tcp') reset.socket.resetAndDestroy()
+      else reset.socket.destroy()
+      // A FIN is all one sees of it, but over TCP.
+      if (transport === 'tcp') t.match(await lost, { err: { code: 'FST_ERR_DUPLEX_ABORTED' } })
+    })
+
+    await t.test('nothing was logged that should not be', (t) => {
+      const unexpected = log.filter((line) => line.level > 40 && !['cut', 'FST_ERR_DUPLEX_ABORTED'].includes(line.err?.code ?? line.err?.message ?? '') && line.err?.code !== 'FST_ERR_DUPLEX_UPGRADE')
+      t.strictSame(unexpected, [])
+      t.equal(app.initialConfig.http2, undefined)
+      t.end()
+    })
+  })
+}
+
+t.test('without a route for it CONNECT is left to Node', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.get('/plain', async () => 'plain')
+  })
+  const wire = await connect()
+  wire.send(CONNECT('a:1'))
+  await wire.ended
+  await t.rejects(wire.head())
+})
+
+t.test('beside @fastify/websocket', async (t) => {
+  const { connect, port } = await serve(t, 'tcp', async (app) => {
+    await app.register(websocket)
+    app.get('/ws', { websocket: true }, (socket) => { socket.on('message', (message) => socket.send(`ws ${String(message)}`)) })
+    routes(app)
+  })
+  const socket = new WebSocket(`ws://127.0.0.1:${port}/ws`)
+  t.teardown(() => socket.terminate())
+  await once(socket, 'open')
+  const wire = await connect()
+  wire.send(UPGRADE('/x', 'Content-Length: 2\r\n', 'POST') + 'ab')
+  await wire.head()
+  t.equal(await wire.content(2), 'ab')
+  socket.send('a')
+  t.equal(String((await once(socket, 'message'))[0]), 'ws a')
+  wire.send('cd')
+  t.equal(await wire.content(2), 'cd')
+})
+
+t.test('detach()', async (t) => {
+  const wss = new WebSocketServer({ noServer: true })
+  wss.on('connection', (socket) => { socket.on('message', (message) => socket.send(`ws ${String(message)}`)) })
+  const codes: unknown[] = []
+  const responses: string[] = []
+  let detached!: net.Socket
+  const code = (action: () => unknown): void => {
+    try {
+      action()
+      codes.push('nothing')
+    } catch (error) {
+      codes.push((error as { code: string }).code)
+    }
+  }
+  const { app, connect, port, log } = await serve(t, 'tcp', (app) => {
+    app.addHook('onResponse', async (request) => { responses.push(request.url) })
+    // At once, and after the head of a tunnel.
+    app.get('/ws', { duplex: true }, (request, reply) => {
+      const { socket, head } = reply.duplex.detach({ counted: false })
+      wss.handleUpgrade(request.raw, socket, head, (client) => { wss.emit('connection', client, request.raw) })
+    })
+    app.post('/raw', { duplex: true }, async (request, reply) => {
+      const stream = reply.duplex
+      code(() => stream.detach())
+      t.equal(await text(stream), 'body')
+      const { socket, head } = stream.detach()
+      detached = socket
+      socket.write(`raw ${String(head)}`)
+      socket.on('data', (piece) => socket.write(piece))
+      socket.on('end', () => socket.end())
+      for (const action of [() => stream.detach(), () => stream.flushHeaders(), () => stream.setTrailers({}), () => stream.writeInformation(102)]) code(action)
+      stream.write('a', (error) => { codes.push((error as unknown as { code: string }).code) })
+      await stream.toArray().catch((error) => { codes.push(error.code) })
+    })
+    app.get('/tunnel', { duplex: true }, async (request, reply) => {
+      reply.code(101).header('upgrade', 'x').duplex.write('mine ')
+      await once(reply.duplex, 'readable')
+      const { socket, head } = reply.duplex.detach()
+      socket.end(`yours ${String(head)}`)
+    })
+    app.get('/begun', { duplex: true }, async (request, reply) => {
+      reply.duplex.write('begun')
+      code(() => reply.duplex.detach())
+      reply.duplex.end()
+    })
+    app.get('/answered', { duplex: true }, async (request, reply) => {
+      const { duplex } = reply
+      reply.send('answered')
+      code(() => duplex.detach())
+      return reply
+    })
+    app.get('/over', { duplex: true }, async (request, reply) => {
+      await once(reply.duplex.resume().end('over'), 'close')
+      code(() => reply.duplex.detach())
+    })
+    app.get('/throws', { duplex: true }, async (request, reply) => {
+      const { socket } = reply.duplex.detach()
+      socket.end('thrown')
+      throw new Error('after it')
+    })
+    app.get('/turn', { duplex: true }, (request, reply) => {
+      code(() => reply.duplex.detach())
+      reply.duplex.end('mine')
+    })
+    app.get('/slow', async () => { await new Promise((resolve) => setImmediate(resolve)); return 'slow' })
+  })
+
+  await t.test('hands the connection to another library', async (t) => {
+    const client = new WebSocket(`ws://127.0.0.1:${port}/ws`)
+    await once(client, 'open')
+    client.send('hello')
+    t.equal(String((await once(client, 'message'))[0]), 'ws hello')
+    t.equal(responses.pop(), '/ws')
+    client.close()
+    await once(client, 'close')
+  })
+
+  await t.test('after the request body, with what came behind it', async (t) => {
+    const wire = await connect()
+    let received = ''
+    wire.socket.on('data', (piece: Buffer) => { received += piece.toString() })
+    wire.send(chunked('/raw', 'body') + 'behind')
+    while (!received.endsWith('behind')) await once(wire.socket, 'data')
+    wire.send('on')
+    while (!received.endsWith('on')) await once(wire.socket, 'data')
+    t.equal(received, 'raw behindon')
+    t.equal(detached.timeout ?? 0, 0)
+    wire.socket.end()
+    await wire.ended
+    t.strictSame(codes.splice(0), ['FST_ERR_DUPLEX_DETACH', ...Array(6).fill('FST_ERR_DUPLEX_DETACHED')])
+  })
+
+  await t.test('in a tunnel, with what nobody has read', async (t) => {
+    const wire = await connect()
+    wire.send(UPGRADE('/tunnel') + 'unread')
+    await wire.head()
+    t.equal(await wire.body(), 'mine yours unread')
+  })
+
+  await t.test('not where the connection is not one', async (t) => {
+    const wire = await connect()
+    t.equal((await wire.request(GET('/begun'))).body, 'begun')
+    t.equal((await wire.request(GET('/answered'))).body, 'answered')
+    t.equal((await wire.request(GET('/over'))).body, 'over')
+    wire.send(GET('/slow') + GET('/turn'))
+    t.equal((await wire.response()).body, 'slow')
+    t.equal((await wire.response()).body, 'mine')
+    t.strictSame(codes.splice(0), ['FST_ERR_DUPLEX_DETACH', 'FST_ERR_DUPLEX_HEAD_SENT', 'FST_ERR_DUPLEX_DETACH', 'FST_ERR_DUPLEX_DETACH'])
+    t.match(await app.inject('/turn'), { payload: 'mine' })
+    t.strictSame(codes.splice(0), ['FST_ERR_DUPLEX_TUNNEL'])
+    const thrown = await connect()
+    thrown.send(GET('/throws'))
+    await thrown.ended
+    t.equal(log.filter((line) => line.level > 40).map((line) => line.msg).join(), 'duplex handler failed after its response')
+  })
+})
+
+t.test('a detached connection counts when the app closes, unless told otherwise', async (t) => {
+  for (const counted of [true, false]) {
+    let detached!: (socket: net.Socket) => void
+    const socket = new Promise<net.Socket>((resolve) => { detached = resolve })
+    let closing = false
+    const { app, connect } = await serve(t, 'tcp', (app) => {
+      app.get('/', { duplex: true }, (request, reply) => {
+        reply.duplex.on('shutdown', () => { closing = true })
+        detached(reply.duplex.detach({ counted }).socket)
+      })
+    }, { forceCloseConnections: false })
+    const wire = await connect()
+    wire.send(GET('/'))
+    const theirs = await socket
+    theirs.on('error', () => {})
+    const closed = app.close()
+    if (counted) {
+      // After `closeGrace`, which is none here.
+      await once(theirs, 'close')
+      await closed
+    } else {
+      // Nobody ends it but its owner, and the server waits for that.
+      theirs.end('bye')
+      wire.socket.end()
+      await closed
+    }
+    t.equal(closing, counted)
+  }
+})
+
+t.test('over injectDuplex', async (t) => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(duplex)
+  routes(app)
+  const client = await app.injectDuplex({ url: '/x', headers: { upgrade: 'x' } })
+  client.write('one')
+  t.match(await client.response, { statusCode: 101, headers: { connection: 'upgrade', upgrade: 'x' } })
+  t.equal(String((await once(client, 'data'))[0]), 'one')
+  client.end('two')
+  t.equal(await text(client), 'two')
+  const posted = await app.injectDuplex({ method: 'POST', url: '/x', headers: { upgrade: 'x' }, payload: 'body' })
+  posted.write('')
+  posted.write('raw')
+  posted.end()
+  t.equal(await text(posted), 'bodyraw')
+  const payload = (async function * () { yield 'a' })()
+  await t.rejects(app.injectDuplex({ method: 'POST', url: '/x', headers: { upgrade: 'x' }, payload }), { code: 'FST_ERR_DUPLEX_OPTION' })
+  const connected = await app.injectDuplex({ method: 'CONNECT', url: 'example.com:80', headers: { 'proxy-authorization': 'right' } })
+  connected.end('through')
+  t.match(await connected.response, { statusCode: 200, headers: { 'x-to': 'example.com 80' } })
+  t.equal(await text(connected), 'through')
+  const refused = await app.injectDuplex({ method: 'CONNECT', url: 'example.com:80' })
+  const next = refused.next({ url: '/plain' })
+  refused.write('dropped')
+  t.equal((await refused.response).statusCode, 407)
+  t.equal(await text(refused), 'who are you')
+  t.equal(await text(next), 'null')
+})
+
+t.test('over HTTP/2', async (t) => {
+  for (const options of [{ http2: true, http2SessionTimeout: 0 }, { http2: true, https: { ...TLS, allowHTTP1: true, settings: { enableConnectProtocol: true } } }]) {
+    const app = Fastify(options as object) as unknown as FastifyInstance
+    t.teardown(() => app.close())
+    await app.register(duplex)
+    routes(app)
+    app.route({
+      method: 'CONNECT',
+      url: '/extended',
+      duplex: true,
+      handler: async (request, reply) => {
+        t.equal(request.authority, null)
+        await pipeline(reply.duplex, reply.duplex)
+      }
+    })
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    const { port } = app.server.address() as AddressInfo
+    const session = http2.connect(`${'https' in options ? 'https' : 'http'}://127.0.0.1:${port}`, { rejectUnauthorized: false })
+    t.teardown(() => session.destroy())
+    if ('https' in options) await once(session, 'remoteSettings')
+    const open = async (headers: http2.OutgoingHttpHeaders): Promise<[http2.ClientHttp2Stream, http2.IncomingHttpHeaders]> => {
+      const stream = session.request(headers, { endStream: false })
+      return [stream, (await once(stream, 'response'))[0]]
+    }
+    const [stream, head] = await open({ ':method': 'CONNECT', ':authority': 'example.com:443', 'proxy-authorization': 'right' })
+    t.match(head, { ':status': 200, 'x-to': 'example.com 443', 'content-length': undefined })
+    stream.write('one')
+    t.equal(String((await once(stream, 'data'))[0]), 'one')
+    stream.end('two')
+    t.equal(await text(stream), 'two')
+    const [refused, { ':status': status }] = await open({ ':method': 'CONNECT', ':authority': 'example.com:443' })
+    t.equal(status, 407)
+    t.equal(await text(refused), 'who are you')
+    const [bad, { ':status': badStatus }] = await open({ ':method': 'CONNECT', ':authority': 'example.com', 'proxy-authorization': 'right' })
+    t.equal(badStatus, 400)
+    bad.close()
+    const [switching, { ':status': switchStatus }] = await open({ ':path': '/x' })
+    t.equal(switchStatus, 500, 'there is no 101 in HTTP/2')
+    t.match(await text(switching), 'ERR_HTTP2_INFO_STATUS_NOT_ALLOWED')
+    if (!('https' in options)) continue
+    const [extended] = await open({ ':method': 'CONNECT', ':protocol': 'x', ':path': '/extended', ':scheme': 'https', ':authority': 'a' })
+    extended.end('extended')
+    t.equal(await text(extended), 'extended')
+  }
+})
+
+t.test('1 GiB through a tunnel, both ways at once', async (t) => {
+  const SIZE = 1024 ** 3
+  const BLOCK = Buffer.from(Array.from({ length: 65_536 * 3 + 1 }, (_, i) => (i * 7 + (i >> 8)) & 0xff))
+  const { port } = await serve(t, 'tcp', (app) => {
+    app.get('/', { duplex: true }, async (request, reply) => {
+      const { duplex } = reply
+      await Promise.all([pipeline(source, reply.code(101).header('upgrade', 'x').duplex), pipeline(duplex, check)])
+    })
+  })
+  async function * source (): AsyncGenerator<Buffer> {
+    for (let sent = 0; sent < SIZE; sent += BLOCK.length) yield BLOCK.subarray(0, SIZE - sent)
+  }
+  const seen: number[] = []
+  async function check (stream: AsyncIterable<Buffer>): Promise<void> {
+    let size = 0
+    for await (const piece of stream) {
+      for (let at = 0; at < piece.length;) {
+        const here = (size + at) % BLOCK.length
+        const length = Math.min(piece.length - at, BLOCK.length - here)
+        if (BLOCK.compare(piece, at, at + length, here, here + length) !== 0) throw new Error(`other bytes near ${size}`)
+        at += length
+      }
+      size += piece.length
+    }
+    seen.push(size)
+  }
+  async function * behindHead (stream: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    let head: Buffer | null = Buffer.alloc(0)
+    for await (const piece of stream) {
+      if (head === null) {
+        yield piece
+        continue
+      }
+      head = Buffer.concat([head, piece])
+      const end = head.indexOf('\r\n\r\n')
+      if (end === -1) continue
+      yield head.subarray(end + 4)
+      head = null
+    }
+  }
+  const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+  socket.write(UPGRADE('/'))
+  await Promise.all([pipeline(source, socket), check(behindHead(socket.iterator({ destroyOnReturn: false })))])
+  while (seen.length < 2) await new Promise((resolve) => setImmediate(resolve))
+  t.strictSame(seen, [SIZE, SIZE])
+})
