@@ -16,6 +16,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { Duplex } from 'node:stream'
 import { Socket } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { asksToClose } from './transfer/head-writer.ts'
 
 type Listener = (...args: any[]) => void
 
@@ -98,7 +99,8 @@ export class Handoff {
     this.request = request
     this.response = response
     this.borrower = borrower
-    this.persistent = response.shouldKeepAlive && response.maxRequestsOnConnectionReached !== true
+    // llhttp overlooks a close beside a keep-alive in HTTP/1.0.
+    this.persistent = response.shouldKeepAlive && response.maxRequestsOnConnectionReached !== true && !asksToClose(request.headers.connection)
     // Before Node's own: the fate of the connection is ours to decide, not that of a `_last` computed without us.
     response.prependListener('finish', this.onFinish)
     socket.on('close', this.onClose)
