@@ -42,10 +42,10 @@ export function inMemory (app: FastifyInstance): Talk {
   return async (pieces, end) => {
     const [client, server] = MemorySocket.pair({ address: '127.0.0.1', port: 1 }, { address: '127.0.0.1', port: 2 })
     app.server.emit('connection', Object.assign(server, { server: app.server }))
+    const gone = new Promise((resolve) => server.once('close', resolve))
     return converse(client, server, pieces, end, async (piece) => {
-      let read = false
-      client.write(piece, () => { read = true })
-      while (!read && !server.destroyed) await immediate()
+      await Promise.race([gone, new Promise((resolve) => client.write(piece, resolve))])
+      await immediate()
     })
   }
 }
