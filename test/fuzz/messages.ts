@@ -35,7 +35,7 @@ const CODINGS = ['chunked', 'Chunked', 'CHUNKED', ' chunked', 'chunked ', '\tchu
 const NAMES = { length: ['Content-Length', 'content-length', 'CONTENT-LENGTH', 'Content-Length ', ' Content-Length', 'Content_Length', 'Content-Length\0', 'Content-Length\t'], coding: ['Transfer-Encoding', 'transfer-encoding', 'TRANSFER-ENCODING', 'Transfer-Encoding ', ' Transfer-Encoding', 'Transfer_Encoding', 'Transfer-Encoding\t', 'X-Transfer-Encoding'] }
 const SIZES = ['+5', '-5', ' 5', '5 ', '5\t', '0x5', '0X5', 'x5', '5h', '5.', '5_', '05', '00000005', '0000000000000005', '00000000000000005', '000000000000000000000000000000005', 'g', '', '"5"', '\xb5', '\0' + '5', '5\0', '5\v',
   '1fffffffffffff', '20000000000000', '7fffffffffffffff', '8000000000000000', 'ffffffffffffffff', '10000000000000005', 'fffffffffffffffff', '100000005', 'fffffffb']
-const LINE_ENDS = ['\n', '\r', '\r\r\n', '\n\r', '\n\n', '\r\n\r\n', '', ' \r\n', '\t\r\n', '\0\r\n', '\x0b\r\n', '\x85']
+const LINE_ENDS = ['\n', '\r', '\rX', '\r\0', '\r0', 'X\n', '\0\n', '\r\r\n', '\n\r', '\n\n', '\r\n\r\n', '', ' \r\n', '\t\r\n', '\0\r\n', '\x0b\r\n', '\x85']
 const BYTES = ['\r', '\n', '\r\n', '\0', ' ', '\t', '\v', '\f', '\x7f', '\x80', '\x85', '\xa0', '\xff', '0', '1', '5', 'a', 'F', 'x', '+', '-', '_', ',', ';', '=', '"', '\\', ':', 'GET / HTTP/1.1\r\nHost: a\r\n\r\n', '0\r\n\r\n']
 
 /** The message with this number. */
