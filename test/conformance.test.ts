@@ -3,6 +3,8 @@
 // it does not. Takes some 20 s.
 
 import t from 'tap'
+import { once } from 'node:events'
+import { PassThrough } from 'node:stream'
 import { isDeepStrictEqual } from 'node:util'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import duplex from '../lib/index.ts'
@@ -140,6 +142,19 @@ async function answerMeanwhile (_request: FastifyRequest, { duplex }: FastifyRep
   duplex.end()
 }
 
+/** An ordinary answer that has begun, and promised to keep the connection, when the request turns out to be wrong. */
+async function answerOrdinarily (_request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const answer = new PassThrough()
+  const { duplex } = reply
+  duplex.once('data', () => {
+    reply.send(answer)
+    answer.write('begun')
+    duplex.on('error', () => answer.end())
+  })
+  await once(answer, 'end')
+  return reply
+}
+
 async function serve (handler: (request: FastifyRequest, reply: FastifyReply) => Promise<unknown>, count: () => void): Promise<FastifyInstance> {
   const app = Fastify({ forceCloseConnections: true })
   t.teardown(() => app.close())
@@ -245,6 +260,16 @@ t.test('requests, live', async (t) => {
       t.strictSame(decoded(await talk(byteByByte(one + '\r\n' + NEXT)), early), [expectedAnswer(one, outcome, early), NEXT_ANSWER])
     }
     all.forEach((subject) => { subject.smuggled -= 4 })
+  })
+
+  await t.test('9112 9.3: what is wrong with a request after its answer has begun ends the connection behind the answer', async (t) => {
+    let smuggled = 0
+    const app = await serve(answerOrdinarily, () => { smuggled++ })
+    for (const talk of [overTcp(app), inMemory(app)]) {
+      const pieces = ['POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n', '5\n', NEXT]
+      t.match(await talk(pieces.flatMap(whole)), [{ status: 200, content: 'begun', complete: true }])
+      t.equal(smuggled, 0)
+    }
   })
 
   await t.test('9112 8: cut off at every byte', async (t) => {

@@ -75,11 +75,11 @@ export async function compareLive ({ talk }: LiveServer, { bytes, cuts }: Messag
   if (ours.outcome !== 'accepted') {
     if (answers.length !== 1 || !final!.complete || final!.status < 400) return `must be refused: ${JSON.stringify(answers)}`
     if (final!.content === '') return ours.reason === 'no Host' ? null : 'refused without a reason'
-    const { message, code } = JSON.parse(final!.content) as { message: string, code?: string }
+    const { message, code } = parse(final!) as { message: string, code?: string }
     return code === undefined || message === ours.reason ? null : `refused for another reason: ${message}`
   }
   if (final === undefined || final.status !== 200) return `must be accepted: ${JSON.stringify(answers)}`
-  const { content, trailers } = JSON.parse(Buffer.from(final.content, 'latin1').toString()) as { content: string, trailers: Record<string, string> }
+  const { content, trailers } = parse(final) as { content: string, trailers: Record<string, string> }
   if (content !== ours.content) return `other content: ${JSON.stringify(content)}`
   if (!isSame(trailers, ours.trailers)) return `other trailers: ${JSON.stringify(trailers)}`
   const persistent = head!.shouldKeepAlive && !asksToClose(joined(head!.rawHeaders).connection)
@@ -87,6 +87,11 @@ export async function compareLive ({ talk }: LiveServer, { bytes, cuts }: Messag
   if (!persistent && answers.length !== 1) return `must close: ${JSON.stringify(answers)}`
   if (persistent && rest === NEXT && answers[1]?.content !== 'next') return `the next request must be answered: ${JSON.stringify(answers)}`
   return null
+}
+
+/** Answers are JSON, in UTF-8. */
+function parse ({ content }: Answer): unknown {
+  return JSON.parse(Buffer.from(content, 'latin1').toString())
 }
 
 export function isSame (some: Record<string, string>, others: Record<string, string>): boolean {
