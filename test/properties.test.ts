@@ -143,8 +143,8 @@ t.test('any mutation: what the grammar says, or an error of our own', async () =
     }
     const other = feed(new ChunkedReader(LIMITS), byteByByte(wire), true)
     assert.deepEqual([other.code, other.content, other.done], [read.code, read.content, read.done], 'whatever the pieces')
-  }, 20_000)
-  t.ok(right > 2000 && wrong > 2000, `${right} right, ${wrong} wrong`)
+  }, 10_000)
+  t.ok(right > 1000 && wrong > 1000, `${right} right, ${wrong} wrong`)
 })
 
 t.test('any bytes at all', async () => {
@@ -154,7 +154,7 @@ t.test('any bytes at all', async () => {
     const read = feed(new ChunkedReader(LIMITS), whole(wire), true)
     if (read.done) assert.equal(wire.length - read.rest.length, grammarReads(wire)?.size)
     else assert.match(read.code ?? '', /^FST_ERR_DUPLEX_(CHUNK|TRAILER|TRUNCATED)$/)
-  }, 10_000)
+  }, 5000)
 })
 
 t.test('what a body writer writes, a body reader reads', async () => {
