@@ -17,6 +17,7 @@ import type { Http2ServerRequest } from 'node:http2'
 import { Duplex } from 'node:stream'
 import { Socket } from 'node:net'
 import { keepingCloseListeners } from './fastify-internals.ts'
+import { asksToClose } from './transfer/head-writer.ts'
 
 type Listener = (...args: any[]) => void
 
@@ -112,7 +113,8 @@ export class Handoff {
     this.request = request
     this.response = response
     this.borrower = borrower
-    this.persistent = response.shouldKeepAlive && response.maxRequestsOnConnectionReached !== true
+    // llhttp overlooks a close beside a keep-alive in HTTP/1.0.
+    this.persistent = response.shouldKeepAlive && response.maxRequestsOnConnectionReached !== true && !asksToClose(request.headers.connection)
     // Before Node's own: the fate of the connection is ours to decide, not that of a `_last` computed without us.
     response.prependListener('finish', this.onFinish)
     socket.on('close', this.onClose)

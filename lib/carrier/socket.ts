@@ -74,6 +74,8 @@ export class SocketCarrier implements Carrier, Borrower {
     const handoff = claim(this.request, this)
     if (handoff === null) return false
     this.handoff = handoff
+    // No body, no 100; without this Node would close after an answer of its own.
+    if (this.reader.done) handoff.setContinued()
     handoff.allowKeepAlive(this.framingError === null && this.willBeRead)
     return true
   }

@@ -100,7 +100,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   writeInformation (statusCode: number, fields: OutgoingFields = {}): boolean {
-    if (this.detached !== null) throw this.errored!
+    if (this.isDetached) throw new DetachedError()
     if (this.headersSent || this.reply.sent) throw new HeadSentError()
     if (!(statusCode >= 100 && statusCode < 200) || statusCode === 101) throw new StatusError(statusCode)
     return !this.destroyed && this.carrier.writeInterim(statusCode, fields)
@@ -108,7 +108,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
 
   detach ({ counted = true }: { counted?: boolean } = {}): { socket: Socket, head: Buffer } {
     const { reply } = this
-    if (this.destroyed) throw this.errored ?? new DetachError('the exchange is over')
+    if (this.isDetached) throw new DetachedError()
+    if (this.destroyed) throw new DetachError('the exchange is over')
     if (!this.headersSent && (reply.sent || this.carrier.answering)) throw new HeadSentError()
     if (this.gathering) this.endGathering()
     if (this.writableLength > 0) throw new DetachError('something is still to be written')
@@ -126,7 +127,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   setTrailers (fields: OutgoingFields): this {
-    if (this.detached !== null) throw this.errored!
+    if (this.isDetached) throw new DetachedError()
     if (this.ending || (this.responseFraming !== null && this.responseFraming.kind !== 'chunked')) throw new TrailersError()
     this.carrier.setTrailers(fields)
     return this
@@ -169,7 +170,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private begin (chunk: unknown, callback: WriteCallback | undefined): boolean {
     if (this.detached === null && (this.destroyed || this.writableEnded)) return true // the stream's own errors are the right ones
     try {
-      if (this.detached !== null) throw this.errored!
+      if (this.isDetached) throw new DetachedError()
       if (this.responseFraming === null) this.commit(chunk)
       return true
     } catch (error) {

@@ -40,7 +40,8 @@ export function parseAuthority (target: string): Authority {
  * @throws {FramingError} FST_ERR_DUPLEX_FRAMING (400)
  */
 export function checkConnect (fields: FramingFields): void {
-  for (const name in fields) throw new FramingError(`${name} in a CONNECT request`)
+  const [name] = Object.keys(fields)
+  if (name !== undefined) throw new FramingError(`${name} in a CONNECT request`)
 }
 
 /**

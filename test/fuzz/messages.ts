@@ -1,0 +1,108 @@
+// Requests to disagree about: from the grammar, with whatever is known to be read in two ways put into it. The same seed
+// and number always give the same message.
+
+/** Behind every message, as far as nothing in it says otherwise. */
+export const NEXT = 'GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'
+
+export interface Message {
+  /** With what follows it. */
+  bytes: string
+  /** Where it is cut into pieces. */
+  cuts: number[]
+}
+
+/** Numbers from 0 to 1 (mulberry32). */
+function randomFrom (seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let t = state
+    t = Math.imul(t ^ (t >>> 15), t | 1)
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+const TOKENS = ['a', 'B-c', 'x', '0', "!#$%&'*+-.^_`|~", 'chunked']
+const QUOTED = ['""', '"b"', '";"', '"="', '"\\""', '"\\\\"', '"\t\x80\xff"', '"0\\\r"', '"\r\n"', '"\n"', '"']
+const FIELDS = ['X-Sum: 1', 'a:', 'a: b', 'A: c', 'b:  \t d \t', 'x-y: \x80', 'Digest: a=b, c', 'Content-Length: 5', 'Transfer-Encoding: chunked', 'Host: b', 'Trailer: a',
+  'Authorization: b', 'Connection: close', 'a : b', ' a: b', ': b', 'a', '', 'a b: c', '\x80: b', 'a: \0', 'a: \x01', 'a: \x7f', 'a: b\r\n c', 'a: b\nc: d', 'a: b\rc', '__proto__: 1']
+const LENGTHS = ['0', '5', '05', '+5', '-5', ' 5', '5 ', '5\t', '5, 5', '5,5', '5, 6', '5,', ',5', '0x5', '5.0', '5e0', '5_0', '"5"', '', '\xb2', '5\0', '5\v', '5;a', '5 5', '00000000000000000000005',
+  '9007199254740991', '9007199254740992', '9223372036854775807', '9223372036854775808', '18446744073709551615', '18446744073709551621', '99999999999999999999999']
+const CODINGS = ['chunked', 'Chunked', 'CHUNKED', ' chunked', 'chunked ', '\tchunked\t', 'chunked, chunked', 'chunked,chunked', 'gzip, chunked', 'gzip,chunked', 'chunked, gzip', 'gzip', 'identity',
+  'identity, chunked', '', ',', ', chunked', 'chunked,', ',chunked,', 'xchunked', 'chunkedx', 'x chunked', 'chunked x', 'chunked;a', 'chunked;a=b', 'gzip;a="b, chunked"', '"chunked"', '\vchunked',
+  '\xa0chunked', 'chunked\0', 'chunked\v', 'chunked\x0c', 'chun\tked', 'chu\r\n nked', 'gzip,\r\n chunked', '\r\n chunked', 'chunked\r', 'chunked\n', 'trailers, chunked', 'deflate, gzip, chunked']
+const NAMES = { length: ['Content-Length', 'content-length', 'CONTENT-LENGTH', 'Content-Length ', ' Content-Length', 'Content_Length', 'Content-Length\0', 'Content-Length\t'], coding: ['Transfer-Encoding', 'transfer-encoding', 'TRANSFER-ENCODING', 'Transfer-Encoding ', ' Transfer-Encoding', 'Transfer_Encoding', 'Transfer-Encoding\t', 'X-Transfer-Encoding'] }
+const SIZES = ['+5', '-5', ' 5', '5 ', '5\t', '0x5', '0X5', 'x5', '5h', '5.', '5_', '05', '00000005', '0000000000000005', '00000000000000005', '000000000000000000000000000000005', 'g', '', '"5"', '\xb5', '\0' + '5', '5\0', '5\v',
+  '1fffffffffffff', '20000000000000', '7fffffffffffffff', '8000000000000000', 'ffffffffffffffff', '10000000000000005', 'fffffffffffffffff', '100000005', 'fffffffb']
+const LINE_ENDS = ['\n', '\r', '\rX', '\r\0', '\r0', 'X\n', '\0\n', '\r\r\n', '\n\r', '\n\n', '\r\n\r\n', '', ' \r\n', '\t\r\n', '\0\r\n', '\x0b\r\n', '\x85']
+const BYTES = ['\r', '\n', '\r\n', '\0', ' ', '\t', '\v', '\f', '\x7f', '\x80', '\x85', '\xa0', '\xff', '0', '1', '5', 'a', 'F', 'x', '+', '-', '_', ',', ';', '=', '"', '\\', ':', 'GET / HTTP/1.1\r\nHost: a\r\n\r\n', '0\r\n\r\n']
+
+/** The message with this number. */
+export function messageFrom (seed: number, number: number): Message {
+  const random = randomFrom(Math.imul(seed, 0x9e3779b1) ^ Math.imul(number + 1, 0x85ebca6b))
+  const below = (n: number): number => Math.floor(random() * n)
+  const chance = (p: number): boolean => random() < p
+  const pick = <T>(list: readonly T[]): T => list[below(list.length)]
+  const many = (most: number, make: () => string): string => {
+    let text = ''
+    for (let left = below(most + 1); left > 0; left--) text += make()
+    return text
+  }
+  // How much of what is odd this message has; a good part has nothing.
+  const odd = pick([0, 0, 0.02, 0.1, 0.3])
+  const blanks = (): string => chance(0.15) ? many(2, () => pick([' ', '\t'])) : ''
+  const lineEnd = (): string => chance(odd / 2) ? pick(LINE_ENDS) : '\r\n'
+
+  const extension = (): string => blanks() + ';' + blanks() + pick(TOKENS) + (chance(0.5) ? blanks() + '=' + blanks() + (chance(0.5) ? pick(TOKENS) : pick(chance(odd) ? QUOTED : QUOTED.slice(0, 7))) : '')
+  const extensions = (): string => chance(0.25) ? many(3, extension) : ''
+  const content = (size: number): string => {
+    if (chance(0.1)) return NEXT.repeat(2).slice(0, size)
+    if (chance(0.1)) return '0\r\n\r\n'.repeat(size).slice(0, size)
+    let text = ''
+    for (let i = 0; i < size; i++) text += String.fromCharCode(below(256))
+    return text
+  }
+  const size = (n: number): string => {
+    if (chance(odd)) return pick(SIZES)
+    const digits = n.toString(16)
+    return '0'.repeat(chance(0.1) ? below(16) : 0) + (chance(0.5) ? digits : digits.toUpperCase())
+  }
+  const chunk = (): string => {
+    const n = pick([1, 2, 5, 5, 10, 17, 32])
+    return size(n) + extensions() + lineEnd() + content(chance(odd) ? below(20) : n) + lineEnd()
+  }
+  const field = (): string => pick(chance(odd) ? FIELDS : FIELDS.slice(0, 7)) + lineEnd()
+  const chunkedBody = (): string => many(4, chunk) + (chance(odd / 4) ? '' : '0') + extensions() + lineEnd() + (chance(0.3) ? many(3, field) : '') + lineEnd()
+
+  const length = below(20)
+  let kind = pick(['chunked', 'chunked', 'chunked', 'length', 'none', 'both'])
+  if (kind === 'none' && chance(0.7)) kind = 'chunked'
+  if (kind === 'both' && chance(0.5)) kind = 'length'
+  const lines: string[] = []
+  if (kind === 'chunked' || kind === 'both') lines.push(`${chance(odd) ? pick(NAMES.coding) : pick(NAMES.coding.slice(0, 3))}:${pick([' ', '', '\t'])}${chance(odd) ? pick(CODINGS) : pick(CODINGS.slice(0, 6))}`)
+  if (kind === 'length' || kind === 'both') lines.push(`${chance(odd) ? pick(NAMES.length) : pick(NAMES.length.slice(0, 3))}:${pick([' ', '', '\t'])}${chance(odd) ? pick(LENGTHS) : length}`)
+  while (chance(odd)) lines.push(chance(0.5) ? `${pick(NAMES.coding)}: ${pick(CODINGS)}` : `${pick(NAMES.length)}: ${pick(LENGTHS)}`)
+  if (chance(0.1)) lines.push(`Connection: ${pick(['close', 'keep-alive', 'Close', 'x', 'close, keep-alive', 'keep-alive, close'])}`)
+  if (chance(0.05)) lines.push('Trailer: a')
+  if (chance(0.05)) lines.push('TE: trailers')
+  if (chance(0.05)) lines.push(pick(FIELDS.slice(0, 7)))
+  lines.sort(() => random() - 0.5)
+  const version = chance(0.06) ? '1.0' : '1.1'
+  const requestLine = `${pick(['POST', 'POST', 'PUT', 'GET', 'DELETE'])} /message HTTP/${version}\r\n`
+  let rest = 'Host: a' + lineEnd() + lines.map((line) => line + lineEnd()).join('') + lineEnd()
+  const headSize = rest.length
+  rest += kind === 'length' ? content(chance(odd) ? below(20) : length) : kind === 'none' ? '' : chunkedBody()
+
+  // Then some bytes that the grammar knows nothing of, more of them in the body.
+  while (chance(odd * 2)) {
+    const at = chance(0.3) ? below(rest.length) : headSize + below(Math.max(1, rest.length - headSize))
+    rest = rest.slice(0, at) + (chance(0.7) ? pick(BYTES) : '') + rest.slice(at + pick([0, 0, 1, 1, 2]))
+    if (chance(0.5)) break
+  }
+  let bytes = requestLine + rest + NEXT
+  if (chance(0.03)) bytes = bytes.slice(0, requestLine.length + below(rest.length + 1))
+
+  const cuts = Array.from({ length: pick([0, 0, 1, 1, 2, 8]) }, () => 1 + below(bytes.length - 1)).sort((a, b) => a - b)
+  return { bytes, cuts: [...new Set(cuts)] }
+}

@@ -1,0 +1,125 @@
+// Go's net/http as an oracle: messages in on stdin, verdicts out on stdout, each behind its length in four bytes. Every
+// message gets a connection of its own to a real http.Server.
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+type verdict struct {
+	Outcome  string            `json:"outcome"`
+	Reason   string            `json:"reason"`
+	Content  string            `json:"content"`
+	Trailers map[string]string `json:"trailers"`
+	End      int               `json:"end"`
+}
+
+// conn delivers one message, and then its end.
+type conn struct {
+	message *bytes.Reader
+	answer  bytes.Buffer
+	once    sync.Once
+	closed  chan struct{}
+	verdict *verdict
+}
+
+func (c *conn) Read(p []byte) (int, error)       { return c.message.Read(p) }
+func (c *conn) Write(p []byte) (int, error)      { return c.answer.Write(p) }
+func (c *conn) Close() error                     { c.once.Do(func() { close(c.closed) }); return nil }
+func (c *conn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (c *conn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (c *conn) SetDeadline(time.Time) error      { return nil }
+func (c *conn) SetReadDeadline(time.Time) error  { return nil }
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }
+
+type listener struct{ conns chan net.Conn }
+
+func (l *listener) Accept() (net.Conn, error) { return <-l.conns, nil }
+func (l *listener) Close() error              { return nil }
+func (l *listener) Addr() net.Addr            { return &net.TCPAddr{} }
+
+// latin1 makes a character of each byte.
+func latin1(content []byte) string {
+	runes := make([]rune, len(content))
+	for i, b := range content {
+		runes[i] = rune(b)
+	}
+	return string(runes)
+}
+
+func failed(err error) *verdict {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return &verdict{Outcome: "incomplete", Reason: err.Error(), End: -1}
+	}
+	return &verdict{Outcome: "refused", Reason: err.Error(), End: -1}
+}
+
+// handle reads a request, and takes its connection to see what is left on it.
+func handle(w http.ResponseWriter, r *http.Request) {
+	content, readError := io.ReadAll(r.Body)
+	taken, buffered, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer taken.Close()
+	c := taken.(*conn)
+	if readError != nil {
+		c.verdict = failed(readError)
+		return
+	}
+	trailers := map[string]string{}
+	for name, values := range r.Trailer {
+		if len(values) > 0 {
+			trailers[strings.ToLower(name)] = latin1([]byte(strings.Join(values, ", ")))
+		}
+	}
+	rest := c.message.Len() + buffered.Reader.Buffered()
+	c.verdict = &verdict{"accepted", "", latin1(content), trailers, int(c.message.Size()) - rest}
+}
+
+func main() {
+	l := &listener{make(chan net.Conn)}
+	server := &http.Server{Handler: http.HandlerFunc(handle), ErrorLog: log.New(io.Discard, "", 0)}
+	go server.Serve(l)
+	in, out := bufio.NewReaderSize(os.Stdin, 1<<20), bufio.NewWriterSize(os.Stdout, 1<<20)
+	for {
+		var size uint32
+		if binary.Read(in, binary.BigEndian, &size) != nil {
+			return
+		}
+		message := make([]byte, size)
+		if _, err := io.ReadFull(in, message); err != nil {
+			return
+		}
+		c := &conn{message: bytes.NewReader(message), closed: make(chan struct{})}
+		l.conns <- c
+		<-c.closed
+		if c.verdict == nil {
+			line, _, _ := strings.Cut(c.answer.String(), "\r\n")
+			if line == "" {
+				c.verdict = &verdict{Outcome: "incomplete", Reason: "no answer", End: -1}
+			} else {
+				c.verdict = &verdict{Outcome: "refused", Reason: line, End: -1}
+			}
+		}
+		text, _ := json.Marshal(c.verdict)
+		binary.Write(out, binary.BigEndian, uint32(len(text)))
+		out.Write(text)
+		if in.Buffered() == 0 {
+			out.Flush()
+		}
+	}
+}
