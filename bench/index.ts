@@ -31,9 +31,11 @@ async function main (): Promise<void> {
   const show = (title: string, samples: Samples): void => {
     console.log(title)
     const base = samples.get('fastify') ?? [...samples.values()][0]
+    const perCore = ({ value, busy }: { value: number, busy?: number }): number => value / busy!
     for (const [id, list] of samples) {
       const ratio = median(list.map(({ value }, i) => value / base[i].value))
       console.log(' ', id.padEnd(20), median(list.map(({ value }) => value)).toFixed(1).padStart(10), ratio.toFixed(2).padStart(8),
+        'per busy second', median(list.map(perCore)).toFixed(1).padStart(10), median(list.map((sample, i) => perCore(sample) / perCore(base[i]))).toFixed(2).padStart(8),
         'busy', median(list.map(({ busy }) => busy ?? 0)).toFixed(2), list[0].p50 ? 'p50 ' + median(list.map(({ p50 }) => p50!)).toFixed(3) + ' p99 ' + median(list.map(({ p99 }) => p99!)).toFixed(3) : '')
     }
   }
