@@ -112,6 +112,7 @@ const last = Buffer.from('0\r\n\r\n')
 
 export const http1: Protocol = {
   session: (sink) => new Http1Session(sink),
+  maxChunk: Infinity,
   open,
   chunk,
   last,

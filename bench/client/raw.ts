@@ -22,6 +22,7 @@ class RawSession implements Session {
 
 export const raw: Protocol = {
   session: (sink) => new RawSession(sink),
+  maxChunk: Infinity,
   open: () => NOTHING,
   chunk: (content) => content,
   last: null,

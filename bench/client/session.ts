@@ -23,6 +23,8 @@ export interface Session {
 export interface Protocol {
   /** `reply` sends bytes of the protocol's own; `onRoom` tells that there is room again. */
   session (sink: Sink, reply: (bytes: Buffer) => void, onRoom: () => void): Session
+  /** Content in one chunk at most. */
+  maxChunk: number
   /** What opens an exchange on a new connection. */
   open (path: string, hasBody: boolean): Buffer
   /** One chunk, frame, or what the protocol has. */

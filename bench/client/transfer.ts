@@ -32,6 +32,7 @@ class Transfer implements Sink {
   readonly over: Promise<void>
   private readonly connection: Connection
   private readonly body: Body
+  private readonly chunkSize: number
   private readonly encoded: Buffer
   private readonly chunkLength: number
   private readonly last: Buffer | null
@@ -49,8 +50,9 @@ class Transfer implements Sink {
     const { protocol } = target
     this.body = body
     this.thorough = thorough
-    this.encoded = encode(protocol, body.chunkSize)
-    this.chunkLength = this.encoded.length / (WRITE_SIZE / body.chunkSize)
+    this.chunkSize = Math.min(body.chunkSize, protocol.maxChunk)
+    this.encoded = encode(protocol, this.chunkSize)
+    this.chunkLength = this.encoded.length / (WRITE_SIZE / this.chunkSize)
     this.last = protocol.last
     this.left = body.direction === 'down' ? 0 : body.length
     this.expected = body.direction === 'up' ? 0 : body.length
@@ -65,8 +67,7 @@ class Transfer implements Sink {
   }
 
   private send (): void {
-    const { socket, session } = this.connection
-    const { chunkSize } = this.body
+    const { chunkSize, connection: { socket, session } } = this
     while (this.left > 0) {
       const here = WRITE_SIZE - this.at / this.chunkLength * chunkSize
       const size = Math.min(this.left, here, session.room)

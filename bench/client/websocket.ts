@@ -82,6 +82,7 @@ function uint32 (value: number): number[] {
 
 export const websocket: Protocol = {
   session: (sink) => new WebSocketSession(sink),
+  maxChunk: Infinity,
   open: (path) => Buffer.from(`GET ${path} HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
     'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n'),
   chunk: (content) => frame(BINARY, content),

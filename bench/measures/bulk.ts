@@ -25,8 +25,8 @@ export async function bulk (fleet: Fleet, { direction, chunkSize, connections }:
     for (;;) {
       const took = await transfer(server, body(), connections, false)
       const factor = seconds / took
-      if (factor < 4) return periods(length * factor)
       length = periods(length * Math.min(8, factor))
+      if (factor < 2) return length
     }
   }
 }

@@ -8,7 +8,7 @@ serve(createServer((request, response) => {
   const url = request.url!
   response.setHeader('content-type', 'application/octet-stream')
   if (url === '/echo') {
-    pipeline(request, response, () => {})
+    request.pipe(response)
   } else if (url === '/up') {
     const counter = new Counter()
     pipeline(request, counter, () => response.end(String(counter.size)))
