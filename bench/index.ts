@@ -1,63 +1,90 @@
 // npm run bench: the plugin and its peers, side by side in one run.
 
-import { parseArgs } from 'node:util'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { chart } from './chart.ts'
+import type { Direction } from './client/transfer.ts'
 import { describeMachine, describePlace, isIsolated, runIsolated } from './isolation.ts'
 import { bulk } from './measures/bulk.ts'
 import { exchanges } from './measures/exchanges.ts'
+import { byLength, byOpenExchanges } from './measures/growth.ts'
 import { idle } from './measures/idle.ts'
+import { micro } from './measures/micro.ts'
 import { roundTrips } from './measures/round-trips.ts'
-import { PEERS, build, isAvailable } from './peers.ts'
-import { Fleet, type Samples, median } from './rounds.ts'
+import { type Routes, routes } from './measures/routes.ts'
+import { type Options, readOptions } from './options.ts'
+import { PEERS, type Peer, build, isAvailable } from './peers.ts'
+import { reportLengths, reportMicro, reportOpen, reportRoutes, reportTables } from './report.ts'
+import { type Results } from './results.ts'
+import { Fleet } from './rounds.ts'
+import { reportTargets } from './targets.ts'
 
-const { values } = parseArgs({
-  options: {
-    only: { type: 'string' },
-    peers: { type: 'string' },
-    seconds: { type: 'string', default: '0.3' },
-    rounds: { type: 'string', default: '5' }
-  }
-})
+const JSON_FILE = join(__dirname, 'results.json')
 
-async function main (): Promise<void> {
-  const seconds = Number(values.seconds)
-  const rounds = Number(values.rounds)
-  const ids = values.peers?.split(',')
-  const peers = PEERS.filter((peer) => isAvailable(peer) && (!ids || ids.includes(peer.id)))
-  const only = values.only?.split(',')
-  const wanted = (what: string): boolean => !only || only.includes(what)
-  console.log(describeMachine())
-  console.log(describePlace())
+const SIZES: [number, string][] = [[64, '64 B'], [1024, '1 KiB'], [16384, '16 KiB'], [65536, '64 KiB']]
 
-  const show = (title: string, samples: Samples): void => {
-    console.log(title)
-    const base = samples.get('fastify') ?? [...samples.values()][0]
-    const perCore = ({ value, busy }: { value: number, busy?: number }): number => value / busy!
-    for (const [id, list] of samples) {
-      const ratio = median(list.map(({ value }, i) => value / base[i].value))
-      console.log(' ', id.padEnd(20), median(list.map(({ value }) => value)).toFixed(1).padStart(10), ratio.toFixed(2).padStart(8),
-        'per busy second', median(list.map(perCore)).toFixed(1).padStart(10), median(list.map((sample, i) => perCore(sample) / perCore(base[i]))).toFixed(2).padStart(8),
-        'busy', median(list.map(({ busy }) => busy ?? 0)).toFixed(2), list[0].p50 ? 'p50 ' + median(list.map(({ p50 }) => p50!)).toFixed(3) + ' p99 ' + median(list.map(({ p99 }) => p99!)).toFixed(3) : '')
-    }
-  }
+const MIB = 2 ** 20
 
-  const fleet = await Fleet.start(peers)
-  if (wanted('bulk')) {
-    for (const chunkSize of [64, 1024, 16384, 65536]) {
-      show(`bulk ${chunkSize}`, await bulk(fleet, { direction: 'echo', chunkSize, connections: 1 }, rounds, seconds))
-    }
+async function run (options: Options): Promise<void> {
+  const { only, full } = options
+  const peers = PEERS.filter((peer) => isAvailable(peer) && (options.peers === null || options.peers.has(peer.id)))
+  const results: Results = { machine: describeMachine(), place: describePlace(), peers, columns: [] }
+  console.log(`${results.machine}; ${results.place}\n`)
+
+  if (only.has('bulk') || only.has('roundtrips') || only.has('exchanges')) await compare(results, options)
+  if (only.has('idle')) {
+    results.columns.push({ id: 'idle', table: 'Echo', label: 'idle exchange', unit: 'KiB', rate: false, samples: await idle(peers, full ? 5 : 3) })
   }
-  if (wanted('roundtrips')) show('round trips', await roundTrips(fleet, rounds, seconds))
-  await fleet.stop()
-  if (wanted('exchanges')) {
-    const some = await Fleet.start(peers.filter(({ protocol }) => protocol.exchange('/', Buffer.alloc(1), 0) !== null))
-    show('exchanges', await exchanges(some, rounds, seconds))
-    await some.stop()
+  if (results.columns.length > 0) console.log(reportTables(results) + '\n')
+
+  const plugin = peers.find(({ id }) => id === 'plugin')
+  let ordinary: Routes | null = null
+  if (only.has('routes')) {
+    ordinary = await routes(full ? 8 : 4, full ? 40 : 14)
+    console.log(reportRoutes(ordinary) + '\n')
   }
-  if (wanted('idle')) show('idle', (await idle(peers, 3)).samples)
+  if (only.has('growth') && plugin !== undefined) await showGrowth(plugin, options)
+  if (only.has('micro')) console.log(reportMicro(micro()) + '\n')
+
+  if (options.check) console.log(reportTargets(results, ordinary) + '\n')
+  writeFileSync(JSON_FILE, JSON.stringify({ ...results, routes: ordinary }, (_key, value) => value instanceof Map ? Object.fromEntries(value) : value, 2))
+  if (options.chart !== null && results.columns.length > 0) writeFileSync(options.chart, chart(results))
 }
 
+async function compare ({ peers, columns }: Results, { only, full, seconds, rounds }: Options): Promise<void> {
+  const fleet = await Fleet.start(peers)
+  const measureBulk = async (direction: Direction, connections: number, table: string): Promise<void> => {
+    for (const [chunkSize, label] of SIZES) {
+      const samples = await bulk(fleet, { direction, chunkSize, connections }, rounds, seconds)
+      columns.push({ id: `${direction}-${chunkSize}${connections === 1 ? '' : `-${connections}`}`, table, label, unit: 'MB/s', rate: true, samples })
+    }
+  }
+  try {
+    if (only.has('bulk')) await measureBulk('echo', 1, 'Echo')
+    if (only.has('roundtrips')) {
+      columns.push({ id: 'round-trips', table: 'Echo', label: 'round trips', unit: 'per s', rate: true, samples: await roundTrips(fleet, rounds, seconds) })
+    }
+    if (only.has('exchanges')) {
+      columns.push({ id: 'exchanges', table: 'Echo', label: 'short exchanges', unit: 'per s', rate: true, samples: await exchanges(fleet, rounds, seconds) })
+    }
+    if (only.has('bulk') && full) {
+      await measureBulk('echo', 8, 'Echo, 8 connections')
+      await measureBulk('up', 1, 'Upload')
+      await measureBulk('down', 1, 'Download')
+    }
+  } finally {
+    await fleet.stop()
+  }
+}
+
+async function showGrowth (plugin: Peer, { full, rounds }: Options): Promise<void> {
+  console.log(reportLengths(plugin, await byLength(plugin, full ? 4096 * MIB : 256 * MIB, rounds)) + '\n')
+  console.log(reportOpen(plugin, await byOpenExchanges(plugin, 10_000, rounds, full ? 0.5 : 0.25)) + '\n')
+}
+
+const options = readOptions()
 if (isIsolated) {
-  main()
+  run(options)
 } else {
   build()
   process.exitCode = runIsolated()

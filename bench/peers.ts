@@ -22,7 +22,7 @@ export interface Peer {
   oneWay: boolean
 }
 
-function onNode (id: string, label: string, protocol: Protocol, script: string, args: string[] = [], oneWay = true, node = process.execPath): Peer {
+export function onNode (id: string, label: string, protocol: Protocol, script: string, args: string[] = [], oneWay = true, node = process.execPath): Peer {
   return { id, label, protocol, command: [node, '--expose-gc', join(__dirname, 'peers', script), ...args], oneWay }
 }
 

@@ -4,24 +4,31 @@
 import type { Peer } from './peers.ts'
 import { Server } from './server.ts'
 
-export interface Sample {
-  /** What is compared. */
+/** What one peer did in one round. */
+export interface Measured {
   value: number
-  /** Share of the time that the server was busy: well below 1, something else held it up. */
-  busy?: number
-  [detail: string]: number | undefined
+  /** Milliseconds that half of the round trips took at most, and 99 of 100. */
+  p50?: number
+  p99?: number
 }
 
-/** Samples by peer, in the order of the rounds; a peer that failed has none. */
+export interface Sample extends Measured {
+  /** Processor time of the server, as a share of the time that passed. */
+  busy: number
+}
+
+/** Samples by peer, in the order of the rounds; a peer that failed, or has no such thing, is not among them. */
 export type Samples = Map<string, Sample[]>
 
+/** One server process of each peer. */
 export class Fleet {
   private readonly servers: Server[] = []
-  readonly failures: string[] = []
 
   static async start (peers: Peer[]): Promise<Fleet> {
     const fleet = new Fleet()
-    for (const peer of peers) fleet.servers.push(await Server.start(peer))
+    for (const peer of peers) {
+      await attempt(peer, 'start', async () => { fleet.servers.push(await Server.start(peer)) })
+    }
     return fleet
   }
 
@@ -29,41 +36,44 @@ export class Fleet {
     await Promise.all(this.servers.map((server) => server.stop()))
   }
 
-  /** Runs `measure` once with each server in each of the rounds, after `prepare`. */
-  async rounds<T> (count: number, what: string, prepare: (server: Server) => Promise<T>, measure: (server: Server, prepared: T) => Promise<Sample>): Promise<Samples> {
+  /** Runs `measure` once with each server in each of the rounds; `prepare`, before, can also refuse a server with null. */
+  async rounds<T> (count: number, what: string, prepare: (server: Server) => Promise<T | null>, measure: (server: Server, prepared: T) => Promise<Measured>): Promise<Samples> {
     const samples: Samples = new Map()
     const prepared = new Map<Server, T>()
     for (const server of this.servers) {
-      await this.attempt(server, what, async () => { prepared.set(server, await prepare(server)) })
+      await attempt(server.peer, what, async () => {
+        const ready = await prepare(server)
+        if (ready === null) return
+        prepared.set(server, ready)
+        samples.set(server.peer.id, [])
+      })
     }
     for (let round = 0; round < count; round++) {
-      for (const server of this.servers) {
-        if (!prepared.has(server)) continue
-        const right = await this.attempt(server, what, async () => {
+      for (const [server, ready] of prepared) {
+        const right = await attempt(server.peer, what, async () => {
           const before = server.busy
           const start = performance.now()
-          const sample = await measure(server, prepared.get(server)!)
+          const measured = await measure(server, ready)
           const busy = (server.busy - before) / ((performance.now() - start) / 1000)
-          samples.set(server.peer.id, [...samples.get(server.peer.id) ?? [], { busy, ...sample }])
+          samples.get(server.peer.id)!.push({ ...measured, busy })
         })
-        if (!right) {
-          prepared.delete(server)
-          samples.delete(server.peer.id)
-        }
+        if (right) continue
+        prepared.delete(server)
+        samples.delete(server.peer.id)
       }
     }
     return samples
   }
+}
 
-  private async attempt (server: Server, what: string, run: () => Promise<void>): Promise<boolean> {
-    try {
-      await run()
-      return true
-    } catch (error) {
-      this.failures.push(`${server.peer.id}, ${what}: ${(error as Error).message}`)
-      console.error(`FAILED: ${this.failures.at(-1)}`)
-      return false
-    }
+async function attempt (peer: Peer, what: string, run: () => Promise<void>): Promise<boolean> {
+  try {
+    await run()
+    return true
+  } catch (error) {
+    console.error(`FAILED: ${peer.id}, ${what}: ${(error as Error).message}`)
+    process.exitCode = 1
+    return false
   }
 }
 

@@ -18,7 +18,8 @@ export async function bulk (fleet: Fleet, { direction, chunkSize, connections }:
   })
 
   /** Warms up, compares every byte, and finds how long a body takes `seconds`. */
-  async function prepare (server: Server): Promise<number> {
+  async function prepare (server: Server): Promise<number | null> {
+    if (direction !== 'echo' && !server.peer.oneWay) return null
     let length = 4 * PERIOD
     const body = (): Body => ({ direction, chunkSize, length })
     await transfer(server, body(), connections, true)

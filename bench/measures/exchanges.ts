@@ -11,7 +11,10 @@ const WARM_UP = 10_000
 export const SHORT: Short = { path: '/echo', content: HELLO, answer: HELLO }
 
 export async function exchanges (fleet: Fleet, rounds: number, seconds: number): Promise<Samples> {
-  return fleet.rounds(rounds, 'exchanges', (server) => warmUp(server, SHORT), async (server) => {
+  return fleet.rounds(rounds, 'exchanges', async (server) => {
+    if (server.protocol.exchange(SHORT.path, HELLO, 0) === null) return null
+    return warmUp(server, SHORT)
+  }, async (server) => {
     const done = await exchange(server, SHORT, CONNECTIONS, seconds)
     return { value: done.exchanges / done.seconds }
   })
