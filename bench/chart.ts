@@ -13,6 +13,7 @@ const LINE = 17
 const TITLE = 30
 const GAP = 24
 const ACROSS = 2
+const INDENT = 8
 
 const STYLE = `
 text { font: 12px system-ui, sans-serif; fill: #1f2328 }
@@ -50,14 +51,14 @@ function panel (column: Column, { peers }: Results): { svg: string, height: numb
   const bars = SHOWN.flatMap((id) => bar(column, id, peers.find((peer) => peer.id === id)?.label))
   bars.sort((a, b) => column.rate ? b.value - a.value : a.value - b.value)
   const most = Math.max(...bars.map(({ value }) => value))
-  const title = column.rate ? `${column.label}, times Fastify streaming` : `${column.label}, ${column.unit} (less is better)`
+  const title = column.rate ? `${column.title}, times Fastify streaming` : `${column.title}, ${column.unit} (less is better)`
   const lines = bars.map(({ id, label, value, text }, i) => {
     const y = TITLE + i * LINE
     const width = Math.max(1, value / most * BAR)
     return `<g${id === 'plugin' ? ' class="plugin"' : ''}><text x="${LABEL - 8}" y="${y + 12}" text-anchor="end">${escape(label)}</text>` +
       `<rect x="${LABEL}" y="${y + 2}" width="${width.toFixed(1)}" height="${LINE - 5}" rx="2"/><text x="${(LABEL + width + 6).toFixed(1)}" y="${y + 12}">${text}</text></g>`
   })
-  return { svg: `<text class="title" x="0" y="16">${escape(title)}</text>\n${lines.join('\n')}`, height: TITLE + bars.length * LINE }
+  return { svg: `<text class="title" x="${INDENT}" y="16">${escape(title)}</text>\n${lines.join('\n')}`, height: TITLE + bars.length * LINE }
 }
 
 function bar (column: Column, id: string, label = id): Bar[] {

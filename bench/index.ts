@@ -33,7 +33,7 @@ async function run (options: Options): Promise<void> {
 
   if (only.has('bulk') || only.has('roundtrips') || only.has('exchanges')) await compare(results, options)
   if (only.has('idle')) {
-    results.columns.push({ id: 'idle', table: 'Echo', label: 'idle exchange', unit: 'KiB', rate: false, samples: await idle(peers, full ? 5 : 3) })
+    results.columns.push({ id: 'idle', table: 'Echo', label: 'idle exchange', title: 'Memory of an idle open exchange', unit: 'KiB', rate: false, samples: await idle(peers, full ? 5 : 3) })
   }
   if (results.columns.length > 0) console.log(reportTables(results) + '\n')
 
@@ -56,16 +56,16 @@ async function compare ({ peers, columns }: Results, { only, full, seconds, roun
   const measureBulk = async (direction: Direction, connections: number, table: string): Promise<void> => {
     for (const [chunkSize, label] of SIZES) {
       const samples = await bulk(fleet, { direction, chunkSize, connections }, rounds, seconds)
-      columns.push({ id: `${direction}-${chunkSize}${connections === 1 ? '' : `-${connections}`}`, table, label, unit: 'MB/s', rate: true, samples })
+      columns.push({ id: `${direction}-${chunkSize}${connections === 1 ? '' : `-${connections}`}`, table, label, title: `${table} in chunks of ${label}`, unit: 'MB/s', rate: true, samples })
     }
   }
   try {
     if (only.has('bulk')) await measureBulk('echo', 1, 'Echo')
     if (only.has('roundtrips')) {
-      columns.push({ id: 'round-trips', table: 'Echo', label: 'round trips', unit: 'per s', rate: true, samples: await roundTrips(fleet, rounds, seconds) })
+      columns.push({ id: 'round-trips', table: 'Echo', label: 'round trips', title: 'Round trips over 64 connections', unit: 'per s', rate: true, samples: await roundTrips(fleet, rounds, seconds) })
     }
     if (only.has('exchanges')) {
-      columns.push({ id: 'exchanges', table: 'Echo', label: 'short exchanges', unit: 'per s', rate: true, samples: await exchanges(fleet, rounds, seconds) })
+      columns.push({ id: 'exchanges', table: 'Echo', label: 'short exchanges', title: 'Short keep-alive exchanges', unit: 'per s', rate: true, samples: await exchanges(fleet, rounds, seconds) })
     }
     if (only.has('bulk') && full) {
       await measureBulk('echo', 8, 'Echo, 8 connections')
@@ -86,6 +86,6 @@ const options = readOptions()
 if (isIsolated) {
   run(options)
 } else {
-  build()
+  if ([...options.only].some((measure) => measure !== 'micro')) build()
   process.exitCode = runIsolated()
 }

@@ -3,7 +3,7 @@
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, cpus } from 'node:os'
 
 const MARK = 'FASTIFY_DUPLEX_BENCH'
 
@@ -57,5 +57,5 @@ export function describePlace (): string {
 
 export function describeMachine (): string {
   const revision = execFileSync('uname', ['-sr']).toString().trim()
-  return `Node ${process.version}, ${revision}, ${availableParallelism()} cores`
+  return `Node ${process.version}, ${revision}, ${cpus().length} × ${cpus()[0].model.trim()}`
 }

@@ -1,7 +1,7 @@
 // Who is compared: each peer is one server process, started with one command.
 
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { http1 } from './client/http1.ts'
 import { http2 } from './client/http2.ts'
@@ -63,6 +63,8 @@ function onOtherNode (node: string): Peer {
 
 /** Builds what has to be built, and says what will be missing. */
 export function build (): void {
+  // What is left from another day would be measured unnoticed.
+  rmSync(BINARIES, { recursive: true, force: true })
   mkdirSync(BINARIES, { recursive: true })
   compile('Go', 'go', ['build', '-o', join(BINARIES, 'go'), join(HOME, 'peers', 'go', 'main.go')])
   const target = join(HOME, 'build', 'hyper')

@@ -9,6 +9,8 @@ export interface Column {
   /** The table it stands in. */
   table: string
   label: string
+  /** The same where it stands alone. */
+  title: string
   unit: string
   /** Per second: more is better, and the processor time it took counts. Otherwise an amount: less is better. */
   rate: boolean

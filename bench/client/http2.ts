@@ -100,8 +100,11 @@ class Http2Session implements Session {
         this.onRoom()
         return
       case RST_STREAM:
+        // With NO_ERROR it comes after the end of a response (RFC 9113 section 8.1).
+        if (payload.readUInt32BE() !== 0) throw new Error('The server has reset the stream')
+        return
       case GOAWAY:
-        throw new Error(`The server has sent a frame of type ${type}`)
+        throw new Error(`The server goes away: ${payload.toString('latin1', 8)}`)
     }
     if ((flags & END_STREAM) !== 0) this.sink.end()
   }

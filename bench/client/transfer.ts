@@ -17,6 +17,8 @@ export interface Body {
 
 /** Content in one write of the client. */
 const WRITE_SIZE = 8 * PERIOD
+/** Not even the end of the body. */
+const NOTHING_TO_SEND = -1
 
 /**
  * @param thorough compare every byte, not only some of each piece
@@ -54,7 +56,7 @@ class Transfer implements Sink {
     this.encoded = encode(protocol, this.chunkSize)
     this.chunkLength = this.encoded.length / (WRITE_SIZE / this.chunkSize)
     this.last = protocol.last
-    this.left = body.direction === 'down' ? 0 : body.length
+    this.left = body.direction === 'down' ? NOTHING_TO_SEND : body.length
     this.expected = body.direction === 'up' ? 0 : body.length
     this.over = new Promise((resolve, reject) => {
       this.resolve = resolve
@@ -63,7 +65,7 @@ class Transfer implements Sink {
     this.connection = new Connection(target, this, (error) => this.onClose(error), this.pump)
     const path = body.direction === 'down' ? `/down?length=${body.length}&size=${body.chunkSize}` : `/${body.direction}`
     this.connection.socket.write(protocol.open(path, body.direction !== 'down'))
-    if (body.direction !== 'down') this.send()
+    this.send()
   }
 
   private send (): void {
@@ -83,8 +85,8 @@ class Transfer implements Sink {
         return
       }
     }
-    if (this.left < 0) return
-    this.left = -1
+    if (this.left === NOTHING_TO_SEND) return
+    this.left = NOTHING_TO_SEND
     if (this.last === null) socket.end()
     else socket.write(this.last)
   }

@@ -22,9 +22,8 @@ export async function bulk (fleet: Fleet, { direction, chunkSize, connections }:
     if (direction !== 'echo' && !server.peer.oneWay) return null
     let length = 4 * PERIOD
     const body = (): Body => ({ direction, chunkSize, length })
-    await transfer(server, body(), connections, true)
     for (;;) {
-      const took = await transfer(server, body(), connections, false)
+      const took = await transfer(server, body(), connections, true)
       const factor = seconds / took
       length = periods(length * Math.min(8, factor))
       if (factor < 2) return length
