@@ -47,6 +47,12 @@ function pinnedIf (pin: string | undefined, command: string[], who: 'server' | '
   return pin === 'pinned' ? ['taskset', '-c', who === 'server' ? '1' : '0', ...command] : command
 }
 
+/** How many connections one process may have, with some files to spare. */
+export function connectionLimit (): number {
+  const [, limit] = /^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? [null, Infinity]
+  return Number(limit) - 200
+}
+
 export function describePlace (): string {
   const control = readFileSync('/proc/sys/net/ipv4/tcp_congestion_control', 'latin1').trim()
   const links = readFileSync('/proc/net/dev', 'latin1').trim().split('\n').length - 2

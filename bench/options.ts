@@ -62,7 +62,7 @@ export function readOptions (): Options {
   return {
     only: new Set(only),
     peers: values.peers === undefined ? null : new Set(values.peers.split(',')),
-    seconds: positive(values.seconds, full ? 0.5 : 0.25),
+    seconds: positive(values.seconds, full ? 0.5 : 0.2),
     rounds: positive(values.rounds, full ? 11 : 5),
     full,
     check: values.check!,

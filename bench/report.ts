@@ -4,7 +4,7 @@ import type { Point } from './measures/growth.ts'
 import type { Line } from './measures/micro.ts'
 import type { Routes } from './measures/routes.ts'
 import type { Peer } from './peers.ts'
-import { BASE, type Column, type Results, detail, figure, ratio, wallFigure } from './results.ts'
+import { BASE, type Column, type Results, detail, figure, ratio } from './results.ts'
 
 export function markdownTable (head: string[], rows: string[][]): string {
   const line = (cells: string[]): string => `| ${cells.join(' | ')} |`
@@ -41,7 +41,7 @@ function figureCell (column: Column, id: string): string {
 }
 
 function wallCell (column: Column, id: string): string {
-  const value = round(wallFigure(column, id)!)
+  const value = round(figure(column, id, 'clock')!)
   if (!column.rate) return value
   const [busy, p50, p99] = (['busy', 'p50', 'p99'] as const).map((name) => detail(column, id, name))
   const latency = p50 === null ? '' : `; p50 ${p50.toFixed(2)}, p99 ${p99!.toFixed(2)} ms`
@@ -56,7 +56,7 @@ export function round (value: number): string {
 }
 
 export function reportRoutes ({ ratio, from, to, rounds }: Routes): string {
-  return `Ordinary routes of an app with the plugin: ${ratio.toFixed(3)} × of those without ` +
+  return `Ordinary routes of an app with the plugin: ${ratio.toFixed(3)} × the rate of those without, per second of processor time ` +
     `(${from.toFixed(3)} to ${to.toFixed(3)} with 95 % confidence, ${rounds} pairs of rounds)`
 }
 

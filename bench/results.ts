@@ -27,24 +27,21 @@ export interface Results {
 /** Ratios are to this one. */
 export const BASE = 'fastify'
 
+/** The processor time of the server, or the clock on the wall. */
+export type By = 'processor' | 'clock'
+
 /**
  * Rates are compared per second of the server's processor time: what a core does that has nothing else to do. Neither a
  * slow client nor other work on the machine then passes for a slow server. Where the server was busy all the time, as it
  * is with a core of its own, both are the same.
  */
-function comparable (column: Column, sample: Sample): number {
-  return column.rate ? sample.value / sample.busy : sample.value
+function comparable (column: Column, sample: Sample, by: By): number {
+  return column.rate && by === 'processor' ? sample.value / sample.busy : sample.value
 }
 
-export function figure (column: Column, id: string): number | null {
+export function figure (column: Column, id: string, by: By = 'processor'): number | null {
   const samples = column.samples.get(id)
-  return samples === undefined ? null : median(samples.map((sample) => comparable(column, sample)))
-}
-
-/** As the clock on the wall has it. */
-export function wallFigure (column: Column, id: string): number | null {
-  const samples = column.samples.get(id)
-  return samples === undefined ? null : median(samples.map(({ value }) => value))
+  return samples === undefined ? null : median(samples.map((sample) => comparable(column, sample, by)))
 }
 
 export function detail (column: Column, id: string, name: 'busy' | 'p50' | 'p99'): number | null {
@@ -53,9 +50,9 @@ export function detail (column: Column, id: string, name: 'busy' | 'p50' | 'p99'
 }
 
 /** How many times the other's figure: the median of the ratios of each round. */
-export function ratio (column: Column, id: string, other: string): number | null {
+export function ratio (column: Column, id: string, other: string, by: By = 'processor'): number | null {
   const samples = column.samples.get(id)
   const others = column.samples.get(other)
   if (samples === undefined || others === undefined) return null
-  return median(samples.map((sample, round) => comparable(column, sample) / comparable(column, others[round])))
+  return median(samples.map((sample, round) => comparable(column, sample, by) / comparable(column, others[round], by)))
 }

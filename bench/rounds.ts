@@ -1,6 +1,7 @@
 // Rounds: every peer once in each, so that all of them see the same moods of the machine; ratios are taken within a
 // round, and the median of the rounds is the result.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Peer } from './peers.ts'
 import { Server } from './server.ts'
 
@@ -66,14 +67,20 @@ export class Fleet {
   }
 }
 
+/** Milliseconds for one peer in one round: a peer that hangs must not hang the rest. */
+const LIMIT = 60_000
+
 async function attempt (peer: Peer, what: string, run: () => Promise<void>): Promise<boolean> {
+  const late = new AbortController()
   try {
-    await run()
+    await Promise.race([run(), sleep(LIMIT, null, late).then(() => { throw new Error(`nothing for ${LIMIT} ms`) })])
     return true
   } catch (error) {
     console.error(`FAILED: ${peer.id}, ${what}: ${(error as Error).message}`)
     process.exitCode = 1
     return false
+  } finally {
+    late.abort()
   }
 }
 

@@ -9,6 +9,7 @@ export class Talker implements Sink {
   readonly ready: Promise<void>
   /** Called with each message that has come back. */
   onMessage: () => void = ignore
+  onFailure: (error: Error) => void = ignore
   private readonly connection: Connection
   private readonly message: Buffer
   private received = 0
@@ -21,7 +22,7 @@ export class Talker implements Sink {
       this.reject = reject
     })
     this.message = target.protocol.chunk(MESSAGE)
-    this.connection = new Connection(target, this, (error) => this.reject(error ?? new Error('The server closed the connection')))
+    this.connection = new Connection(target, this, (error) => this.fail(error ?? new Error('The server closed the connection')))
     this.connection.socket.write(target.protocol.open('/echo', true))
     this.say()
   }
@@ -50,9 +51,9 @@ export class Talker implements Sink {
   }
 
   private fail (error: Error): void {
-    this.reject(error)
     this.connection.destroy()
-    throw error
+    this.reject(error)
+    this.onFailure(error)
   }
 }
 
@@ -81,10 +82,11 @@ export async function talk (target: Target, connections: number, seconds: number
   const talkers = await openTalks(target, connections)
   const latencies: number[] = []
   const start = performance.now()
-  await new Promise<void>((resolve) => {
+  await new Promise<void>((resolve, reject) => {
     let talking = connections
     for (const talker of talkers) {
       let said = performance.now()
+      talker.onFailure = reject
       talker.onMessage = () => {
         const now = performance.now()
         latencies.push(now - said)

@@ -5,7 +5,8 @@
 import { openTalks } from '../client/talk.ts'
 import { exchange } from '../client/exchanges.ts'
 import { transfer } from '../client/transfer.ts'
-import { type Peer } from '../peers.ts'
+import { connectionLimit } from '../isolation.ts'
+import type { Peer } from '../peers.ts'
 import { median } from '../rounds.ts'
 import { Server } from '../server.ts'
 import { CONNECTIONS, SHORT, warmUp } from './exchanges.ts'
@@ -42,7 +43,6 @@ export async function byLength (peer: Peer, longest: number, rounds: number): Pr
   }
 }
 
-/** @param most as far as the limit of open files lets us go */
 export async function byOpenExchanges (peer: Peer, most: number, rounds: number, seconds: number): Promise<Point[]> {
   const server = await Server.start(peer)
   try {
@@ -50,6 +50,10 @@ export async function byOpenExchanges (peer: Peer, most: number, rounds: number,
     const talkers = []
     await warmUp(server, SHORT)
     for (let open = 1; open <= most; open *= 10) {
+      if (open > connectionLimit()) {
+        console.log(`SKIPPED: ${open} open exchanges, beyond the limit of open files`)
+        break
+      }
       talkers.push(...await openTalks(server, open - talkers.length))
       const costs: number[] = []
       // What the opening has left to collect is not part of it.

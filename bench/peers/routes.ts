@@ -1,12 +1,17 @@
 // An ordinary route of an app, 'with' the plugin registered or 'without' (the argument).
 
+import { pipeline } from 'node:stream/promises'
 import Fastify from 'fastify'
 import duplex from 'fastify-duplex'
 import { serve } from './serve.ts'
 
 async function main (): Promise<void> {
   const app = Fastify()
-  if (process.argv[2] === 'with') await app.register(duplex)
+  const plugged = process.argv[2] === 'with'
+  if (plugged) await app.register(duplex)
+  app.post('/echo', plugged ? { duplex: true } : {}, async (_request, reply) => {
+    await pipeline(reply.duplex, reply.duplex)
+  })
 
   app.get('/plain', {
     schema: { response: { 200: { type: 'object', properties: { hello: { type: 'string' } } } } }
