@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -86,20 +87,7 @@ func best(w http.ResponseWriter, r *http.Request) {
 // The bytes the server has read already, then the connection itself.
 func afterHead(conn net.Conn, reader *bufio.Reader) io.Reader {
 	held, _ := reader.Peek(reader.Buffered())
-	return io.MultiReader(bytesReader(held), conn)
-}
-
-type heldReader struct{ held []byte }
-
-func bytesReader(held []byte) io.Reader { return &heldReader{held} }
-
-func (r *heldReader) Read(p []byte) (int, error) {
-	if len(r.held) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, r.held)
-	r.held = r.held[n:]
-	return n, nil
+	return io.MultiReader(bytes.NewReader(held), conn)
 }
 
 func fullDuplex(w http.ResponseWriter, r *http.Request) {
