@@ -1,0 +1,120 @@
+// HTTP/1.1: a chunked request, and a scanner for its response. It knows only what our own servers send.
+
+import type { Protocol, Session, Sink } from './session.ts'
+
+const HEAD = 0
+const SIZE = 1
+const CHUNK = 2
+const CHUNK_END = 3
+const END = 4
+const LENGTH = 5
+
+const LF = 0x0a
+
+class Http1Session implements Session {
+  readonly room = Infinity
+  closing = false
+  private readonly sink: Sink
+  private state = HEAD
+  private head = ''
+  private left = 0
+  private skip = 0
+
+  constructor (sink: Sink) {
+    this.sink = sink
+  }
+
+  sent (): void {}
+
+  read (bytes: Buffer, length: number): void {
+    let at = 0
+    while (at < length) {
+      switch (this.state) {
+        case HEAD:
+          at = this.readHead(bytes, at, length)
+          break
+        case SIZE: {
+          const byte = bytes[at++]
+          if (byte === LF) {
+            this.state = this.left === 0 ? END : CHUNK
+            this.skip = 2
+          } else if (byte >= 0x30 && byte <= 0x39) {
+            this.left = this.left * 16 + byte - 0x30
+          } else if (byte >= 0x41 && byte <= 0x66) {
+            this.left = this.left * 16 + (byte | 0x20) - 0x57
+          }
+          break
+        }
+        case CHUNK:
+        case LENGTH: {
+          const to = Math.min(length, at + this.left)
+          this.sink.data(bytes, at, to)
+          this.left -= to - at
+          at = to
+          if (this.left > 0) break
+          if (this.state === CHUNK) this.state = CHUNK_END
+          else this.endMessage()
+          break
+        }
+        case CHUNK_END:
+          at++
+          if (--this.skip === 0) this.state = SIZE
+          break
+        default: // END: there are no trailers
+          at++
+          if (--this.skip === 0) this.endMessage()
+      }
+    }
+  }
+
+  private readHead (bytes: Buffer, at: number, length: number): number {
+    const before = this.head.length
+    this.head += bytes.toString('latin1', at, Math.min(length, at + 4096))
+    const end = this.head.indexOf('\r\n\r\n')
+    if (end === -1) {
+      if (this.head.length > 16384) throw new Error('A head without end')
+      return at + this.head.length - before
+    }
+    const head = this.head.slice(0, end + 2).toLowerCase()
+    this.head = ''
+    if (!head.startsWith('http/1.1 200')) throw new Error(`Unexpected response: ${head.slice(0, head.indexOf('\r'))}`)
+    this.closing = head.includes('\r\nconnection: close\r\n')
+    this.left = 0
+    if (head.includes('\r\ntransfer-encoding: chunked\r\n')) {
+      this.state = SIZE
+    } else {
+      const field = head.indexOf('\r\ncontent-length: ')
+      if (field === -1) throw new Error('A response without framing')
+      this.left = parseInt(head.slice(field + 18), 10)
+      if (this.left === 0) this.endMessage()
+      else this.state = LENGTH
+    }
+    return at + end + 4 - before
+  }
+
+  private endMessage (): void {
+    this.state = HEAD
+    this.sink.end()
+  }
+}
+
+function open (path: string, hasBody: boolean): Buffer {
+  return Buffer.from(hasBody
+    ? `POST ${path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n`
+    : `GET ${path} HTTP/1.1\r\nHost: bench\r\n\r\n`)
+}
+
+function chunk (content: Buffer): Buffer {
+  return Buffer.concat([Buffer.from(content.length.toString(16) + '\r\n'), content, Buffer.from('\r\n')])
+}
+
+const last = Buffer.from('0\r\n\r\n')
+
+export const http1: Protocol = {
+  session: (sink) => new Http1Session(sink),
+  maxChunk: Infinity,
+  open,
+  chunk,
+  last,
+  exchange: (path, content) => content.length === 0 ? open(path, false) : Buffer.concat([open(path, true), chunk(content), last])
+}

@@ -1,0 +1,93 @@
+// npm run bench: the plugin and its peers, side by side in one run.
+
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { chart } from './chart.ts'
+import type { Direction } from './client/transfer.ts'
+import { describeMachine, describePlace, isIsolated, runIsolated } from './isolation.ts'
+import { bulk } from './measures/bulk.ts'
+import { exchanges } from './measures/exchanges.ts'
+import { byLength, byOpenExchanges } from './measures/growth.ts'
+import { idle } from './measures/idle.ts'
+import { micro } from './measures/micro.ts'
+import { roundTrips } from './measures/round-trips.ts'
+import { type Routes, routes } from './measures/routes.ts'
+import { type Options, readOptions } from './options.ts'
+import { PEERS, type Peer, build, isAvailable } from './peers.ts'
+import { reportLengths, reportMicro, reportOpen, reportRoutes, reportTables } from './report.ts'
+import { type Results } from './results.ts'
+import { Fleet } from './rounds.ts'
+import { reportTargets } from './targets.ts'
+
+const JSON_FILE = join(__dirname, 'results.json')
+
+const SIZES: [number, string][] = [[64, '64 B'], [1024, '1 KiB'], [16384, '16 KiB'], [65536, '64 KiB']]
+
+const MIB = 2 ** 20
+
+async function run (options: Options): Promise<void> {
+  const { only, full } = options
+  const peers = PEERS.filter((peer) => isAvailable(peer) && (options.peers === null || options.peers.has(peer.id)))
+  const results: Results = { machine: describeMachine(), place: describePlace(), peers, columns: [] }
+  console.log(`${results.machine}; ${results.place}\n`)
+
+  if (only.has('bulk') || only.has('roundtrips') || only.has('exchanges')) await compare(results, options)
+  if (only.has('idle')) {
+    results.columns.push({ id: 'idle', table: 'Echo', label: 'idle exchange', title: 'Memory of an idle open exchange', unit: 'KiB', rate: false, samples: await idle(peers, full ? 5 : 3) })
+  }
+  if (results.columns.length > 0) console.log(reportTables(results) + '\n')
+
+  const plugin = peers.find(({ id }) => id === 'plugin')
+  let ordinary: Routes | null = null
+  if (only.has('routes')) {
+    ordinary = await routes(full ? 8 : 4, full ? 40 : 14)
+    console.log(reportRoutes(ordinary) + '\n')
+  }
+  if (only.has('growth') && plugin !== undefined) await showGrowth(plugin, options)
+  if (only.has('micro')) console.log(reportMicro(micro()) + '\n')
+
+  if (options.check) console.log(reportTargets(results, ordinary) + '\n')
+  writeFileSync(JSON_FILE, JSON.stringify({ ...results, routes: ordinary }, (_key, value) => value instanceof Map ? Object.fromEntries(value) : value, 2))
+  if (options.chart !== null && results.columns.length > 0) writeFileSync(options.chart, chart(results))
+}
+
+async function compare ({ peers, columns }: Results, { only, full, seconds, rounds }: Options): Promise<void> {
+  const fleet = await Fleet.start(peers)
+  const measureBulk = async (direction: Direction, connections: number, table: string): Promise<void> => {
+    for (const [chunkSize, label] of SIZES) {
+      const samples = await bulk(fleet, { direction, chunkSize, connections }, rounds, seconds)
+      columns.push({ id: `${direction}-${chunkSize}${connections === 1 ? '' : `-${connections}`}`, table, label, title: `${table} in chunks of ${label}`, unit: 'MB/s', rate: true, samples })
+    }
+  }
+  try {
+    if (only.has('bulk')) await measureBulk('echo', 1, 'Echo')
+    if (only.has('roundtrips')) {
+      columns.push({ id: 'round-trips', table: 'Echo', label: 'round trips', title: 'Round trips over 64 connections', unit: 'per s', rate: true, samples: await roundTrips(fleet, rounds, seconds) })
+    }
+    if (only.has('exchanges')) {
+      columns.push({ id: 'exchanges', table: 'Echo', label: 'short exchanges', title: 'Short keep-alive exchanges', unit: 'per s', rate: true, samples: await exchanges(fleet, rounds, seconds) })
+    }
+    if (only.has('bulk') && full) {
+      await measureBulk('echo', 8, 'Echo, 8 connections')
+      await measureBulk('up', 1, 'Upload')
+      await measureBulk('down', 1, 'Download')
+    }
+  } finally {
+    await fleet.stop()
+  }
+}
+
+async function showGrowth (plugin: Peer, { full, rounds }: Options): Promise<void> {
+  console.log(reportLengths(plugin, await byLength(plugin, full ? 4096 * MIB : 256 * MIB, rounds)) + '\n')
+  console.log(reportOpen(plugin, await byOpenExchanges(plugin, 10_000, rounds, full ? 0.5 : 0.25)) + '\n')
+}
+
+const options = readOptions()
+if (process.platform !== 'linux') {
+  console.log('SKIPPED: the benchmark reads processor time and memory from /proc, on Linux')
+} else if (isIsolated) {
+  run(options)
+} else {
+  if ([...options.only].some((measure) => measure !== 'micro')) build()
+  process.exitCode = runIsolated()
+}

@@ -1,0 +1,37 @@
+// KiB of memory for each open exchange that says nothing.
+
+import { openTalks } from '../client/talk.ts'
+import type { Peer } from '../peers.ts'
+import { Fleet, type Measured, type Samples } from '../rounds.ts'
+import type { Server } from '../server.ts'
+
+const EXCHANGES = 2000
+const WARM_UP = 200
+
+/** Memory once grown is not given back: each round has new processes. */
+export async function idle (peers: Peer[], rounds: number): Promise<Samples> {
+  const samples: Samples = new Map()
+  for (let round = 0; round < rounds; round++) {
+    const fleet = await Fleet.start(peers)
+    try {
+      for (const [id, [sample]] of await fleet.rounds(1, 'idle exchanges', warmUp, measure)) {
+        samples.set(id, [...samples.get(id) ?? [], sample])
+      }
+    } finally {
+      await fleet.stop()
+    }
+  }
+  return samples
+}
+
+async function warmUp (server: Server): Promise<void> {
+  for (const talker of await openTalks(server, WARM_UP)) talker.close()
+}
+
+async function measure (server: Server): Promise<Measured> {
+  const before = await server.memory()
+  const talkers = await openTalks(server, EXCHANGES)
+  const after = await server.memory()
+  for (const talker of talkers) talker.close()
+  return { value: (after - before) / EXCHANGES }
+}

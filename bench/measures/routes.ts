@@ -1,0 +1,54 @@
+// What an ordinary route loses when the plugin is registered: a per cent or less, so it takes many short rounds, and
+// more than one pair of processes, since two processes of the same program already differ by as much.
+
+import { type Short, exchange } from '../client/exchanges.ts'
+import { onNode } from '../peers.ts'
+import { http1 } from '../client/http1.ts'
+import { median } from '../rounds.ts'
+import { Server } from '../server.ts'
+import { CONNECTIONS, warmUp } from './exchanges.ts'
+
+const PLAIN: Short = { path: '/plain', content: Buffer.alloc(0), answer: Buffer.from('{"hello":"world"}') }
+const SECONDS = 0.1
+
+export interface Routes {
+  /** Exchanges per second of processor time with the plugin, as a ratio to without; the median. */
+  ratio: number
+  /** Where the true median is, with 95 % confidence. */
+  from: number
+  to: number
+  rounds: number
+}
+
+export async function routes (pairs: number, rounds: number): Promise<Routes> {
+  const ratios: number[] = []
+  for (let pair = 0; pair < pairs; pair++) {
+    const modes = pair % 2 === 0 ? ['with', 'without'] : ['without', 'with']
+    const servers = await Promise.all(modes.map((mode) => Server.start(onNode(mode, mode, http1, 'routes.js', [mode]))))
+    try {
+      for (const server of servers) await warmUp(server, PLAIN)
+      for (let round = 0; round < rounds; round++) {
+        const rates = new Map<string, number>()
+        for (const server of round % 2 === 0 ? servers : [...servers].reverse()) rates.set(server.peer.id, await rate(server))
+        ratios.push(rates.get('with')! / rates.get('without')!)
+      }
+    } finally {
+      await Promise.all(servers.map((server) => server.stop()))
+    }
+  }
+  return { ratio: median(ratios), ...confidence(ratios), rounds: ratios.length }
+}
+
+async function rate (server: Server): Promise<number> {
+  const before = server.busy
+  const { exchanges } = await exchange(server, PLAIN, CONNECTIONS, SECONDS)
+  return exchanges / (server.busy - before)
+}
+
+/** By order statistics: no assumption about how the machine misbehaves. */
+function confidence (values: number[]): { from: number, to: number } {
+  const sorted = [...values].sort((a, b) => a - b)
+  const reach = Math.ceil(0.98 * Math.sqrt(values.length))
+  const middle = (values.length - 1) / 2
+  return { from: sorted[Math.max(0, Math.floor(middle - reach))], to: sorted[Math.min(values.length - 1, Math.ceil(middle + reach))] }
+}

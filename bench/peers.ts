@@ -1,0 +1,91 @@
+// Who is compared: each peer is one server process, started with one command.
+
+import { execFileSync } from 'node:child_process'
+import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { http1 } from './client/http1.ts'
+import { http2 } from './client/http2.ts'
+import { raw } from './client/raw.ts'
+import type { Protocol } from './client/session.ts'
+import { websocket } from './client/websocket.ts'
+
+/** bench/; this runs in bench/build. */
+const HOME = join(__dirname, '..')
+const BINARIES = join(HOME, 'build', 'bin')
+
+export interface Peer {
+  id: string
+  label: string
+  protocol: Protocol
+  command: string[]
+  /** It serves /up and /down. */
+  oneWay: boolean
+}
+
+export function onNode (id: string, label: string, protocol: Protocol, script: string, args: string[] = [], oneWay = true, node = process.execPath): Peer {
+  return { id, label, protocol, command: [node, '--expose-gc', join(__dirname, 'peers', script), ...args], oneWay }
+}
+
+function compiled (id: string, label: string, binary: string, args: string[] = []): Peer {
+  return { id, label, protocol: http1, command: [join(BINARIES, binary), ...args], oneWay: false }
+}
+
+export const PEERS: Peer[] = [
+  onNode('plugin', 'this plugin, `pipeline`', http1, 'plugin.js', ['pipeline']),
+  onNode('plugin-iterate', 'this plugin, `for await`', http1, 'plugin.js', ['iterate']),
+  onNode('plugin-write', 'this plugin, `write()`', http1, 'plugin.js', ['write']),
+  ...otherNodes().map((node) => onOtherNode(node)),
+  onNode('net', 'bare `net` pipe', raw, 'net.js', [], false),
+  onNode('http', 'node:http', http1, 'http.js'),
+  onNode('fastify', 'Fastify `reply.send(stream)`', http1, 'fastify.js'),
+  onNode('ws', '`ws`', websocket, 'ws.js', [], false),
+  onNode('fastify-websocket', '@fastify/websocket', websocket, 'fastify-websocket.js', [], false),
+  onNode('http2', 'node:http2', http2, 'http2.js'),
+  compiled('go-tutorial', 'Go Hijacker, tutorial', 'go', ['tutorial']),
+  compiled('go-best', 'Go Hijacker, at its best', 'go', ['best']),
+  compiled('go-full-duplex', 'Go EnableFullDuplex', 'go', ['full-duplex']),
+  compiled('hyper', 'Rust hyper', 'hyper-echo')
+]
+
+/** Those of BENCH_NODES (paths, with commas between), or those that .ci/run has left in .nodes. */
+function otherNodes (): string[] {
+  const { BENCH_NODES } = process.env
+  if (BENCH_NODES !== undefined) return BENCH_NODES.split(',').filter((path) => path !== '')
+  const folder = join(HOME, '..', '.nodes', 'node_modules')
+  if (!existsSync(folder)) return []
+  return readdirSync(folder).filter((name) => name.startsWith('node-')).sort().map((name) => join(folder, name, 'bin', 'node'))
+}
+
+function onOtherNode (node: string): Peer {
+  const [, version, major] = /^v((\d+)\S*)/.exec(execFileSync(node, ['--version'], { encoding: 'latin1' }))!
+  return onNode(`plugin-node-${major}`, `this plugin on Node ${version}`, http1, 'plugin.js', ['pipeline'], true, node)
+}
+
+/** Builds what has to be built, and says what will be missing. */
+export function build (): void {
+  // What is left from another day would be measured unnoticed.
+  rmSync(BINARIES, { recursive: true, force: true })
+  mkdirSync(BINARIES, { recursive: true })
+  compile('Go', 'go', ['build', '-o', join(BINARIES, 'go'), join(HOME, 'peers', 'go', 'main.go')])
+  const target = join(HOME, 'build', 'hyper')
+  if (compile('Rust', 'cargo', ['build', '--quiet', '--release', '--locked', '--manifest-path', join(HOME, 'peers', 'hyper', 'Cargo.toml'), '--target-dir', target])) {
+    copyFileSync(join(target, 'release', 'hyper-echo'), join(BINARIES, 'hyper-echo'))
+  }
+  if (otherNodes().length === 0) console.log('SKIPPED: the plugin on other Node versions, none in BENCH_NODES or .nodes')
+}
+
+function compile (language: string, tool: string, args: string[]): boolean {
+  try {
+    execFileSync(tool, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+    return true
+  } catch (error) {
+    const { code, stderr } = error as { code?: string, stderr?: Buffer }
+    const reason = code === 'ENOENT' ? `${tool} is not installed` : String(stderr).trim().split('\n').pop()
+    console.log(`SKIPPED: the peers in ${language}, ${reason}`)
+    return false
+  }
+}
+
+export function isAvailable (peer: Peer): boolean {
+  return existsSync(peer.command[0])
+}

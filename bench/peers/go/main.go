@@ -1,0 +1,134 @@
+// Go's net/http, in three ways to write an echo: "tutorial" and "best" with http.Hijacker, "full-duplex" with
+// http.ResponseController.EnableFullDuplex.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"os"
+	"runtime/debug"
+	"strconv"
+)
+
+const head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+
+// As one writes it after reading the documentation of http.Hijacker.
+func tutorial(w http.ResponseWriter, r *http.Request) {
+	conn, rw, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	rw.WriteString(head)
+	in := httputil.NewChunkedReader(rw)
+	out := httputil.NewChunkedWriter(rw)
+	buffer := make([]byte, 1024)
+	for {
+		n, err := in.Read(buffer)
+		if n > 0 {
+			out.Write(buffer[:n])
+			if rw.Flush() != nil {
+				return
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return
+		}
+	}
+	out.Close()
+	rw.WriteString("\r\n")
+	rw.Flush()
+}
+
+// Large buffers, and each chunk made by hand: its size, its content and its end in one write.
+func best(w http.ResponseWriter, r *http.Request) {
+	const size = 32 * 1024
+	const room = 16 // for the size of a chunk in front of it
+	conn, rw, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte(head)); err != nil {
+		return
+	}
+	in := httputil.NewChunkedReader(bufio.NewReaderSize(afterHead(conn, rw.Reader), size))
+	buffer := make([]byte, room+size+2)
+	for {
+		n, err := in.Read(buffer[room : room+size])
+		if n > 0 {
+			prefix := strconv.AppendInt(make([]byte, 0, room), int64(n), 16)
+			prefix = append(prefix, '\r', '\n')
+			start := room - len(prefix)
+			copy(buffer[start:], prefix)
+			copy(buffer[room+n:], "\r\n")
+			if _, err := conn.Write(buffer[start : room+n+2]); err != nil {
+				return
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return
+		}
+	}
+	conn.Write([]byte("0\r\n\r\n"))
+}
+
+// The bytes the server has read already, then the connection itself.
+func afterHead(conn net.Conn, reader *bufio.Reader) io.Reader {
+	held, _ := reader.Peek(reader.Buffered())
+	return io.MultiReader(bytes.NewReader(held), conn)
+}
+
+func fullDuplex(w http.ResponseWriter, r *http.Request) {
+	controller := http.NewResponseController(w)
+	if controller.EnableFullDuplex() != nil {
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	buffer := make([]byte, 32*1024)
+	for {
+		n, err := r.Body.Read(buffer)
+		if n > 0 {
+			w.Write(buffer[:n])
+			if controller.Flush() != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func main() {
+	handlers := map[string]http.HandlerFunc{"tutorial": tutorial, "best": best, "full-duplex": fullDuplex}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("{\"port\":%d}\n", listener.Addr().(*net.TCPAddr).Port)
+	go obey()
+	http.HandleFunc("/echo", handlers[os.Args[1]])
+	panic(http.Serve(listener, nil))
+}
+
+// Collects garbage when asked, and ends with the parent.
+func obey() {
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		debug.FreeOSMemory()
+		fmt.Println("{\"collected\":true}")
+	}
+	os.Exit(0)
+}

@@ -1,0 +1,9 @@
+// A bare socket, piped into itself.
+
+import { createServer } from 'node:net'
+import { serve } from './serve.ts'
+
+serve(createServer({ noDelay: true }, (socket) => {
+  socket.on('error', () => {})
+  socket.pipe(socket)
+}))

@@ -1,0 +1,56 @@
+// The plugin, in the three ways to write an echo with it: `pipeline`, `iterate`, `write` (the argument).
+
+import { once } from 'node:events'
+import { pipeline } from 'node:stream/promises'
+import Fastify, { type RouteHandlerMethod } from 'fastify'
+import duplex from 'fastify-duplex'
+import { Counter, Source, download, serve } from './serve.ts'
+
+const ECHO: Record<string, RouteHandlerMethod> = {
+  async pipeline (_request, reply) {
+    reply.type('application/octet-stream')
+    await pipeline(reply.duplex, reply.duplex)
+  },
+
+  async iterate (_request, reply) {
+    reply.type('application/octet-stream')
+    const stream = reply.duplex
+    for await (const piece of stream) {
+      if (!stream.write(piece)) await once(stream, 'drain')
+    }
+    stream.end()
+  },
+
+  write (_request, reply) {
+    reply.type('application/octet-stream')
+    const stream = reply.duplex
+    stream.on('data', (piece) => {
+      if (!stream.write(piece)) stream.pause()
+    })
+    stream.on('drain', () => stream.resume())
+    stream.on('end', () => stream.end())
+  }
+}
+
+async function main (): Promise<void> {
+  const app = Fastify()
+  await app.register(duplex)
+
+  app.post('/echo', { duplex: true }, ECHO[process.argv[2]])
+
+  app.post('/up', { duplex: true }, async (_request, reply) => {
+    const counter = new Counter()
+    await pipeline(reply.duplex, counter)
+    reply.duplex.end(String(counter.size))
+  })
+
+  app.get('/down', { duplex: true }, async (request, reply) => {
+    reply.type('application/octet-stream')
+    await pipeline(new Source(download(request.url)), reply.duplex)
+  })
+
+  await app.listen({ port: 0, host: '127.0.0.1', backlog: 4096 })
+  serve(app.server)
+}
+
+main()

@@ -1,0 +1,81 @@
+// The results, as Markdown.
+
+import type { Point } from './measures/growth.ts'
+import type { Line } from './measures/micro.ts'
+import type { Routes } from './measures/routes.ts'
+import type { Peer } from './peers.ts'
+import { BASE, type Column, type Results, detail, figure, ratio } from './results.ts'
+
+export function markdownTable (head: string[], rows: string[][]): string {
+  const line = (cells: string[]): string => `| ${cells.join(' | ')} |`
+  return [line(head), line(head.map((_, i) => i === 0 ? '---' : '--:')), ...rows.map(line)].join('\n')
+}
+
+export function reportTables (results: Results): string {
+  const names = [...new Set(results.columns.map(({ table }) => table))]
+  return names.map((name) => reportTable(name, results)).join('\n\n')
+}
+
+function reportTable (name: string, { columns, peers }: Results): string {
+  const mine = columns.filter(({ table }) => table === name)
+  const some = peers.filter(({ id }) => mine.some(({ samples }) => samples.has(id)))
+  const table = (cell: (column: Column, id: string) => string, head: (column: Column) => string): string => {
+    return markdownTable([name, ...mine.map(head)], some.map((peer) => [peer.label, ...mine.map((column) => column.samples.has(peer.id) ? cell(column, peer.id) : '-')]))
+  }
+  const base = some.find(({ id }) => id === BASE)
+  return [
+    base === undefined ? '' : `Times ${base.label}, per second of the server's processor time:\n\n` + table(ratioCell, ({ label, rate, unit }) => rate ? label : `${label}, ${unit}`),
+    'Per second of the server\'s processor time:\n\n' + table(figureCell, ({ label, unit }) => `${label}, ${unit}`),
+    'By the clock on the wall, and the share of it that the server was busy:\n\n' + table(wallCell, ({ label, unit }) => `${label}, ${unit}`)
+  ].filter((text) => text !== '').join('\n\n')
+}
+
+function ratioCell (column: Column, id: string): string {
+  if (!column.rate) return figureCell(column, id)
+  const times = ratio(column, id, BASE)
+  return times === null ? '-' : `${round(times)} ×`
+}
+
+function figureCell (column: Column, id: string): string {
+  return round(figure(column, id)!)
+}
+
+function wallCell (column: Column, id: string): string {
+  const value = round(figure(column, id, 'clock')!)
+  if (!column.rate) return value
+  const [busy, p50, p99] = (['busy', 'p50', 'p99'] as const).map((name) => detail(column, id, name))
+  const latency = p50 === null ? '' : `; p50 ${p50.toFixed(2)}, p99 ${p99!.toFixed(2)} ms`
+  return `${value} (${(busy! * 100).toFixed(0)} %${latency})`
+}
+
+/** Three digits, thousands as k. */
+export function round (value: number): string {
+  if (value >= 10_000) return `${(value / 1000).toFixed(1)} k`
+  if (value >= 100) return value.toFixed(0)
+  return value.toFixed(value >= 10 ? 1 : 2)
+}
+
+export function reportRoutes ({ ratio, from, to, rounds }: Routes): string {
+  return `Ordinary routes of an app with the plugin: ${ratio.toFixed(3)} × the rate of those without, per second of processor time ` +
+    `(${from.toFixed(3)} to ${to.toFixed(3)} with 95 % confidence, ${rounds} pairs of rounds)`
+}
+
+export function reportLengths (peer: Peer, points: Point[]): string {
+  return curve(`Length of the body, ${peer.label}`, points, (x) => `${x / 2 ** 20} MiB`, 'ns per byte', 3)
+}
+
+export function reportOpen (peer: Peer, points: Point[]): string {
+  return curve(`Other open exchanges, ${peer.label}`, points, String, 'µs per exchange', 1)
+}
+
+function curve (title: string, points: Point[], x: (value: number) => string, unit: string, digits: number): string {
+  return markdownTable([title, ...points.map((point) => x(point.x))], [[unit, ...points.map(({ cost }) => cost.toFixed(digits))]])
+}
+
+export function reportMicro (groups: Record<string, Line[]>): string {
+  return Object.entries(groups).map(([name, lines]) => {
+    const units = [['perByte', 'ns per byte', 3], ['perChunk', 'ns per chunk', 0], ['perPiece', 'ns per piece', 0]] as const
+    const used = units.filter(([key]) => lines[0][key] !== undefined)
+    return markdownTable([name, ...used.map(([, unit]) => unit)], lines.map((line) => [line.what, ...used.map(([key, , digits]) => line[key]!.toFixed(digits))]))
+  }).join('\n\n')
+}
