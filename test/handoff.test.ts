@@ -336,12 +336,24 @@ t.test('a connection that fails while requests before ours are read', async (t) 
   t.equal(app.server.listening, true)
 })
 
-t.test('CONNECT is not ours yet', async (t) => {
-  const { connect } = await serve(t, 'tcp', routes)
+t.test('a body that is read from the first hook on, while the parser is still running', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    const bodies: string[] = []
+    app.post('/', {
+      duplex: true,
+      onRequest: (request, reply, done) => {
+        bodies.length = 0
+        reply.duplex.on('data', (piece) => bodies.push(String(piece)))
+        done()
+      }
+    }, async (request, reply) => {
+      await once(reply.duplex, 'end')
+      reply.duplex.end(bodies.join(''))
+    })
+  })
   const wire = await connect()
-  wire.send('CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n')
-  await wire.ended
-  t.equal(wire.socket.bytesRead, 0, 'Node closes the connection, as without us')
+  t.equal((await wire.request(chunked('/', 'one', 'two'))).body, 'onetwo')
+  t.equal((await wire.request(chunked('/', 'three'))).body, 'three')
 })
 
 t.test('servers of others are left alone', async (t) => {

@@ -5,8 +5,9 @@ import { EventEmitter, once } from 'node:events'
 import http from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
+import { hooksOf, otherServers } from '../lib/fastify-internals.ts'
 import duplex from '../lib/index.ts'
 import { GET, OPEN, chunk, chunked, serve } from './wire.ts'
 
@@ -753,6 +754,12 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
   t.match(await leaving, /^(FST_ERR_DUPLEX_ABORTED|ERR_STREAM_UNABLE_TO_PIPE)$/)
   const response = await app.inject({ method: 'POST', url: '/echo', payload: 'injected' })
   t.equal(response.payload, 'injected')
+})
+
+t.test('a Fastify that keeps its things elsewhere', (t) => {
+  t.strictSame(otherServers({} as FastifyInstance), [])
+  t.strictSame(hooksOf({ request: {} } as FastifyReply, 'onError'), [])
+  t.end()
 })
 
 t.test('a Node whose parser cannot be put to sleep', async (t) => {

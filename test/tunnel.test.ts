@@ -238,9 +238,17 @@ t.test('detach()', async (t) => {
       socket.end(`yours ${String(head)}`)
     })
     app.get('/begun', { duplex: true }, async (request, reply) => {
-      reply.duplex.write('begun')
+      await new Promise((resolve) => { reply.duplex.write('begun', resolve) })
       code(() => reply.duplex.detach())
       reply.duplex.end()
+    })
+    app.post('/unread', { duplex: true }, async (request, reply) => {
+      await once(reply.duplex, 'readable')
+      code(() => reply.duplex.detach())
+      reply.duplex.end(await text(reply.duplex))
+    })
+    app.get('/hook', { duplex: true, onRequest: (request, reply, done) => { code(() => reply.duplex.detach()); done() } }, (request, reply) => {
+      reply.duplex.end('hooked')
     })
     app.get('/answered', { duplex: true }, async (request, reply) => {
       const { duplex } = reply
@@ -301,10 +309,12 @@ t.test('detach()', async (t) => {
     t.equal((await wire.request(GET('/begun'))).body, 'begun')
     t.equal((await wire.request(GET('/answered'))).body, 'answered')
     t.equal((await wire.request(GET('/over'))).body, 'over')
+    t.equal((await wire.request(chunked('/unread', 'body'))).body, 'body')
+    t.equal((await wire.request(GET('/hook'))).body, 'hooked')
     wire.send(GET('/slow') + GET('/turn'))
     t.equal((await wire.response()).body, 'slow')
     t.equal((await wire.response()).body, 'mine')
-    t.strictSame(codes.splice(0), ['FST_ERR_DUPLEX_DETACH', 'FST_ERR_DUPLEX_HEAD_SENT', 'FST_ERR_DUPLEX_DETACH', 'FST_ERR_DUPLEX_DETACH'])
+    t.strictSame(codes.splice(0), ['FST_ERR_DUPLEX_DETACH', 'FST_ERR_DUPLEX_HEAD_SENT', ...Array(4).fill('FST_ERR_DUPLEX_DETACH')])
     t.match(await app.inject('/turn'), { payload: 'mine' })
     t.strictSame(codes.splice(0), ['FST_ERR_DUPLEX_TUNNEL'])
     const thrown = await connect()

@@ -1,9 +1,8 @@
 // A request/response pair instead of a connection: app.inject(), HTTP/2, servers whose connections cannot be taken, and
 // requests that were not routed at once. Node reads and frames; for the handler the exchange is the same.
 
-import type { IncomingMessage, OutgoingHttpHeaders, Server, ServerResponse } from 'node:http'
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { type ServerHttp2Stream, constants } from 'node:http2'
-import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { AbortedError, IdleError, TunnelError } from '../errors.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
@@ -27,6 +26,7 @@ export class MessageCarrier implements Carrier {
   private writer: BodyWriter | null = null
   private trailersToSend: OutgoingFields | null = null
   private reading = false
+  private timeoutBefore = 0
   private ended = false // all of the response has been written
 
   /** @param idleTimeout milliseconds; 0: none */
@@ -44,6 +44,7 @@ export class MessageCarrier implements Carrier {
       this.failure = new AbortedError()
       this.over = true
     } else if (this.hasTimer) {
+      this.timeoutBefore = request.socket.timeout ?? 0
       // The transport's own timer: it sees the partial progress of a slow reader.
       response.setTimeout(idleTimeout, () => this.onTimeout(idleTimeout))
     }
@@ -83,8 +84,8 @@ export class MessageCarrier implements Carrier {
 
   writeHead (start: ResponseStart): void {
     const { response } = this
-    // A stream of HTTP/2 is a tunnel after CONNECT (RFC 9113 section 8.5); there is no 101 in HTTP/2.
-    if (start.framing === TUNNEL && (start.statusCode === 101 || streamOf(response) === undefined)) throw new TunnelError('A tunnel')
+    // A stream of HTTP/2 is a tunnel after CONNECT (RFC 9113 section 8.5); its 101 is refused by Node.
+    if (start.framing === TUNNEL && streamOf(response) === undefined) throw new TunnelError('A tunnel')
     // The same rules, though Node writes it.
     writeResponseHead(start, true)
     this.writer = bodyWriter(start.framing.kind === 'chunked' ? UNTIL_CLOSE : start.framing)
@@ -141,9 +142,8 @@ export class MessageCarrier implements Carrier {
   private end (): void {
     this.over = true
     this.onOver()
-    // A stream of HTTP/2 is over; a connection goes back to the limit its server gave it.
-    const { httpVersionMajor, socket } = this.request
-    if (httpVersionMajor === 1 && this.hasTimer) socket.setTimeout((socket as Socket & { server?: Server }).server?.timeout ?? 0)
+    // A stream of HTTP/2 is over; a connection goes back to the limit it had.
+    if (this.request.httpVersionMajor === 1 && this.hasTimer) this.request.socket.setTimeout(this.timeoutBefore)
   }
 
   abort (error: Error): void {

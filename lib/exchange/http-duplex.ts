@@ -6,7 +6,7 @@
 
 import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
-import type { FastifyReply } from 'fastify'
+import type { FastifyError, FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import type { Carrier, Sink } from '../carrier/carrier.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
@@ -191,7 +191,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
       for (const name of Object.keys(fields)) {
         if (!isSendable(name, fields[name])) reply.removeHeader(name)
       }
-      if (reply.statusCode < 200) reply.removeHeader('upgrade').code((error as { statusCode?: number }).statusCode ?? 500)
+      if (reply.statusCode < 200) reply.removeHeader('upgrade').code((error as FastifyError).statusCode!)
       throw error
     }
     this.letGoOfSignal = hijack(reply)
