@@ -96,6 +96,11 @@ export class MessageCarrier implements Carrier {
     this.trailersToSend = fields
   }
 
+  get gone (): boolean {
+    // HTTP/2 calls back when the stream has been destroyed, well or not.
+    return this.request.httpVersionMajor === 1 && this.request.socket.destroyed
+  }
+
   write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void {
     const { response } = this
     const parts: Part[] = []

@@ -207,6 +207,10 @@ export class SocketCarrier implements Carrier, Borrower {
     })
   }
 
+  get gone (): boolean {
+    return this.socket.destroyed
+  }
+
   write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void {
     const { socket } = this
     const parts: Part[] = []
