@@ -748,6 +748,20 @@ t.test('a client that takes one byte at a time, and one that stops', async (t) =
   t.ok(highest < 2 * 1100, `no more than a highWaterMark is held in each of the two streams: ${highest}`)
 })
 
+t.test('a client that has ended its side, and does not take the end of ours', async (t) => {
+  const { app, ledger } = await start(t, 'tcp', routes)
+  const id = newId()
+  const socket = new SlowSocket()
+  socket.takesEnd = false
+  app.server.emit('connection', socket)
+  const gone = new Promise((resolve) => { socket.on('close', resolve) })
+  socket.push(post('both', id, CHUNKED) + CHUNKED_BODY)
+  socket.push(null)
+  await gone
+  t.strictSame(await ledger.balance(), [])
+  t.equal(ledger.end(id), 'completed 200')
+})
+
 // And nothing is left behind
 
 const ROUND = 300 // exchanges

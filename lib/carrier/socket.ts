@@ -279,12 +279,12 @@ export class SocketCarrier implements Carrier, Borrower {
     this.clearDrain()
     this.stopFlow()
     handoff.letGo()
+    const timer = setTimeout(() => socket.destroy(), this.options.drainTimeout)
+    socket.on('close', () => clearTimeout(timer))
     if (handoff.halfClosed) {
       closeSoon(socket)
       return
     }
-    const timer = setTimeout(() => socket.destroy(), this.options.drainTimeout)
-    socket.on('close', () => clearTimeout(timer))
     socket.on('end', () => closeSoon(socket))
     socket.on('data', drop)
     startReading(socket)
