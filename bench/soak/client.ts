@@ -13,8 +13,8 @@ const told = { go: false, stop: false }
 
 /** So many are opened at once. */
 const OPENING = 100
-/** What a client sends before it waits for the answer. */
-const WINDOW = 16 * 1024
+/** Bytes of all exchanges that may wait for their answer: more would only stand in queues. */
+const MAX_IN_FLIGHT = 256 * 1024
 
 process.on('message', (task: ClientTask) => {
   if (task.task === 'go' || task.task === 'stop') told[task.task] = true
@@ -63,6 +63,8 @@ async function atOnce (count: number, width: number, action: () => Promise<void>
 const LEAVES = ['end', 'end', 'end', 'halfClose', 'cutOff', 'reset'] as const
 type Leave = typeof LEAVES[number]
 
+let inFlight = 0
+
 class Talker {
   readonly opened: Promise<void>
   readonly left: Promise<void>
@@ -94,9 +96,9 @@ class Talker {
   }
 
   say (size: number): void {
-    if (this.sent - this.received > WINDOW) return
     this.request.write(pattern(this.number, this.sent, size))
     this.sent += size
+    inFlight += size
     report.messages++
   }
 
@@ -115,8 +117,9 @@ class Talker {
     this.response = response
     response.on('data', (piece: Buffer) => {
       if (matches(piece, answerTo(this.number), this.received)) report.bytes += piece.length
-      else this.fail(`other bytes at ${this.received}`)
+      else this.fail(`answered ${response.statusCode}, other bytes at ${this.received}: ${piece.toString('latin1', 0, 200)}`)
       this.received += piece.length
+      inFlight -= piece.length
     })
     response.on('end', () => this.onEnd())
     response.on('error', () => this.onGone())
@@ -137,12 +140,17 @@ class Talker {
     else this.fail(`lost, after ${this.leave}`)
     this.leave = 'reset' // once
     this.onGone = () => {}
+    inFlight -= this.sent - this.received
     this.leaveDone()
   }
 
   private fail (why: string): void {
     report.wrong.push(`exchange ${this.number}: ${why}`)
   }
+}
+
+function mayTalk (talkers: Talker[]): boolean {
+  return talkers.length > 0 && inFlight < MAX_IN_FLIGHT
 }
 
 async function talk ({ port, connections, index, clients }: ClientTask): Promise<void> {
@@ -173,7 +181,7 @@ async function talk ({ port, connections, index, clients }: ClientTask): Promise
   process.send!({ event: 'open' })
   while (!told.go) await sleep(20)
   while (!told.stop) {
-    for (let i = 0; i < 50 && talkers.length > 0; i++) {
+    for (let i = 0; i < 50 && mayTalk(talkers); i++) {
       const talker = talkers[Math.floor(Math.random() * talkers.length)]
       talker.say(1 + Math.floor(Math.random() ** 4 * 4000))
       if (Math.random() < 0.05 && leaving.size < OPENING) leave(talker, LEAVES[Math.floor(Math.random() * LEAVES.length)])

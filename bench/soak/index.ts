@@ -146,6 +146,7 @@ async function conversation (): Promise<string[][]> {
   const clients = startClients(server, 'talk', '', connections)
   await Promise.all(clients.map((client) => client.open))
   const open = await server.counts()
+  await server.memory()
   for (const client of clients) client.go()
   const begun = Date.now()
   await sleep(seconds * 1000)
@@ -172,6 +173,7 @@ async function conversation (): Promise<string[][]> {
     ['bytes checked by the server', mib(counts.bytes)],
     ['bytes checked by the clients', mib(report.bytes)],
     ['heap, RSS of the server while they talk', `${mib(peak.heap)}, ${mib(peak.rss)}`],
+    ['longest turn of its event loop', `${number(peak.turn)} ms`],
     ['lost, mixed, left open', problems.length === 0 ? 'none' : 'see below']
   ]
 }

@@ -2,7 +2,13 @@
 
 export interface ServerTask { task: 'memory' | 'counts' | 'close' }
 
-export interface Memory { heap: number, external: number, rss: number }
+export interface Memory {
+  heap: number
+  external: number
+  rss: number
+  /** The longest turn of the event loop since the last time, in milliseconds. */
+  turn: number
+}
 
 export interface Counts {
   started: number

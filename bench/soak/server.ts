@@ -4,6 +4,7 @@ import { subscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import type { Readable } from 'node:stream'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify from 'fastify'
@@ -57,12 +58,17 @@ process.on('message', ({ task }: ServerTask) => {
   else app.close().then(() => immediate()).then(() => immediate()).then(() => process.send!(counts, () => process.disconnect()))
 })
 
+const delay = monitorEventLoopDelay()
+delay.enable()
+
 function memory (): Memory {
+  const turn = delay.max / 1e6
   const gc = (globalThis as { gc?: () => void }).gc!
   gc()
   gc()
   const { heapUsed, external, rss } = process.memoryUsage()
-  return { heap: heapUsed, external, rss }
+  delay.reset()
+  return { heap: heapUsed, external, rss, turn }
 }
 
 start()
