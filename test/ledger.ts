@@ -11,7 +11,7 @@ import type { Line } from './wire.ts'
 
 const COUNTED = ['onRequest', 'onResponse', 'onRequestAbort', 'onTimeout', 'onError', 'start', 'head', 'finish', 'error', 'incoming request', 'request completed', 'request errored'] as const
 type Counted = typeof COUNTED[number]
-type Entry = Record<Counted, number> & { end: string }
+type Entry = Record<Counted, number> & { end: string, socket: Socket | null }
 
 export class Ledger {
   connections = 0
@@ -20,6 +20,7 @@ export class Ledger {
   private readonly entries = new Map<string, Entry>()
   private unsettled = 0
   private wake = (): void => {}
+  private readonly wakers = new Map<string, () => void>()
 
   /** Each request must have a field `x-id` of its own. */
   readonly options = {
@@ -28,7 +29,11 @@ export class Ledger {
   }
 
   keep (t: Test, app: FastifyInstance): void {
-    app.addHook('onRequest', async (request) => { this.count(request.id, 'onRequest') })
+    app.addHook('onRequest', async (request) => {
+      this.count(request.id, 'onRequest')
+      this.entry(request.id).socket = request.raw.socket
+      this.wakers.get(request.id)?.()
+    })
     app.addHook('onResponse', async (request) => { this.count(request.id, 'onResponse') })
     app.addHook('onRequestAbort', async (request) => { this.count(request.id, 'onRequestAbort') })
     app.addHook('onTimeout', async (request) => { this.count(request.id, 'onTimeout') })
@@ -50,14 +55,15 @@ export class Ledger {
     }
   }
 
+  /** The server's end of a request's connection, once it has been routed. */
+  async socket (id: string): Promise<Socket> {
+    if (!this.entries.get(id)?.socket) await new Promise<void>((resolve) => { this.wakers.set(id, resolve) })
+    return this.entries.get(id)!.socket!
+  }
+
   /** How a request ended: `completed 200`, `errored FST_ERR_DUPLEX_ABORTED`. Undefined: it has not, or never reached a route. */
   end (id: string): string | undefined {
     return this.entries.get(id)?.end || undefined
-  }
-
-  /** How often a hook ran for a request. */
-  counted (id: string, what: Counted): number {
-    return this.entries.get(id)?.[what] ?? 0
   }
 
   /**
@@ -78,6 +84,7 @@ export class Ledger {
 
   clear (): void {
     this.entries.clear()
+    this.wakers.clear()
   }
 
   private onLine (line: Line & { reqId: string }): void {
@@ -91,7 +98,7 @@ export class Ledger {
   private entry (id: string): Entry {
     let entry = this.entries.get(id)
     if (entry === undefined) {
-      entry = { end: '' } as Entry
+      entry = { end: '', socket: null } as Entry
       for (const what of COUNTED) entry[what] = 0
       this.entries.set(id, entry)
       this.unsettled++
