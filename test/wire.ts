@@ -66,17 +66,19 @@ export async function serve (t: Test, transport: Transport, setup: (app: Fastify
     port,
     logged: (msg) => new Promise((resolve) => { waiting.push([msg, resolve]) }),
     async connect () {
-      const half = { allowHalfOpen: true }
-      const socket = transport === 'unix'
-        ? net.connect({ path, ...half })
-        : transport === 'tls'
-          ? tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...half })
-          : net.connect({ port, host: '127.0.0.1', ...half })
-      await once(socket, transport === 'tls' ? 'secureConnect' : 'connect')
-      t.teardown(() => socket.destroy())
-      return new Wire(socket)
+      const wire = await dial(transport, transport === 'unix' ? { path } : { port, host: '127.0.0.1' })
+      t.teardown(() => wire.socket.destroy())
+      return wire
     }
   }
+}
+
+/** A connection that is open, and stays half-open when the server has ended its side. */
+export async function dial (transport: Transport, address: net.NetConnectOpts): Promise<Wire> {
+  const options = { ...address, allowHalfOpen: true }
+  const socket = transport === 'tls' ? tls.connect({ ...options, rejectUnauthorized: false }) : net.connect(options)
+  await once(socket, transport === 'tls' ? 'secureConnect' : 'connect')
+  return new Wire(socket)
 }
 
 export interface Response extends StatusHead {

@@ -64,6 +64,11 @@ export interface Carrier {
   writeHead (head: ResponseStart): void
   /** An interim response; false where the client understands none. Throws what the head writer throws. */
   writeInterim (statusCode: number, fields: OutgoingFields): boolean
+  /**
+   * The connection is gone, and what is being written may not have left. A destroyed socket of Node calls back without an
+   * error for what it could not send.
+   */
+  readonly gone: boolean
   /** Content of `size` bytes, and the end of the body if `end`. Throws what the body writer throws. */
   write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void
   /** Fields to end the body with. Throws what the trailer writer throws. */

@@ -115,6 +115,11 @@ export class MessageCarrier implements Carrier {
     this.trailersToSend = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
   }
 
+  get gone (): boolean {
+    // HTTP/2 calls back when the stream has been destroyed, well or not.
+    return this.request.httpVersionMajor === 1 && this.request.socket.destroyed
+  }
+
   write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void {
     const { response } = this
     const parts: Part[] = []

@@ -224,6 +224,10 @@ export class SocketCarrier implements Carrier, Borrower {
     })
   }
 
+  get gone (): boolean {
+    return this.socket.destroyed
+  }
+
   write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void {
     const { socket } = this
     const parts: Part[] = []
@@ -309,12 +313,12 @@ export class SocketCarrier implements Carrier, Borrower {
     this.clearDrain()
     this.stopFlow()
     handoff.letGo()
+    const timer = setTimeout(() => socket.destroy(), this.options.drainTimeout)
+    socket.on('close', () => clearTimeout(timer))
     if (handoff.halfClosed) {
       closeSoon(socket)
       return
     }
-    const timer = setTimeout(() => socket.destroy(), this.options.drainTimeout)
-    socket.on('close', () => clearTimeout(timer))
     socket.on('end', () => closeSoon(socket))
     socket.on('data', drop)
     startReading(socket)

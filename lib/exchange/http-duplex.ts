@@ -252,7 +252,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   private readonly onWritten: WriteCallback = (error) => {
-    if (error) {
+    if (error || this.carrier.gone) {
       this.done(new AbortedError({ cause: error }))
       return
     }
