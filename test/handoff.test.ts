@@ -343,6 +343,7 @@ t.test('a body that is read from the first hook on, while the parser is still ru
       duplex: true,
       onRequest: (request, reply, done) => {
         bodies.length = 0
+        t.equal(reply.duplex.read(), null)
         reply.duplex.on('data', (piece) => bodies.push(String(piece)))
         done()
       }

@@ -211,7 +211,7 @@ t.test('detach()', async (t) => {
       codes.push((error as { code: string }).code)
     }
   }
-  const { app, connect, port, log } = await serve(t, 'tcp', (app) => {
+  const { app, connect, port, log, logged } = await serve(t, 'tcp', (app) => {
     app.addHook('onResponse', async (request) => { responses.push(request.url) })
     // At once, and after the head of a tunnel.
     app.get('/ws', { duplex: true }, (request, reply) => {
@@ -236,6 +236,19 @@ t.test('detach()', async (t) => {
       await once(reply.duplex, 'readable')
       const { socket, head } = reply.duplex.detach()
       socket.end(`yours ${String(head)}`)
+    })
+    app.get('/at-once', { duplex: true }, (request, reply) => {
+      reply.code(101).header('upgrade', 'x').duplex.write('mine ')
+      reply.duplex.detach().socket.end('yours')
+    })
+    app.get('/congested', { duplex: true }, async (request, reply) => {
+      const { duplex } = reply.code(101).header('upgrade', 'x')
+      duplex.write(Buffer.alloc(20_000_000))
+      await new Promise((resolve) => setImmediate(resolve))
+      duplex.write('more')
+      await new Promise((resolve) => setImmediate(resolve))
+      code(() => duplex.detach())
+      duplex.destroy(new Error('congested'))
     })
     app.get('/begun', { duplex: true }, async (request, reply) => {
       await new Promise((resolve) => { reply.duplex.write('begun', resolve) })
@@ -302,6 +315,16 @@ t.test('detach()', async (t) => {
     wire.send(UPGRADE('/tunnel') + 'unread')
     await wire.head()
     t.equal(await wire.body(), 'mine yours unread')
+    const atOnce = await connect()
+    atOnce.send(UPGRADE('/at-once'))
+    await atOnce.head()
+    t.equal(await atOnce.body(), 'mine yours')
+    const congested = await connect()
+    congested.socket.pause()
+    const errored = logged('request errored')
+    congested.send(UPGRADE('/congested'))
+    t.match(await errored, { err: { message: 'congested' } })
+    t.strictSame(codes.splice(0), ['FST_ERR_DUPLEX_DETACH'])
   })
 
   await t.test('not where the connection is not one', async (t) => {
@@ -320,7 +343,7 @@ t.test('detach()', async (t) => {
     const thrown = await connect()
     thrown.send(GET('/throws'))
     await thrown.ended
-    t.equal(log.filter((line) => line.level > 40).map((line) => line.msg).join(), 'duplex handler failed after its response')
+    t.equal(log.filter((line) => line.level > 40).map((line) => line.msg).join(), 'request errored,duplex handler failed after its response')
   })
 })
 
@@ -382,6 +405,14 @@ t.test('over injectDuplex', async (t) => {
   t.equal((await refused.response).statusCode, 407)
   t.equal(await text(refused), 'who are you')
   t.equal(await text(next), 'null')
+})
+
+t.test('over app.inject(), which has no connection', async (t) => {
+  const app = Fastify()
+  await app.register(duplex)
+  routes(app)
+  const response = await app.inject({ url: '/x', headers: { connection: 'upgrade', upgrade: 'x' } })
+  t.match(response, { statusCode: 501, payload: /FST_ERR_DUPLEX_TUNNEL/, headers: { upgrade: undefined } })
 })
 
 t.test('over HTTP/2', async (t) => {

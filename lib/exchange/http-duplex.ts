@@ -112,7 +112,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     if (this.destroyed) throw new DetachError('the exchange is over')
     if (!this.headersSent && (reply.sent || this.carrier.answering)) throw new HeadSentError()
     if (this.gathering) this.endGathering()
-    if (this.writableLength > 0) throw new DetachError('something is still to be written')
+    // What the socket has been given is on its way, before all that the caller will write.
+    if (this.writableLength > this.size) throw new DetachError('something is still to be written')
     if (!this.headersSent && this.readableLength > 0) throw new DetachError('the request body has not been read to its end')
     const { socket, head } = this.carrier.detach()
     if (!this.headersSent) this.letGoOfSignal = hijack(reply)
