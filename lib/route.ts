@@ -9,7 +9,7 @@ import type { Carrier } from './carrier/carrier.ts'
 import { MessageCarrier } from './carrier/message.ts'
 import { claimSocket } from './carrier/socket.ts'
 import { AbortedError, BodyLimitError, BodySchemaError, IdleError, NotEnabledError, TooManyExchangesError } from './errors.ts'
-import { HttpDuplex } from './exchange/http-duplex.ts'
+import { HttpDuplex, type Owner } from './exchange/http-duplex.ts'
 import type { Registry } from './exchange/registry.ts'
 import { hooksOf } from './fastify-internals.ts'
 import type { Gate } from './handoff.ts'
@@ -32,17 +32,45 @@ export interface RouteSetup {
 }
 
 /** What a request on a duplex route carries with it, from routing on. */
-interface Exchange {
-  setup: RouteSetup
+class Exchange implements Owner {
+  readonly setup: RouteSetup
   /** Null until it is needed, where the connection could not be claimed. */
   carrier: Carrier | null
-  stream: HttpDuplex | null
+  stream: HttpDuplex | null = null
   /** The handler has returned, and no promise: a failure has nobody to tell but us. */
-  unattended: boolean
+  unattended = false
   /** `skipBodyParsing` was called, with others behind it. */
-  passed: boolean
+  passed = false
   /** Where a CONNECT request wants to go. */
-  authority: Authority | null
+  authority: Authority | null = null
+  /** What `reply.send` was before. */
+  send: FastifyReply['send'] | null = null
+  private reply!: FastifyReply
+
+  constructor (setup: RouteSetup, carrier: Carrier | null) {
+    this.setup = setup
+    this.carrier = carrier
+  }
+
+  open (reply: FastifyReply): HttpDuplex {
+    this.reply = reply
+    this.stream = new HttpDuplex(carrierOf(this, reply), reply, this, this.setup.registry, this.setup.options)
+    return this.stream
+  }
+
+  onStreamError (error: Error): void {
+    const { failure, headersSent } = this.stream!
+    if (failure === null) {
+      answerFailure(this, this.reply)
+    } else if (headersSent && error instanceof IdleError) {
+      runHooks(hooksOf(this.reply, 'onTimeout'), this.reply.request, this.reply)
+    }
+  }
+
+  /** Before the exchange ends: onError comes before onResponse, up to the first hook that takes its time. */
+  onCutOff (error: Error): void {
+    if (!(error instanceof AbortedError)) runHooks(hooksOf(this.reply, 'onError'), this.reply.request, this.reply, error)
+  }
 }
 
 const kExchange = Symbol('fastify-duplex.exchange')
@@ -53,13 +81,7 @@ type DuplexRequest = IncomingMessage & { [kExchange]?: Exchange }
 export function getDuplex (this: FastifyReply): HttpDuplex {
   const exchange = (this.request.raw as DuplexRequest)[kExchange]
   if (exchange === undefined) throw new NotEnabledError(this.request.method, this.request.url)
-  if (exchange.stream === null) {
-    exchange.stream = new HttpDuplex(carrierOf(exchange, this), this, exchange.setup.registry, exchange.setup.options)
-    // Also so that a failure to which nobody listens does not end the process.
-    exchange.stream.on('error', (error: Error) => onStreamError(exchange, this, error))
-    exchange.stream.onCutOff = (error) => onCutOff(this, error)
-  }
-  return exchange.stream
+  return exchange.stream ?? exchange.open(this)
 }
 
 /** The getter of `request.authority`. */
@@ -103,7 +125,7 @@ function setUp ({ options, registry, admitted, gate }: RouteSetup, own: DuplexOp
  */
 function claimWithLogger (makeLogger: Function, setup: RouteSetup): Function {
   return function (this: FastifyInstance, logger: unknown, bindings: unknown, loggerOptions: unknown, raw: DuplexRequest) {
-    raw[kExchange] = { setup, carrier: claimSocket(raw, setup.registry, setup.options), stream: null, unattended: false, passed: false, authority: null }
+    raw[kExchange] = new Exchange(setup, claimSocket(raw, setup.registry, setup.options))
     return makeLogger.call(this, logger, bindings, loggerOptions, raw)
   }
 }
@@ -153,7 +175,8 @@ function refuse (exchange: Exchange, request: FastifyRequest, reply: FastifyRepl
   const { setup: { options, admitted } } = exchange
   const carrier = carrierOf(exchange, reply)
   const { framingError, requestFraming } = carrier
-  noteAnswer(carrier, reply)
+  exchange.send = reply.send
+  reply.send = noteAnswer
   if (framingError !== null) return framingError
   if (request.method === 'CONNECT' && !request.url.startsWith('/')) { // as the extended ones of HTTP/2 do (RFC 8441)
     try {
@@ -175,13 +198,14 @@ function refuse (exchange: Exchange, request: FastifyRequest, reply: FastifyRepl
   return null
 }
 
-/** Between `reply.send()` and the head there may be hooks that take their time, in which nothing else tells of it. */
-function noteAnswer (carrier: Carrier, reply: FastifyReply): void {
-  const { send } = reply
-  reply.send = (payload?: any) => {
-    carrier.answering = true
-    return send.call(reply, payload)
-  }
+/**
+ * Between `reply.send()` and the head there may be hooks that take their time, in which nothing else tells of it. One
+ * function for all replies: with one for each, V8 was seen to hold every exchange until the next full collection.
+ */
+function noteAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
+  const exchange = (this.request.raw as DuplexRequest)[kExchange]!
+  exchange.carrier!.answering = true
+  return exchange.send!.call(this, payload)
 }
 
 /** Makes Fastify log why an exchange failed: "request errored" takes the error of the last onResponse hook. */
@@ -250,20 +274,6 @@ function onThrow ({ stream }: Exchange, reply: FastifyReply, error: Error): void
   } else {
     stream.destroy(error)
   }
-}
-
-function onStreamError (exchange: Exchange, reply: FastifyReply, error: Error): void {
-  const { failure, headersSent } = exchange.stream!
-  if (failure === null) {
-    answerFailure(exchange, reply)
-  } else if (headersSent && error instanceof IdleError) {
-    runHooks(hooksOf(reply, 'onTimeout'), reply.request, reply)
-  }
-}
-
-/** Before the exchange ends: onError comes before onResponse, up to the first hook that takes its time. */
-function onCutOff (reply: FastifyReply, error: Error): void {
-  if (!(error instanceof AbortedError)) runHooks(hooksOf(reply, 'onError'), reply.request, reply, error)
 }
 
 /**

@@ -19,19 +19,28 @@ import type { Registry } from './registry.ts'
 
 type WriteCallback = (error?: Error | null) => void
 
+const NO_CONTENT: readonly Buffer[] = []
+
 export interface ExchangeOptions {
   closeGrace: number
   bodyLimit: number
   highWaterMark?: number
 }
 
+/** Who answers for the failures of an exchange. */
+export interface Owner {
+  /** Every error of the stream: one to which nobody listens would end the process. */
+  onStreamError (error: Error): void
+  /** The response is about to be cut off. */
+  onCutOff (error: Error): void
+}
+
 export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
-  /** Told when the response is about to be cut off. */
-  onCutOff: (error: Error) => void = ignore
   bytesRead = 0
   bytesWritten = 0
   private readonly carrier: Carrier
   private readonly reply: FastifyReply
+  private readonly owner: Owner
   readonly closeGrace: number
   private readonly registry: Registry
   private readonly bodyLimit: number
@@ -44,18 +53,20 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private ending = false
   private letGoOfSignal: () => void = ignore
   // The write under way: a Writable has one at a time.
-  private content: readonly Buffer[] = []
+  private content: readonly Buffer[] = NO_CONTENT
   private size = 0
   private last = false // it, or one before, has the end of the body
   private done: WriteCallback = ignore
 
-  constructor (carrier: Carrier, reply: FastifyReply, registry: Registry, options: ExchangeOptions) {
+  constructor (carrier: Carrier, reply: FastifyReply, owner: Owner, registry: Registry, options: ExchangeOptions) {
     super({ highWaterMark: options.highWaterMark })
     this.carrier = carrier
     this.reply = reply
+    this.owner = owner
     this.registry = registry
     this.bodyLimit = options.bodyLimit
     this.closeGrace = options.closeGrace
+    this.on('error', this.tellOwner)
     if (carrier.over) {
       // Opened after its end: by a handler whose client left during the hooks, or by an onResponse hook.
       this.over = true
@@ -259,6 +270,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     }
     this.bytesWritten += this.size
     this.responseDone = this.last
+    this.content = NO_CONTENT
     this.done()
     if (this.responseDone) this.settle()
   }
@@ -358,11 +370,16 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     const failure = error ?? new DestroyedError()
     // Before the head Fastify can still answer, and the connection lives.
     if (this.headersSent) {
-      this.onCutOff(failure)
+      this.owner.onCutOff(failure)
       this.carrier.abort(failure)
       this.fail(failure)
     }
     done(failure)
+  }
+
+  /** A listener: `this` is the stream. */
+  private tellOwner (error: Error): void {
+    this.owner.onStreamError(error)
   }
 }
 
