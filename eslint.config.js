@@ -1,3 +1,3 @@
 'use strict'
 
-module.exports = require('neostandard')({ ts: true, ignores: ['dist', 'example/build', '.tap'] })
+module.exports = require('neostandard')({ ts: true, ignores: ['dist', 'example/build', 'test/clients/.venv', '.tap'] })
