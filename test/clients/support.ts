@@ -33,15 +33,17 @@ export interface Served {
   app: FastifyInstance
   port: number
   address: string
-  /** Of the exchanges that have ended: their code, the bytes read by then, and how their request was framed. */
-  ended: { url: string, code: string | undefined, bytesRead: number, framing: string, trailers: object }[]
+  /** The last exchange of a route that has ended. */
+  last: (url: string) => Ended
 }
+
+interface Ended { url: string, code: string | undefined, bytesRead: number, framing: string, trailers: object }
 
 export async function serve (t: Test): Promise<Served> {
   const app = Fastify({ forceCloseConnections: true })
   t.teardown(() => app.close())
   await app.register(duplex, { closeGrace: 0, drainTimeout: 100 })
-  const ended: Served['ended'] = []
+  const ended: Ended[] = []
   app.addHook('preHandler', async (request, reply) => {
     const { url, routeOptions: { config } } = request
     if (!(config as { duplex?: boolean }).duplex) return
@@ -84,7 +86,7 @@ export async function serve (t: Test): Promise<Served> {
   app.get('/ping', () => 'pong')
 
   const address = await app.listen({ port: 0, host: '127.0.0.1' })
-  return { app, address, port: (app.server.address() as AddressInfo).port, ended }
+  return { app, address, port: (app.server.address() as AddressInfo).port, last: (path) => ended.filter(({ url }) => url === path).at(-1)! }
 }
 
 /** What a program prints, line by line; it has a minute. */

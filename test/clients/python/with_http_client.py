@@ -1,4 +1,4 @@
-"""Python's http.client against a duplex route: with_http_client.py talk|echo|upload|expect URL [bytes]. Prints what it sees."""
+"""Python's http.client against a duplex route: with_http_client.py talk|echo|upload URL [bytes]. Prints what it sees."""
 
 import hashlib
 import http.client
@@ -57,9 +57,8 @@ def upload():
     connection = connect()
     try:
         connection.request("POST", url.path, pieces(hashlib.sha256()), headers={"Content-Length": str(size)})
-        print("all sent")
-    except (BrokenPipeError, ConnectionResetError) as error:
-        print(type(error).__name__)
+    except (BrokenPipeError, ConnectionResetError):
+        print("broken")
     response = connection.getresponse()
     print(response.status, len(response.read()) > 0)
 
