@@ -30,6 +30,13 @@ test('a bulk import', async (t) => {
     assert.deepEqual(saved, [{ name: 'a', amount: 1 }, { name: 'é', amount: 2 }])
   })
 
+  await t.test('answers HTTP/1.0, which has no trailers', async () => {
+    const client = await app.injectDuplex({ method: 'POST', url: '/import', httpVersion: '1.0', payload: '{"name":"a"}\n{"name":"b"}' })
+    let results = ''
+    for await (const piece of client) results += piece
+    assert.equal(results.split('\n').length, 3)
+  })
+
   await t.test('reads no more rows while a row is being saved', async () => {
     const saves = new EventEmitter()
     let asked = 0

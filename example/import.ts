@@ -46,7 +46,8 @@ export async function bulkImport (app: FastifyInstance, { save }: ImportOptions)
         if (result.ok) imported++
         yield JSON.stringify(result) + '\n'
       }
-      reply.duplex.setTrailers({ 'x-imported': imported, 'x-refused': row - imported })
+      // HTTP/1.0 has none, which is also what some proxies speak.
+      if (request.raw.httpVersion !== '1.0') reply.duplex.setTrailers({ 'x-imported': imported, 'x-refused': row - imported })
     }
   })
 }

@@ -89,10 +89,10 @@ async function talk (t: Test, port: number, agent: http.Agent): Promise<void> {
   await once(incoming, 'end')
 }
 
-async function echo (t: Test, port: number): Promise<void> {
+async function echo (t: Test, port: number, expected = 64 * MB): Promise<void> {
   const { request, response } = open(port, '/echo')
-  new Source(64 * MB).pipe(request)
-  t.equal(await size(await response), 64 * MB)
+  new Source(expected).pipe(request)
+  t.equal(await size(await response), expected)
 }
 
 /** The response has begun; the request comes faster than it is read. */
@@ -181,6 +181,9 @@ t.test('nginx', { skip: unless('nginx', '-v') }, async (t) => {
   t.test('with its defaults', async (t) => {
     t.test('a request is held until it is complete', (t) => isHeld(t, nginx, ports.defaults))
     t.test('and told by its length', async (t) => t.match(served.last('/told'), { framing: 'length' }))
+    t.test('an echo of a megabyte', (t) => echo(t, ports.defaults, MB))
+    t.test('answers Expect itself', async (t) => t.equal(await expectation(ports.defaults), '100'))
+    t.test('drops trailers', async (t) => t.strictSame(await trailers(served, ports.defaults), { up: {}, down: {} }))
     t.test('more than a megabyte is refused', async (t) => {
       const { request, response } = open(ports.defaults, '/echo', { headers: { 'content-length': 2 * MB } })
       t.equal((await response).statusCode, 413)
@@ -189,7 +192,7 @@ t.test('nginx', { skip: unless('nginx', '-v') }, async (t) => {
   })
 })
 
-t.test('nginx as a proxy of TCP, which leaves nothing to tell', { skip: existsSync(STREAM_MODULE) ? false : 'nginx with its stream module is not installed' }, async (t) => {
+t.test('nginx as a proxy of TCP, which leaves nothing to tell', { skip: unless('nginx', '-v') || (existsSync(STREAM_MODULE) ? false : 'the stream module of nginx is not installed') }, async (t) => {
   const { served, ports: { tcp } } = await start(t, 'nginx', [...NGINX, 'nginx-tcp.conf'], 'nginx-tcp.conf', ['tcp'])
   t.test('a conversation', (t) => talk(t, tcp, new http.Agent()))
   t.test('an echo of more than any buffer holds', (t) => echo(t, tcp))
@@ -212,5 +215,10 @@ t.test('HAProxy', { skip: unless('haproxy', '-v') }, async (t) => {
     t.test('trailers', async (t) => t.strictSame(await trailers(served, ports.duplex), { up: { 'x-words': '1' }, down: { 'x-imported': '1', 'x-refused': '0' } }))
   })
 
-  t.test('with http-buffer-request a request is held until it is complete', (t) => isHeld(t, haproxy, ports.buffered))
+  t.test('with http-buffer-request', async (t) => {
+    t.test('a request is held until it is complete', (t) => isHeld(t, haproxy, ports.buffered))
+    t.test('an echo of more than any buffer holds', (t) => echo(t, ports.buffered))
+    t.test('answers Expect itself', async (t) => t.equal(await expectation(ports.buffered), '100'))
+    t.test('trailers', async (t) => t.strictSame(await trailers(served, ports.buffered), { up: { 'x-words': '1' }, down: { 'x-imported': '1', 'x-refused': '0' } }))
+  })
 })
