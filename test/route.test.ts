@@ -352,6 +352,7 @@ t.test('trailers both ways', async (t) => {
   t.match(await wire.response(), { body: 'abc', trailers: { 'x-seen': '42', 'x-size': '3' } })
   t.match(await wire.request(chunked('/length')), { statusCode: 200 })
   t.match(await wire.request(chunked('/wrong')), { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/ })
+  t.match(await (await connect()).request('POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc'), { body: 'abc' }, 'a client of HTTP/1.0 is sent none')
 })
 
 t.test('requests that are wrong, before the head', async (t) => {

@@ -233,7 +233,7 @@ export class SocketCarrier implements Carrier, Borrower {
     const parts: Part[] = []
     if (this.head !== '') parts.push(this.head)
     if (size > 0) this.writer!.write(content, size, parts)
-    if (end) this.writer!.end(this.trailerLines, parts)
+    if (end) this.writer!.end(this.untilClose ? '' : this.trailerLines, parts)
     this.head = ''
     const buffers = gather(parts)
     if (end && this.tunnel) {

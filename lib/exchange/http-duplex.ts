@@ -11,7 +11,7 @@ import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trail
 import type { Carrier, Sink } from '../carrier/carrier.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
 import { abortSignal, hijack } from '../fastify-internals.ts'
-import { type Framing, minorVersion, responseFraming } from '../transfer/framing.ts'
+import { type Framing, UNTIL_CLOSE, minorVersion, responseFraming } from '../transfer/framing.ts'
 import { asksToClose, isSendable } from '../transfer/head-writer.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import { committed, failed, finished, publish, started } from './diagnostics.ts'
@@ -140,7 +140,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
 
   setTrailers (fields: OutgoingFields): this {
     if (this.isDetached) throw new DetachedError()
-    if (this.ending || (this.responseFraming !== null && this.responseFraming.kind !== 'chunked')) throw new TrailersError()
+    const framing = this.responseFraming
+    // A client of HTTP/1.0 is sent none, as any recipient may drop them (RFC 9110 section 6.5.1).
+    if (this.ending || (framing !== null && framing.kind !== 'chunked' && framing !== UNTIL_CLOSE)) throw new TrailersError()
     this.carrier.setTrailers(fields)
     return this
   }
