@@ -36,6 +36,10 @@ function routes (app: FastifyInstance): void {
     await once(reply.duplex, 'readable')
     throw new Error('cut')
   })
+  app.get('/silent', { duplex: { idleTimeout: 20 } }, async (request, reply) => {
+    reply.code(101).header('upgrade', 'x').duplex.write('half')
+    await text(reply.duplex)
+  })
   app.route({
     method: 'CONNECT',
     url: '*',
@@ -159,8 +163,18 @@ for (const transport of TRANSPORTS) {
       if (transport === 'tcp') t.match(await lost, { err: { code: 'FST_ERR_DUPLEX_ABORTED' } })
     })
 
+    await t.test('a tunnel that is silent for too long does not end like one that is over', async (t) => {
+      const wire = await connect()
+      const errored = logged('request errored')
+      const reset = once(wire.socket, 'error').then(([error]) => error.code, () => null)
+      wire.send(UPGRADE('/silent'))
+      t.match(await errored, { err: { code: 'FST_ERR_DUPLEX_IDLE' } })
+      await wire.ended
+      if (transport === 'tcp') t.equal(await reset, 'ECONNRESET')
+    })
+
     await t.test('nothing was logged that should not be', (t) => {
-      const unexpected = log.filter((line) => line.level > 40 && !['cut', 'FST_ERR_DUPLEX_ABORTED'].includes(line.err?.code ?? line.err?.message ?? '') && line.err?.code !== 'FST_ERR_DUPLEX_UPGRADE')
+      const unexpected = log.filter((line) => line.level > 40 && !['cut', 'FST_ERR_DUPLEX_ABORTED', 'FST_ERR_DUPLEX_IDLE'].includes(line.err?.code ?? line.err?.message ?? '') && line.err?.code !== 'FST_ERR_DUPLEX_UPGRADE')
       t.strictSame(unexpected, [])
       t.equal(app.initialConfig.http2, undefined)
       t.end()

@@ -274,11 +274,13 @@ export class SocketCarrier implements Carrier, Borrower {
     this.failure = error
     this.handoff.fail(error)
     // The responses to requests before this one are not its to cut off.
-    this.whenMayWrite(() => {
-      // Where only the end of the connection ends the body, a FIN would make this look like a complete response.
-      if (this.untilClose && isResettable(this.socket)) this.socket.resetAndDestroy()
-      else this.socket.destroy()
-    })
+    this.whenMayWrite(() => this.cutOff())
+  }
+
+  private cutOff (): void {
+    // Where only the end of the connection ends the body, a FIN would make this look like a complete response.
+    if (this.untilClose && isResettable(this.socket)) this.socket.resetAndDestroy()
+    else this.socket.destroy()
   }
 
   private end (): void {
@@ -343,7 +345,7 @@ export class SocketCarrier implements Carrier, Borrower {
   onTimeout (): void {
     if (!this.mayWrite) return // it is the turn of a request before this one, which may take its time
     this.lose(new IdleError(this.options.idleTimeout))
-    this.socket.destroy()
+    this.cutOff()
   }
 
   onEnd (): void {
