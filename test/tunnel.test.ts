@@ -22,6 +22,10 @@ function routes (app: FastifyInstance): void {
     await pipeline(reply.code(101).header('upgrade', 'x').duplex, reply.duplex)
   }
   app.route({ method: ['GET', 'POST'], url: '/x', duplex: true, handler: echo })
+  app.post('/greeting', { duplex: true }, async (request, reply) => {
+    reply.code(101).header('upgrade', 'x').duplex.write('hello ')
+    await pipeline(reply.duplex, reply.duplex)
+  })
   app.post('/refused', { duplex: true, onRequest: async (request, reply) => reply.code(403).send('no') }, echo)
   app.get('/other', { duplex: true }, async (request, reply) => reply.code(101).header('upgrade', 'y').duplex.end('never'))
   app.get('/426', { duplex: true }, (request, reply) => { reply.code(426).header('upgrade', 'x').duplex.end('upgrade first') })
@@ -98,6 +102,16 @@ for (const transport of TRANSPORTS) {
         wire.socket.end('.')
         t.equal(await wire.body(), 'body' + chunk('raw') + '.', `cut at ${cut}`)
       }
+    })
+
+    await t.test('100 before 101', async (t) => {
+      const wire = await connect()
+      wire.send(UPGRADE('/greeting', 'Content-Length: 4\r\nExpect: 100-continue\r\n', 'POST'))
+      t.match(await wire.head(), { statusCode: 100 })
+      t.match(await wire.head(), { statusCode: 101 })
+      wire.send('bodyraw')
+      wire.socket.end()
+      t.equal(await wire.body(), 'hello bodyraw')
     })
 
     await t.test('what the server says first, and what the client says after', async (t) => {

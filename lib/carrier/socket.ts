@@ -197,6 +197,11 @@ export class SocketCarrier implements Carrier, Borrower {
     const persistent = handoff.persistent && !this.app.closing && !start.close && start.framing.kind !== 'close' &&
       this.framingError === null && this.reader.error === null && (this.reading || this.willBeRead)
     this.head = writeResponseHead(start, persistent, handoff.keepAlive)
+    // RFC 9110 section 7.8: before a 101, however pointless it is before any other answer.
+    if (start.statusCode === 101 && handoff.expectsContinue) {
+      handoff.setContinued()
+      this.head = writeInterimHead(100, {}) + this.head
+    }
     this.writer = bodyWriter(start.framing)
     this.untilClose = start.framing.kind === 'close'
     this.tunnel = start.framing === TUNNEL
