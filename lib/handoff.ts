@@ -28,6 +28,7 @@ interface Parser {
   execute?: (piece: Buffer) => number | Error
   getCurrentBuffer (): Buffer
   resume (): void
+  remove (): void
   consume (handle: object): void
   unconsume (): void
   _consumed: boolean
@@ -247,6 +248,8 @@ export class Handoff {
     this.letGo()
     socket.removeListener('error', ignore)
     setIdleTimeout(socket, 0)
+    // Off the server's list: to Node the connection is idle now, which the server would destroy when it closes.
+    this.connection.parser.remove()
     if (socket._handle) socket._read = Socket.prototype._read
   }
 

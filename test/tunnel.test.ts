@@ -374,6 +374,8 @@ t.test('a detached connection counts when the app closes, unless told otherwise'
       await closed
     } else {
       // Nobody ends it but its owner, and the server waits for that.
+      while (app.server.listening) await new Promise((resolve) => setImmediate(resolve))
+      t.notOk(theirs.destroyed)
       theirs.end('bye')
       wire.socket.end()
       await closed
