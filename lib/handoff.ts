@@ -250,7 +250,7 @@ export class Handoff {
     setIdleTimeout(socket, 0)
     // Off the server's list: to Node the connection is idle now, which the server would destroy when it closes.
     this.connection.parser.remove()
-    if (socket._handle) socket._read = Socket.prototype._read
+    restartReading(socket)
   }
 
   private readonly onFinish = (): void => {
@@ -307,13 +307,16 @@ export function stopReading (socket: Duplex): void {
 
 /** Reads on after `stopReading`, which socket.resume() alone does not when a read was under way. */
 export function startReading (socket: Duplex): void {
-  const { _handle: handle } = socket as ParsedSocket
-  if (handle) {
-    socket._read = Socket.prototype._read
-    handle.reading = true
-    handle.readStart()
-  }
+  restartReading(socket)
   socket.resume()
+}
+
+function restartReading (socket: Duplex): void {
+  const { _handle: handle } = socket as ParsedSocket
+  if (!handle) return
+  socket._read = Socket.prototype._read
+  handle.reading = true
+  handle.readStart()
 }
 
 interface Arrival {

@@ -265,6 +265,16 @@ t.test('detach()', async (t) => {
       const { socket, head } = reply.duplex.detach()
       socket.end(`yours ${String(head)}`)
     })
+    app.get('/stopped', { duplex: true }, async (request, reply) => {
+      const stream = reply.code(101).header('upgrade', 'x').duplex
+      stream.flushHeaders()
+      // Until there is more than the stream holds.
+      while (stream.readableLength < stream.readableHighWaterMark) await once(stream, 'readable').then(() => stream.read(0))
+      const { socket, head } = stream.detach()
+      let size = head.length
+      socket.on('data', (piece) => { size += piece.length })
+      socket.on('end', () => socket.end(String(size)))
+    })
     app.get('/begun', { duplex: true }, async (request, reply) => {
       await new Promise((resolve) => { reply.duplex.write('begun', resolve) })
       code(() => reply.duplex.detach())
@@ -330,6 +340,14 @@ t.test('detach()', async (t) => {
     wire.send(UPGRADE('/tunnel') + 'unread')
     await wire.head()
     t.equal(await wire.body(), 'mine yours unread')
+  })
+
+  await t.test('in a tunnel under backpressure', async (t) => {
+    const wire = await connect()
+    wire.send(UPGRADE('/stopped'))
+    await wire.head()
+    wire.socket.end(Buffer.alloc(3_000_000))
+    t.equal(await wire.body(), '3000000')
   })
 
   await t.test('not where the connection is not one', async (t) => {
