@@ -231,6 +231,7 @@ t.test('detach()', async (t) => {
   const codes: unknown[] = []
   const responses: string[] = []
   let detached!: net.Socket
+  let flowing!: FastifyReply['duplex']
   const code = (action: () => unknown): void => {
     try {
       action()
@@ -264,6 +265,16 @@ t.test('detach()', async (t) => {
       await once(reply.duplex, 'readable')
       const { socket, head } = reply.duplex.detach()
       socket.end(`yours ${String(head)}`)
+    })
+    app.get('/flowing', { duplex: true }, async (request, reply) => {
+      flowing = reply.code(101).header('upgrade', 'x').duplex.setEncoding('latin1')
+      flowing.flushHeaders()
+      flowing.once('data', (first) => {
+        flowing.pause().once('data', (second) => {
+          const { socket, head } = flowing.detach()
+          socket.end(`${first} ${second} ${String(head)}`)
+        })
+      })
     })
     app.get('/stopped', { duplex: true }, async (request, reply) => {
       const stream = reply.code(101).header('upgrade', 'x').duplex
@@ -340,6 +351,18 @@ t.test('detach()', async (t) => {
     wire.send(UPGRADE('/tunnel') + 'unread')
     await wire.head()
     t.equal(await wire.body(), 'mine yours unread')
+  })
+
+  await t.test('in a tunnel that flows, with all that was still to come', async (t) => {
+    const wire = await connect()
+    wire.send(UPGRADE('/flowing') + 'a')
+    await wire.head()
+    for (const [i, byte] of [...'bcd'].entries()) {
+      wire.send(byte)
+      while (flowing.readableLength === i) await new Promise((resolve) => setImmediate(resolve))
+    }
+    flowing.resume()
+    t.equal(await wire.body(), 'a b cd')
   })
 
   await t.test('in a tunnel under backpressure', async (t) => {
