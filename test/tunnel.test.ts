@@ -49,6 +49,7 @@ function routes (app: FastifyInstance): void {
     url: '*',
     duplex: true,
     onRequest: async (request, reply) => {
+      if (request.authority?.port === 22) return reply.code(403).send('not there')
       if (request.headers['proxy-authorization'] !== 'right') return reply.code(407).header('proxy-authenticate', 'Basic').send('who are you')
     },
     handler: async (request, reply) => {
@@ -140,6 +141,7 @@ for (const transport of TRANSPORTS) {
       const AUTH = 'Proxy-Authorization: right\r\n'
       const wire = await connect()
       t.match(await wire.request(CONNECT('a:1'), 'CONNECT'), { statusCode: 407, body: 'who are you', fields: { 'proxy-authenticate': 'Basic' } })
+      t.match(await wire.request(CONNECT('a:22', AUTH), 'CONNECT'), { statusCode: 403, body: 'not there' })
       t.match(await wire.request(CONNECT('nowhere:1', AUTH), 'CONNECT'), { statusCode: 502, body: 'no way' })
       t.match(await wire.request(GET('/plain')), { body: 'null' })
       wire.send(CONNECT('[::1]:443', AUTH) + 'early')
