@@ -46,8 +46,7 @@ export async function bulkImport (app: FastifyInstance, { save }: ImportOptions)
         if (result.ok) imported++
         yield JSON.stringify(result) + '\n'
       }
-      // HTTP/1.0 has none, which is also what some proxies speak.
-      if (request.raw.httpVersion !== '1.0') reply.duplex.setTrailers({ 'x-imported': imported, 'x-refused': row - imported })
+      reply.duplex.setTrailers({ 'x-imported': imported, 'x-refused': row - imported })
     }
   })
 }

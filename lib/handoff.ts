@@ -28,6 +28,7 @@ interface Parser {
   execute?: (piece: Buffer) => number | Error
   getCurrentBuffer (): Buffer
   resume (): void
+  remove (): void
   consume (handle: object): void
   unconsume (): void
   _consumed: boolean
@@ -247,7 +248,9 @@ export class Handoff {
     this.letGo()
     socket.removeListener('error', ignore)
     setIdleTimeout(socket, 0)
-    if (socket._handle) socket._read = Socket.prototype._read
+    // Off the server's list: to Node the connection is idle now, which the server would destroy when it closes.
+    this.connection.parser.remove()
+    restartReading(socket)
   }
 
   private readonly onFinish = (): void => {
@@ -304,13 +307,16 @@ export function stopReading (socket: Duplex): void {
 
 /** Reads on after `stopReading`, which socket.resume() alone does not when a read was under way. */
 export function startReading (socket: Duplex): void {
-  const { _handle: handle } = socket as ParsedSocket
-  if (handle) {
-    socket._read = Socket.prototype._read
-    handle.reading = true
-    handle.readStart()
-  }
+  restartReading(socket)
   socket.resume()
+}
+
+function restartReading (socket: Duplex): void {
+  const { _handle: handle } = socket as ParsedSocket
+  if (!handle) return
+  socket._read = Socket.prototype._read
+  handle.reading = true
+  handle.readStart()
 }
 
 interface Arrival {

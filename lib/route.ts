@@ -86,7 +86,16 @@ export function getDuplex (this: FastifyReply): HttpDuplex {
 
 /** The getter of `request.authority`. */
 export function getAuthority (this: FastifyRequest): Authority | null {
-  return (this.raw as DuplexRequest)[kExchange]?.authority ?? null
+  const exchange = (this.raw as DuplexRequest)[kExchange]
+  // Hooks that run before it is checked may ask, and must not take the wrong answer for none.
+  return exchange === undefined ? null : authorityOf(exchange, this.raw)
+}
+
+/** @throws {AuthorityError} FST_ERR_DUPLEX_AUTHORITY (400) */
+function authorityOf (exchange: Exchange, { method, url }: IncomingMessage): Authority | null {
+  // The extended CONNECT of HTTP/2 has a path (RFC 8441).
+  if (method === 'CONNECT' && !url!.startsWith('/')) exchange.authority ??= parseAuthority(url!)
+  return exchange.authority
 }
 
 function carrierOf (exchange: Exchange, reply: FastifyReply): Carrier {
@@ -178,12 +187,10 @@ function refuse (exchange: Exchange, request: FastifyRequest, reply: FastifyRepl
   exchange.send = reply.send
   reply.send = noteAnswer
   if (framingError !== null) return framingError
-  if (request.method === 'CONNECT' && !request.url.startsWith('/')) { // as the extended ones of HTTP/2 do (RFC 8441)
-    try {
-      exchange.authority = parseAuthority(request.url)
-    } catch (error) {
-      return error as Error
-    }
+  try {
+    authorityOf(exchange, request.raw)
+  } catch (error) {
+    return error as Error
   }
   if (requestFraming.length > options.bodyLimit) return new BodyLimitError(options.bodyLimit)
   if (options.maxExchanges === Infinity) return null

@@ -665,6 +665,7 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
     })
     const options = { duplex: true, constraints: { later: 'yes' } }
     app.post('/echo', options, echo)
+    app.post('/one', { ...options, duplex: { maxExchanges: 1 } }, echo)
     app.post('/trailers', options, async (request, reply) => {
       const { duplex } = reply
       for await (const piece of duplex) duplex.write(piece)
@@ -716,6 +717,18 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
   t.equal(await wire.content(), 'one')
   wire.send(chunk('two') + '0\r\n\r\n')
   t.equal(await wire.body(), 'two')
+  // Each counts once, and leaves the connection with Node's timeout for the time between.
+  app.server.keepAliveTimeout = 1
+  for (let i = 0; i < 2; i++) {
+    const [one, other] = await Promise.all([connect(), connect()])
+    one.send(OPEN('/one') + chunk('a'))
+    await one.head()
+    t.match(await other.request(chunked('/one', 'b')), { statusCode: 503 })
+    one.send('0\r\n\r\n')
+    t.equal(await one.body(), 'a')
+    if (i === 1) await one.ended
+  }
+  app.server.keepAliveTimeout = 30_000
   wire.send(OPEN('/trailers') + chunk('abc') + '0\r\nX-Sum: 42\r\n\r\n')
   t.match(await wire.response(), { body: 'abc', trailers: { 'x-seen': '42' } })
   const big = 'x'.repeat(300_000)

@@ -22,6 +22,10 @@ function routes (app: FastifyInstance): void {
     await pipeline(reply.code(101).header('upgrade', 'x').duplex, reply.duplex)
   }
   app.route({ method: ['GET', 'POST'], url: '/x', duplex: true, handler: echo })
+  app.post('/greeting', { duplex: true }, async (request, reply) => {
+    reply.code(101).header('upgrade', 'x').duplex.write('hello ')
+    await pipeline(reply.duplex, reply.duplex)
+  })
   app.post('/refused', { duplex: true, onRequest: async (request, reply) => reply.code(403).send('no') }, echo)
   app.get('/other', { duplex: true }, async (request, reply) => reply.code(101).header('upgrade', 'y').duplex.end('never'))
   app.get('/426', { duplex: true }, (request, reply) => { reply.code(426).header('upgrade', 'x').duplex.end('upgrade first') })
@@ -36,11 +40,16 @@ function routes (app: FastifyInstance): void {
     await once(reply.duplex, 'readable')
     throw new Error('cut')
   })
+  app.get('/silent', { duplex: { idleTimeout: 20 } }, async (request, reply) => {
+    reply.code(101).header('upgrade', 'x').duplex.write('half')
+    await text(reply.duplex)
+  })
   app.route({
     method: 'CONNECT',
     url: '*',
     duplex: true,
     onRequest: async (request, reply) => {
+      if (request.authority?.port === 22) return reply.code(403).send('not there')
       if (request.headers['proxy-authorization'] !== 'right') return reply.code(407).header('proxy-authenticate', 'Basic').send('who are you')
     },
     handler: async (request, reply) => {
@@ -96,6 +105,16 @@ for (const transport of TRANSPORTS) {
       }
     })
 
+    await t.test('100 before 101', async (t) => {
+      const wire = await connect()
+      wire.send(UPGRADE('/greeting', 'Content-Length: 4\r\nExpect: 100-continue\r\n', 'POST'))
+      t.match(await wire.head(), { statusCode: 100 })
+      t.match(await wire.head(), { statusCode: 101 })
+      wire.send('bodyraw')
+      wire.socket.end()
+      t.equal(await wire.body(), 'hello bodyraw')
+    })
+
     await t.test('what the server says first, and what the client says after', async (t) => {
       const wire = await connect()
       const heard = logged('heard')
@@ -122,6 +141,7 @@ for (const transport of TRANSPORTS) {
       const AUTH = 'Proxy-Authorization: right\r\n'
       const wire = await connect()
       t.match(await wire.request(CONNECT('a:1'), 'CONNECT'), { statusCode: 407, body: 'who are you', fields: { 'proxy-authenticate': 'Basic' } })
+      t.match(await wire.request(CONNECT('a:22', AUTH), 'CONNECT'), { statusCode: 403, body: 'not there' })
       t.match(await wire.request(CONNECT('nowhere:1', AUTH), 'CONNECT'), { statusCode: 502, body: 'no way' })
       t.match(await wire.request(GET('/plain')), { body: 'null' })
       wire.send(CONNECT('[::1]:443', AUTH) + 'early')
@@ -159,8 +179,18 @@ for (const transport of TRANSPORTS) {
       if (transport === 'tcp') t.match(await lost, { err: { code: 'FST_ERR_DUPLEX_ABORTED' } })
     })
 
+    await t.test('a tunnel that is silent for too long does not end like one that is over', async (t) => {
+      const wire = await connect()
+      const errored = logged('request errored')
+      const reset = once(wire.socket, 'error').then(([error]) => error.code, () => null)
+      wire.send(UPGRADE('/silent'))
+      t.match(await errored, { err: { code: 'FST_ERR_DUPLEX_IDLE' } })
+      await wire.ended
+      if (transport === 'tcp') t.equal(await reset, 'ECONNRESET')
+    })
+
     await t.test('nothing was logged that should not be', (t) => {
-      const unexpected = log.filter((line) => line.level > 40 && !['cut', 'FST_ERR_DUPLEX_ABORTED'].includes(line.err?.code ?? line.err?.message ?? '') && line.err?.code !== 'FST_ERR_DUPLEX_UPGRADE')
+      const unexpected = log.filter((line) => line.level > 40 && !['cut', 'FST_ERR_DUPLEX_ABORTED', 'FST_ERR_DUPLEX_IDLE'].includes(line.err?.code ?? line.err?.message ?? '') && line.err?.code !== 'FST_ERR_DUPLEX_UPGRADE')
       t.strictSame(unexpected, [])
       t.equal(app.initialConfig.http2, undefined)
       t.end()
@@ -203,6 +233,7 @@ t.test('detach()', async (t) => {
   const codes: unknown[] = []
   const responses: string[] = []
   let detached!: net.Socket
+  let flowing!: FastifyReply['duplex']
   const code = (action: () => unknown): void => {
     try {
       action()
@@ -249,6 +280,26 @@ t.test('detach()', async (t) => {
       await new Promise((resolve) => setImmediate(resolve))
       code(() => duplex.detach())
       duplex.destroy(new Error('congested'))
+    })
+    app.get('/flowing', { duplex: true }, async (request, reply) => {
+      flowing = reply.code(101).header('upgrade', 'x').duplex.setEncoding('latin1')
+      flowing.flushHeaders()
+      flowing.once('data', (first) => {
+        flowing.pause().once('data', (second) => {
+          const { socket, head } = flowing.detach()
+          socket.end(`${first} ${second} ${String(head)}`)
+        })
+      })
+    })
+    app.get('/stopped', { duplex: true }, async (request, reply) => {
+      const stream = reply.code(101).header('upgrade', 'x').duplex
+      stream.flushHeaders()
+      // Until there is more than the stream holds.
+      while (stream.readableLength < stream.readableHighWaterMark) await once(stream, 'readable').then(() => stream.read(0))
+      const { socket, head } = stream.detach()
+      let size = head.length
+      socket.on('data', (piece) => { size += piece.length })
+      socket.on('end', () => socket.end(String(size)))
     })
     app.get('/begun', { duplex: true }, async (request, reply) => {
       await new Promise((resolve) => { reply.duplex.write('begun', resolve) })
@@ -327,6 +378,26 @@ t.test('detach()', async (t) => {
     t.strictSame(codes.splice(0), ['FST_ERR_DUPLEX_DETACH'])
   })
 
+  await t.test('in a tunnel that flows, with all that was still to come', async (t) => {
+    const wire = await connect()
+    wire.send(UPGRADE('/flowing') + 'a')
+    await wire.head()
+    for (const [i, byte] of [...'bcd'].entries()) {
+      wire.send(byte)
+      while (flowing.readableLength === i) await new Promise((resolve) => setImmediate(resolve))
+    }
+    flowing.resume()
+    t.equal(await wire.body(), 'a b cd')
+  })
+
+  await t.test('in a tunnel under backpressure', async (t) => {
+    const wire = await connect()
+    wire.send(UPGRADE('/stopped'))
+    await wire.head()
+    wire.socket.end(Buffer.alloc(3_000_000))
+    t.equal(await wire.body(), '3000000')
+  })
+
   await t.test('not where the connection is not one', async (t) => {
     const wire = await connect()
     t.equal((await wire.request(GET('/begun'))).body, 'begun')
@@ -369,6 +440,8 @@ t.test('a detached connection counts when the app closes, unless told otherwise'
       await closed
     } else {
       // Nobody ends it but its owner, and the server waits for that.
+      while (app.server.listening) await new Promise((resolve) => setImmediate(resolve))
+      t.notOk(theirs.destroyed)
       theirs.end('bye')
       wire.socket.end()
       await closed

@@ -64,7 +64,11 @@ declare module 'fastify' {
   }
 
   interface FastifyRequest {
-    /** Where a CONNECT request to a duplex route wants to go; null for any other. */
+    /**
+     * Where a CONNECT request to a duplex route wants to go; null for any other.
+     *
+     * @throws FST_ERR_DUPLEX_AUTHORITY the target is no host and port
+     */
     readonly authority: fastifyDuplex.Authority | null
   }
 

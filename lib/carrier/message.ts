@@ -145,6 +145,7 @@ export class MessageCarrier implements Carrier {
   }
 
   private end (): void {
+    if (this.over) return
     this.over = true
     this.onOver()
     // A stream of HTTP/2 is over; a connection goes back to the limit it had.

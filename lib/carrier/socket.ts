@@ -197,6 +197,11 @@ export class SocketCarrier implements Carrier, Borrower {
     const persistent = handoff.persistent && !this.app.closing && !start.close && start.framing.kind !== 'close' &&
       this.framingError === null && this.reader.error === null && (this.reading || this.willBeRead)
     this.head = writeResponseHead(start, persistent, handoff.keepAlive)
+    // RFC 9110 section 7.8: before a 101, however pointless it is before any other answer.
+    if (start.statusCode === 101 && handoff.expectsContinue) {
+      handoff.setContinued()
+      this.head = writeInterimHead(100, {}) + this.head
+    }
     this.writer = bodyWriter(start.framing)
     this.untilClose = start.framing.kind === 'close'
     this.tunnel = start.framing === TUNNEL
@@ -256,7 +261,8 @@ export class SocketCarrier implements Carrier, Borrower {
 
   detach (): Detached {
     const { handoff, socket } = this
-    if (!handoff.taken || !handoff.mayWrite) throw new DetachError('it is the turn of a request before this one')
+    if (!handoff.taken) throw new DetachError('the request is still being routed')
+    if (!handoff.mayWrite) throw new DetachError('it is the turn of a request before this one')
     if (!this.bodyReader.done) throw new DetachError('the request body has not been read to its end')
     if (this.writer !== null && !this.tunnel) throw new DetachError('the response has begun')
     if (this.flowing) this.stopFlow()
@@ -278,11 +284,13 @@ export class SocketCarrier implements Carrier, Borrower {
     this.failure = error
     this.handoff.fail(error)
     // The responses to requests before this one are not its to cut off.
-    this.whenMayWrite(() => {
-      // Where only the end of the connection ends the body, a FIN would make this look like a complete response.
-      if (this.untilClose && isResettable(this.socket)) this.socket.resetAndDestroy()
-      else this.socket.destroy()
-    })
+    this.whenMayWrite(() => this.cutOff())
+  }
+
+  private cutOff (): void {
+    // Where only the end of the connection ends the body, a FIN would make this look like a complete response.
+    if (this.untilClose && isResettable(this.socket)) this.socket.resetAndDestroy()
+    else this.socket.destroy()
   }
 
   private end (): void {
@@ -347,7 +355,7 @@ export class SocketCarrier implements Carrier, Borrower {
   onTimeout (): void {
     if (!this.mayWrite) return // it is the turn of a request before this one, which may take its time
     this.lose(new IdleError(this.options.idleTimeout))
-    this.socket.destroy()
+    this.cutOff()
   }
 
   onEnd (): void {

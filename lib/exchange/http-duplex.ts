@@ -130,12 +130,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     if (!this.headersSent) this.letGoOfSignal = hijack(reply)
     this.detached = socket
     this.removeAllListeners('data')
-    const unread = this.read() as Buffer | null
+    // One by one, as a stream that flows gives them.
+    const unread: Buffer[] = []
+    for (let piece; (piece = this.read() as Buffer | string | null) !== null;) unread.push(Buffer.from(piece as string, this.readableEncoding ?? undefined))
     if (counted) socket.once('close', () => this.registry.remove(this))
     else this.registry.remove(this)
     this.complete()
     this.destroy(new DetachedError())
-    return { socket, head: unread === null ? head : Buffer.concat([unread, head]) }
+    return { socket, head: unread.length === 0 ? head : Buffer.concat([...unread, head]) }
   }
 
   setTrailers (fields: OutgoingFields): this {
