@@ -201,6 +201,18 @@ for (const [name, { start, options, plugin = duplex, unconnected = false }] of O
       handled(String(reply.duplex.writeInformation(102)))
       reply.duplex.end('to nobody')
     })
+    app.post('/ended', { duplex: { bodyLimit: 3 } }, async (request, reply) => {
+      const { duplex } = reply
+      await once(duplex, 'data')
+      duplex.end('early')
+      await once(duplex, 'close')
+      const { headersSent, framing, trailers, bytesRead, bytesWritten, socket } = duplex
+      t.match({ headersSent, framing, trailers, bytesRead, bytesWritten }, { headersSent: true, framing: { request: String, response: String }, trailers: {}, bytesRead: 1, bytesWritten: 5 })
+      t.ok(socket)
+      t.throws(() => duplex.flushHeaders(), { code: 'FST_ERR_DUPLEX_HEAD_SENT' })
+      duplex.emit('error', new Error('to nobody'))
+      handled('closed')
+    })
     app.post('/length', { duplex: true }, (request, reply) => { reply.header('content-length', 5).duplex.end('1234') })
     app.get('/no-body', { duplex: true }, (request, reply) => { reply.code(204).duplex.end() })
     const open = await start(t, app)
@@ -297,6 +309,23 @@ for (const [name, { start, options, plugin = duplex, unconnected = false }] of O
       const outcome = new Promise<string>((resolve) => { handled = resolve })
       client.reset()
       t.equal(await outcome, 'false')
+    })
+
+    await t.test('a client that goes away after the response', { skip: unconnected }, async (t) => {
+      const ended = new Promise<string>((resolve) => { handled = resolve })
+      const client = await open('/ended')
+      client.up.write('a')
+      t.equal(await ended, 'closed')
+      client.up.write('more than the limit')
+      client.reset()
+      const again = new Promise<string>((resolve) => { handled = resolve })
+      const other = await open('/ended')
+      other.up.write('a')
+      t.equal(await again, 'closed')
+      other.up.end('more than the limit')
+      const next = await open('/read')
+      next.up.end('b')
+      t.match(await text(await next.down), '{"body":"b"}')
     })
 
     await t.test('the log and the hooks have seen it all once', async (t) => {

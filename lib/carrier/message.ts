@@ -72,10 +72,10 @@ export class MessageCarrier implements Carrier {
     this.reading = true
     if (request.method === 'CONNECT') this.sink!.onBodyEnd() // which has none
     request.on('data', (content: Buffer) => {
-      if (!this.sink!.onContent(content)) request.pause()
+      if (this.sink?.onContent(content) === false) request.pause()
     })
-    request.on('end', () => this.sink!.onComplete())
-    request.on('error', (error) => this.sink!.onReadError(new AbortedError({ cause: error })))
+    request.on('end', () => this.sink?.onComplete())
+    request.on('error', (error) => this.sink?.onReadError(new AbortedError({ cause: error })))
   }
 
   whenMayWrite (callback: () => void): void {
@@ -142,6 +142,7 @@ export class MessageCarrier implements Carrier {
 
   finish (): void {
     this.end()
+    this.sink = null // what still comes is dropped
   }
 
   private end (): void {

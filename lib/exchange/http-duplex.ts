@@ -35,12 +35,16 @@ export interface Owner {
   onCutOff (error: Error): void
 }
 
+/** What can be asked of an exchange that is over. */
+type Account = Pick<Carrier, 'failure' | 'requestFraming' | 'socket' | 'trailers'>
+
 export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   bytesRead = 0
   bytesWritten = 0
-  private readonly carrier: Carrier
-  private readonly reply: FastifyReply
-  private readonly owner: Owner
+  private account: Account
+  private carrier: Carrier
+  private reply: FastifyReply
+  private owner: Owner | null
   readonly closeGrace: number
   private readonly registry: Registry
   private readonly bodyLimit: number
@@ -48,6 +52,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private requestDone = false
   private responseDone = false
   private over = false
+  private endedWell = false
   private detached: Socket | null = null
   private gathering = false
   private ending = false
@@ -60,6 +65,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
 
   constructor (carrier: Carrier, reply: FastifyReply, owner: Owner, registry: Registry, options: ExchangeOptions) {
     super({ highWaterMark: options.highWaterMark })
+    this.account = carrier
     this.carrier = carrier
     this.reply = reply
     this.owner = owner
@@ -80,7 +86,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
 
   /** Why the exchange failed: after the head, or with its connection. */
   get failure (): Error | null {
-    return this.carrier.failure
+    return this.account.failure
   }
 
   get isDetached (): boolean {
@@ -92,15 +98,15 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   get framing (): { request: FramingKind, response: FramingKind | undefined } {
-    return { request: this.carrier.requestFraming.kind, response: this.responseFraming?.kind }
+    return { request: this.account.requestFraming.kind, response: this.responseFraming?.kind }
   }
 
   get trailers (): Trailers {
-    return this.carrier.trailers
+    return this.account.trailers
   }
 
   get socket (): Socket {
-    return this.carrier.socket as Socket
+    return this.account.socket as Socket
   }
 
   flushHeaders (): void {
@@ -312,6 +318,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   onReadError (error: Error): void {
+    if (this.endedWell) return // the rest was read for nobody
     this.destroy(error)
     // Before the head there will be an answer and no abort of its own, for which a handler that does not read may wait.
     abortSignal(this.reply.request, error)
@@ -346,6 +353,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     if (this.over || !this.responseDone) return
     const isRead = this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
     if (!this.requestDone && isRead) return
+    this.endedWell = true
     this.registry.remove(this)
     this.complete()
     this.carrier.finish()
@@ -356,6 +364,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private complete (): void {
     this.over = true
     this.letGoOfSignal()
+    this.letGoOfSignal = ignore
     publish(finished, this, this.reply)
   }
 
@@ -368,22 +377,33 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   override _destroy (error: Error | null, done: WriteCallback): void {
     if (this.detached === null) this.registry.remove(this)
     if (this.over) {
+      if (this.endedWell && error === null) this.letGo()
       done(error)
       return
     }
     const failure = error ?? new DestroyedError()
     // Before the head Fastify can still answer, and the connection lives.
     if (this.headersSent) {
-      this.owner.onCutOff(failure)
+      this.owner!.onCutOff(failure)
       this.carrier.abort(failure)
       this.fail(failure)
     }
     done(failure)
   }
 
+  /**
+   * After a good end: keeps the account, and nothing else of the exchange. In Node 24 and 26 every Writable outlives the
+   * collections of young objects, and all it refers to with it: that was most of what these had to do.
+   */
+  private letGo (): void {
+    const { failure, requestFraming, socket, trailers } = this.carrier
+    this.account = { failure, requestFraming, socket, trailers }
+    this.carrier = this.reply = this.owner = null as never
+  }
+
   /** A listener: `this` is the stream. */
   private tellOwner (error: Error): void {
-    this.owner.onStreamError(error)
+    this.owner?.onStreamError(error) // who has it no more after a good end
   }
 }
 
