@@ -480,6 +480,17 @@ t.test('over injectDuplex', async (t) => {
   t.equal(await text(next), 'null')
 })
 
+t.test('a malformed target of CONNECT never gets to the handler', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.addHttpMethod('CONNECT')
+    app.route({ method: 'CONNECT', url: '*', duplex: true, handler: () => t.fail('called') })
+    app.get('/plain', async () => 'plain')
+  })
+  const wire = await connect()
+  t.match(await wire.request(CONNECT('a'), 'CONNECT'), { statusCode: 400, body: /FST_ERR_DUPLEX_AUTHORITY/ })
+  t.match(await wire.request(GET('/plain')), { body: 'plain' })
+})
+
 t.test('over app.inject(), which has no connection', async (t) => {
   const app = Fastify()
   await app.register(duplex)
