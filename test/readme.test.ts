@@ -1,0 +1,117 @@
+// Every snippet of JavaScript in the README, compiled and run: a snippet that is not known here fails.
+
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import net, { type AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { pipeline } from 'node:stream/promises'
+import Fastify, { type FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import ts from 'typescript'
+import WebSocket, { WebSocketServer } from 'ws'
+import duplex from '../lib/index.ts'
+
+const readme = readFileSync(join(__dirname, '..', 'README.md'), 'utf8')
+const snippets = [...readme.matchAll(/^( *)```(?:js|ts)\n(.*?)^\1```/gms)].map(([, indent, code]) => code.replaceAll(new RegExp(`^${indent}`, 'gm'), ''))
+
+/** Runs a snippet with what it takes for granted; `result` is an expression to return. */
+async function run (code: string, given: object, result = 'undefined'): Promise<any> {
+  // The body of an asynchronous function, which has no import statements.
+  const withoutImports = code.replaceAll(/^import (\w+|{.*}) from '(.*)'$/gm, "const $1 = await load('$2')")
+  const { outputText, diagnostics } = ts.transpileModule(`const snippet = async () => {\n${withoutImports}\nreturn ${result} }`, { compilerOptions: { target: ts.ScriptTarget.ES2022 }, reportDiagnostics: true })
+  assert.deepEqual(diagnostics, [])
+  // eslint-disable-next-line no-new-func
+  return new Function(...Object.keys(given), `${outputText}\nreturn snippet()`)(...Object.values(given))
+}
+
+async function load (name: string): Promise<unknown> {
+  if (name === 'fastify-duplex') return duplex
+  // What the log would say is not the README's.
+  if (name === 'fastify') return (options: object) => Fastify({ ...options, logger: false })
+  return import(name)
+}
+
+async function make (t: Test): Promise<FastifyInstance> {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(duplex)
+  return app
+}
+
+async function listen (app: FastifyInstance): Promise<number> {
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  return (app.server.address() as AddressInfo).port
+}
+
+const tests: [string, (code: string, t: Test) => Promise<void>][] = [
+  ["app.post('/upper'", async (code, t) => {
+    const app = await make(t)
+    await run(code, { app })
+    t.equal((await app.inject({ method: 'POST', url: '/upper', payload: 'abc' })).payload, 'ABC')
+  }],
+  ['import Fastify', async (code, t) => {
+    const app: FastifyInstance = await run(code, { load }, 'app')
+    t.teardown(() => app.close())
+    const { payload, headers } = await app.inject({ method: 'POST', url: '/echo', payload: { a: 1 } })
+    t.equal(payload, '{"a":1}')
+    t.match(headers, { 'content-type': 'application/json' })
+  }],
+  ["app.post('/attach'", async (code, t) => {
+    const app = await make(t)
+    await run(code, { app, spawn, pipeline })
+    const client = await app.injectDuplex({ method: 'POST', url: '/attach', headers: { upgrade: 'tcp' }, payload: 'body ' })
+    client.end('raw')
+    t.equal(await text(client), 'body raw')
+    t.equal((await app.inject({ method: 'POST', url: '/attach' })).statusCode, 426)
+  }],
+  ["app.addHttpMethod('CONNECT')", async (code, t) => {
+    const app = await make(t)
+    await run(code, { app, net, once, pipeline })
+    const upstream = net.createServer({ allowHalfOpen: true }, (socket) => { socket.pipe(socket) })
+    t.teardown(() => upstream.close())
+    await once(upstream.listen(0, '127.0.0.1'), 'listening')
+    const client = await app.injectDuplex({ method: 'CONNECT', url: `127.0.0.1:${(upstream.address() as AddressInfo).port}` })
+    client.end('there and back')
+    t.equal(await text(client), 'there and back')
+  }],
+  ["app.get('/ws'", async (code, t) => {
+    const app = await make(t)
+    const wss = new WebSocketServer({ noServer: true })
+    wss.on('connection', (client) => { client.on('message', (message) => client.send(String(message).toUpperCase())) })
+    await run(code, { app, wss })
+    const client = new WebSocket(`ws://127.0.0.1:${await listen(app)}/ws`)
+    await once(client, 'open')
+    client.send('abc')
+    t.equal(String((await once(client, 'message'))[0]), 'ABC')
+    client.close()
+    await once(client, 'close')
+  }],
+  ['const client = await app.injectDuplex', async (code, t) => {
+    const app = await make(t)
+    await run(snippets[0], { app })
+    const client = await run(code, { app, assert, once }, 'client')
+    t.equal(await text(client), '')
+  }],
+  ['transform: ', async (code, t) => {
+    const { transform } = await run('', {}, `{ ${code} }`)
+    t.match(transform({ schema: {}, url: '/', route: { duplex: true } }), { url: '/', schema: { 'x-duplex': true } })
+    t.strictSame(transform({ schema: {}, url: '/', route: {} }), { url: '/', schema: {} })
+  }],
+  ["app.post('/spooled'", async (code, t) => {
+    const app = await make(t)
+    await run(code, { app })
+    t.equal((await app.inject({ method: 'POST', url: '/spooled', payload: 'all of it' })).payload, 'all of it')
+  }]
+]
+
+t.equal(snippets.length, tests.length, 'each snippet has a test')
+for (const [beginning, test] of tests) {
+  t.test(beginning, async (t) => {
+    const snippet = snippets.find((code) => code.startsWith(beginning))
+    t.ok(snippet)
+    await test(snippet!, t)
+  })
+}
