@@ -318,7 +318,6 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   onReadError (error: Error): void {
-    if (this.endedWell) return // the rest was read for nobody
     this.destroy(error)
     // Before the head there will be an answer and no abort of its own, for which a handler that does not read may wait.
     abortSignal(this.reply.request, error)
