@@ -218,9 +218,8 @@ export class Handoff {
   giveBack (): void {
     const { socket } = this
     const { parser, nodeListeners, feedingListeners } = this.connection
-    this.letGo()
+    this.leave()
     socket.allowHalfOpen = this.halfOpen
-    socket.removeListener('error', ignore)
     if (!(socket.server.keepAliveTimeout > 0)) setIdleTimeout(socket, socket.server.timeout)
     addListeners(socket, nodeListeners!)
     // As on a new connection: saves a Buffer and an event per read. What the socket holds already must come by 'data'.
@@ -232,21 +231,24 @@ export class Handoff {
     startReading(socket)
   }
 
-  /** Leaves the connection to the caller, for good. */
-  letGo (): void {
+  private leave (): void {
     const { socket } = this
     socket.removeListener('end', this.onEnd)
     socket.removeListener('error', this.onError)
     socket.removeListener('timeout', this.onTimeout)
     socket.removeListener('close', this.onClose)
-    socket.on('error', ignore)
+  }
+
+  /** Leaves the connection to the caller, for good. */
+  letGo (): void {
+    this.leave()
+    this.socket.on('error', ignore)
   }
 
   /** Leaves the connection to another protocol, for good; as `letGo`, but nothing is done about errors any more. */
   detach (): void {
     const { socket } = this
-    this.letGo()
-    socket.removeListener('error', ignore)
+    this.leave()
     setIdleTimeout(socket, 0)
     // Off the server's list: to Node the connection is idle now, which the server would destroy when it closes.
     this.connection.parser.remove()

@@ -156,7 +156,7 @@ function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, payload:
     done(null, payload)
     return
   }
-  const error = refuse(exchange, request, reply)
+  const error = refuse(exchange, reply)
   // With no asynchronous hook before, Node's parser is still on the call stack, and its connection not taken yet.
   process.nextTick(() => {
     if (error === null) Object.defineProperty(request, 'method', methodWithoutBody)
@@ -180,7 +180,7 @@ function runsLast (reply: FastifyReply): boolean {
 }
 
 /** What keeps a request from its handler, if anything; one that is let in counts until its exchange is over. */
-function refuse (exchange: Exchange, request: FastifyRequest, reply: FastifyReply): Error | null {
+function refuse (exchange: Exchange, reply: FastifyReply): Error | null {
   const { setup: { options, admitted } } = exchange
   const carrier = carrierOf(exchange, reply)
   const { framingError, requestFraming } = carrier
@@ -188,7 +188,7 @@ function refuse (exchange: Exchange, request: FastifyRequest, reply: FastifyRepl
   reply.send = noteAnswer
   if (framingError !== null) return framingError
   try {
-    authorityOf(exchange, request.raw)
+    authorityOf(exchange, reply.request.raw)
   } catch (error) {
     return error as Error
   }

@@ -480,6 +480,23 @@ t.test('over injectDuplex', async (t) => {
   t.equal(await text(next), 'null')
 })
 
+t.test('injectDuplex: the body of a refused Upgrade ends once, an empty one too', async (t) => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(duplex)
+  routes(app)
+  app.post('/echo', { duplex: true }, async (request, reply) => pipeline(reply.duplex, reply.duplex))
+  const refused = await app.injectDuplex({ method: 'POST', url: '/refused', headers: { upgrade: 'x' }, payload: '' })
+  const next = refused.next({ method: 'POST', url: '/echo' })
+  const last = refused.next({ url: '/plain' })
+  t.equal(await text(refused), 'no')
+  next.write('still open')
+  t.equal(String((await once(next, 'data'))[0]), 'still open')
+  next.end()
+  t.equal(await text(next), '')
+  t.equal(await text(last), 'null')
+})
+
 t.test('a malformed target of CONNECT never gets to the handler', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.addHttpMethod('CONNECT')

@@ -26,7 +26,7 @@ export class MessageCarrier implements Carrier {
   private writer: BodyWriter | null = null
   private trailersToSend: OutgoingFields | null = null
   private reading = false
-  private timeoutBefore = 0
+  private timeoutBefore: number | null = null // of the connection whose timer is ours meanwhile
   private ended = false // all of the response has been written
 
   /** @param idleTimeout milliseconds; 0: none */
@@ -43,8 +43,9 @@ export class MessageCarrier implements Carrier {
     if (request.aborted) {
       this.failure = new AbortedError()
       this.over = true
-    } else if (this.hasTimer) {
-      this.timeoutBefore = request.socket.timeout ?? 0
+    } else if (hasTimer(request, response)) {
+      // A stream of HTTP/2 has one of its own.
+      if (request.httpVersionMajor === 1) this.timeoutBefore = request.socket.timeout ?? 0
       // The transport's own timer: it sees the partial progress of a slow reader.
       response.setTimeout(idleTimeout, () => this.onTimeout(idleTimeout))
     }
@@ -52,11 +53,6 @@ export class MessageCarrier implements Carrier {
 
   get socket (): Duplex {
     return this.request.socket
-  }
-
-  /** Whether there is a timer below, which neither app.inject() has nor every stream that serves as a connection. */
-  private get hasTimer (): boolean {
-    return !isInjected(this.request, this.response) && typeof this.request.socket.setTimeout === 'function'
   }
 
   get trailers (): Readonly<Fields> {
@@ -149,8 +145,7 @@ export class MessageCarrier implements Carrier {
     if (this.over) return
     this.over = true
     this.onOver()
-    // A stream of HTTP/2 is over; a connection goes back to the limit it had.
-    if (this.request.httpVersionMajor === 1 && this.hasTimer) this.request.socket.setTimeout(this.timeoutBefore)
+    if (this.timeoutBefore !== null) this.request.socket.setTimeout(this.timeoutBefore)
   }
 
   abort (error: Error): void {
@@ -204,6 +199,11 @@ function isConnectionField (name: string, response: ServerResponse): boolean {
 /** Whether app.inject() made the pair: there is no connection below, so what is written goes elsewhere. */
 function isInjected (request: IncomingMessage, response: ServerResponse): boolean {
   return response.socket !== null && request.httpVersionMajor === 1 && response.socket !== request.socket
+}
+
+/** Whether there is a timer below, which neither app.inject() has nor every stream that serves as a connection. */
+function hasTimer (request: IncomingMessage, response: ServerResponse): boolean {
+  return !isInjected(request, response) && typeof request.socket.setTimeout === 'function'
 }
 
 /** A request of HTTP/2, or of app.inject() with a stream, need not announce its body, which ends with the stream. */

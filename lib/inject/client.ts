@@ -41,13 +41,13 @@ class ClientConnection {
   }
 
   open (options: InjectDuplexOptions): Client {
-    const client = new Client(this, requestStart(options))
+    const start = requestStart(options)
+    const client = new Client(this, start)
     this.sending.push(client)
     this.receiving.push(client)
     if (this.sending.length === 1) client.send()
     if (this.socket.readableEnded || this.socket.destroyed) this.onLost(null)
-    if (client.switches) writePayload(options, client, () => client.endBody())
-    else writePayload(options, client)
+    if (start.framing.kind !== 'none') writePayload(options, client)
     return client
   }
 
@@ -105,14 +105,7 @@ class Client extends Duplex implements InjectedDuplex {
     // Who does not ask for the one is told by the other.
     this.response.catch(ignore)
     this.on('error', ignore)
-    if (start.framing.kind !== 'none') return
-    if (start.switches) this.endBody()
-    else this.end()
-  }
-
-  /** What is written after the body of such a request goes into the tunnel, once there is one. */
-  get switches (): boolean {
-    return this.start.switches
+    if (start.framing.kind === 'none') this.endBody()
   }
 
   get socket (): Duplex {
@@ -158,14 +151,19 @@ class Client extends Duplex implements InjectedDuplex {
     })
   }
 
-  /** Ends the body of a request that offers to switch: the writable side stays open for the tunnel. */
-  endBody (): void {
+  /** Ends the body. The writable side of a request that offers to switch stays open for the tunnel. */
+  endBody (content?: string | Uint8Array): void {
+    if (!this.start.switches) {
+      this.end(content)
+      return
+    }
+    if (content !== undefined) this.write(content)
     this.write(END_OF_BODY)
   }
 
   private sendEnd (done: Done): void {
     this.sendParts((parts) => this.writer.end(this.trailerLines, parts), done)
-    if (this.switches) this.leaveBody()
+    if (this.start.switches) this.leaveBody()
     else this.connection.onSent()
   }
 
@@ -236,7 +234,7 @@ class Client extends Duplex implements InjectedDuplex {
     try {
       const framing = receivedFraming(this.start.method, statusCode, head.fields, minorVersion)
       this.reader = bodyReader(framing, LIMITS)
-      if (this.switches) this.onSwitch(framing === TUNNEL)
+      if (this.start.switches) this.onSwitch(framing === TUNNEL)
     } catch (error) {
       this.destroy(error as Error)
       return piece.length

@@ -1,7 +1,7 @@
 // The options of an injected request, as those of `app.inject()`: what they make of the head and of the body.
 
-import { Readable } from 'node:stream'
-import type { InjectDuplexOptions, InjectedDuplex, OutgoingFields } from '../../types/index.d.ts'
+import { Readable, type Writable } from 'node:stream'
+import type { InjectDuplexOptions, OutgoingFields } from '../../types/index.d.ts'
 import { OptionError } from '../errors.ts'
 import { type Framing, requestFraming } from '../transfer/framing.ts'
 import { writeRequestHead } from '../transfer/head-writer.ts'
@@ -14,6 +14,9 @@ export interface RequestStart {
   /** The client offers to switch protocols, or asks for a tunnel. */
   switches: boolean
 }
+
+/** Where the body of a request goes. */
+type Body = Writable & { endBody (content: string | Uint8Array): void }
 
 /** Methods whose requests have no body, unless a payload or a framing field says so. */
 const WITHOUT_BODY: ReadonlySet<string> = new Set(['GET', 'HEAD', 'DELETE', 'OPTIONS', 'TRACE'])
@@ -52,21 +55,16 @@ export function requestStart (options: InjectDuplexOptions): RequestStart {
   }
 }
 
-/**
- * Writes the payload there is; without one the body stays open for the caller.
- *
- * @param onEnd called when one of known length is written; the default ends the client
- */
-export function writePayload (options: InjectDuplexOptions, client: InjectedDuplex, onEnd = (): void => { client.end() }): void {
+/** Writes the payload there is; without one the body stays open for the caller. */
+export function writePayload (options: InjectDuplexOptions, client: Body): void {
   const payload = payloadOf(options)
-  if (payload === undefined || client.writableEnded) return
+  if (payload === undefined) return
   if (isIterable(payload)) {
     const source = Readable.from(payload)
     source.on('error', (error) => client.destroy(error))
     source.pipe(client)
   } else {
-    client.write(payload)
-    onEnd()
+    client.endBody(payload)
   }
 }
 
