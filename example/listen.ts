@@ -4,10 +4,10 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import duplex from 'fastify-duplex'
 
 /** @returns the address */
-export async function listen (setup: (app: FastifyInstance) => unknown): Promise<string> {
-  const app = Fastify({ logger: { level: 'warn' } })
+export async function listen (setup: (app: FastifyInstance) => unknown, { port = 3000, level = 'warn' } = {}): Promise<string> {
+  const app = Fastify({ logger: { level } })
   await app.register(duplex) // before the routes
   await setup(app)
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => { app.close() })
-  return app.listen({ port: Number(process.env.PORT ?? 3000), host: '127.0.0.1' })
+  return app.listen({ port: Number(process.env.PORT ?? port), host: '127.0.0.1' })
 }

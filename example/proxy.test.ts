@@ -9,27 +9,29 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { after, before, test } from 'node:test'
 import { promisify } from 'node:util'
-import type { FastifyInstance } from 'fastify'
-import { buildProxy } from './proxy.ts'
+import Fastify from 'fastify'
+import duplex from 'fastify-duplex'
+import { proxy } from './proxy.ts'
 
 const run = promisify(execFile)
 const folder = join(__dirname, '..', '..', 'test', 'tls')
 const upstream = createServer({ key: readFileSync(join(folder, 'key.pem')), cert: readFileSync(join(folder, 'cert.pem')) }, async (request, response) => {
   response.end(`hello ${await text(request)}`)
 })
-let proxy: FastifyInstance
+const app = Fastify()
 let port = 0
 
 before(async () => {
   await new Promise<void>((resolve) => upstream.listen(0, '127.0.0.1', resolve))
   port = (upstream.address() as AddressInfo).port
-  proxy = await buildProxy({ allow: [`127.0.0.1:${port}`, '*.example.org:443', '127.0.0.1:1'], credentials: 'user:secret' })
-  await proxy.listen({ port: 0, host: '127.0.0.1' })
+  await app.register(duplex)
+  await app.register(proxy, { allow: [`127.0.0.1:${port}`, '*.example.org:443', '127.0.0.1:1'], credentials: 'user:secret' })
+  await app.listen({ port: 0, host: '127.0.0.1' })
 })
 
 after(async () => {
   upstream.close()
-  await proxy.close()
+  await app.close()
 })
 
 test('curl through the proxy', async (t) => {
@@ -39,7 +41,7 @@ test('curl through the proxy', async (t) => {
     t.skip('curl is not installed')
     return
   }
-  const at = (credentials: string): string => `http://${credentials}@127.0.0.1:${(proxy.server.address() as AddressInfo).port}`
+  const at = (credentials: string): string => `http://${credentials}@127.0.0.1:${(app.server.address() as AddressInfo).port}`
   const url = `https://127.0.0.1:${port}/`
   const { stdout } = await run('curl', ['-sSkx', at('user:secret'), '--noproxy', '', '-d', 'curl', url])
   assert.equal(stdout, 'hello curl')
@@ -49,7 +51,7 @@ test('curl through the proxy', async (t) => {
 test('where one may not go', async () => {
   const headers = { 'proxy-authorization': `Basic ${Buffer.from('user:secret').toString('base64')}` }
   for (const [url, statusCode] of [['example.com:443', 403], ['example.org:443', 403], ['www.example.org:80', 403], ['127.0.0.1:1', 502]] as const) {
-    const client = await proxy.injectDuplex({ method: 'CONNECT', url, headers })
+    const client = await app.injectDuplex({ method: 'CONNECT', url, headers })
     assert.equal((await client.response).statusCode, statusCode, url)
     await text(client)
   }

@@ -4,8 +4,8 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import { pipeline } from 'node:stream/promises'
-import Fastify, { type FastifyInstance } from 'fastify'
-import duplex from 'fastify-duplex'
+import type { FastifyInstance } from 'fastify'
+import { listen } from './listen.ts'
 
 export interface ProxyOptions {
   /** `host:port`; `*.` in front stands for all names below */
@@ -14,16 +14,14 @@ export interface ProxyOptions {
   credentials: string
 }
 
-export async function buildProxy ({ allow, credentials }: ProxyOptions, logger = false): Promise<FastifyInstance> {
-  const app = Fastify({ logger })
-  await app.register(duplex, { idleTimeout: 60_000, maxExchanges: 1000 })
+export async function proxy (app: FastifyInstance, { allow, credentials }: ProxyOptions): Promise<void> {
   const expected = `Basic ${Buffer.from(credentials).toString('base64')}`
 
   app.addHttpMethod('CONNECT')
   app.route({
     method: 'CONNECT',
     url: '*',
-    duplex: true,
+    duplex: { idleTimeout: 60_000, maxExchanges: 1000 },
     onRequest: async (request, reply) => {
       if (request.headers['proxy-authorization'] === expected) return
       return reply.code(407).header('proxy-authenticate', 'Basic realm="proxy"').send('Who are you?\n')
@@ -45,7 +43,6 @@ export async function buildProxy ({ allow, credentials }: ProxyOptions, logger =
       await Promise.all([pipeline(duplex, upstream), pipeline(upstream, duplex)])
     }
   })
-  return app
 }
 
 function matches (rule: string, host: string, port: number): boolean {
@@ -55,12 +52,9 @@ function matches (rule: string, host: string, port: number): boolean {
   return name.startsWith('*.') ? host.toLowerCase().endsWith(name.slice(1)) : host.toLowerCase() === name
 }
 
-if (require.main === module) {
-  const { ALLOW = 'example.com:443', CREDENTIALS = 'user:secret', PORT = '3128' } = process.env
-  buildProxy({ allow: ALLOW.split(','), credentials: CREDENTIALS }, true)
-    .then((app) => app.listen({ port: Number(PORT), host: '127.0.0.1' }))
-    .catch((error) => {
-      console.error(error)
-      process.exitCode = 1
-    })
+async function main (): Promise<void> {
+  const { ALLOW = 'example.com:443', CREDENTIALS = 'user:secret' } = process.env
+  await listen((app) => app.register(proxy, { allow: ALLOW.split(','), credentials: CREDENTIALS }), { port: 3128, level: 'info' })
 }
+
+if (require.main === module) main()

@@ -558,12 +558,15 @@ function openResources (): number {
 
 interface Scene { wire: Wire, release?: () => void }
 
+/** The response is complete; the request need not be. */
+async function answered (connect: () => Promise<Wire>, request: string): Promise<Scene> {
+  const wire = await connect()
+  await wire.request(request)
+  return { wire }
+}
+
 const SCENES: Record<string, (connect: () => Promise<Wire>, held: Promise<() => void>) => Promise<Scene>> = {
-  idle: async (connect) => {
-    const wire = await connect()
-    await wire.request(post('echo', newId(), CHUNKED) + CHUNKED_BODY)
-    return { wire }
-  },
+  idle: (connect) => answered(connect, post('echo', newId(), CHUNKED) + CHUNKED_BODY),
   'within the head': async (connect) => ({ wire: (await connect()).send(post('echo', newId(), CHUNKED).slice(0, -5)) }),
   'during a hook': async (connect, held) => {
     const wire = await connect()
@@ -583,18 +586,8 @@ const SCENES: Record<string, (connect: () => Promise<Wire>, held: Promise<() => 
     wire.send(post('big', newId(), 'Content-Length: 1\r\n') + 'a')
     return { wire }
   },
-  'during the drain': async (connect) => {
-    const wire = await connect()
-    wire.send(post('download', newId(), CHUNKED) + chunk('a'))
-    await wire.response()
-    return { wire }
-  },
-  'during the lingering read': async (connect) => {
-    const wire = await connect()
-    wire.send(post('refuse', newId(), 'Content-Length: 1000000\r\n') + 'a')
-    await wire.response()
-    return { wire }
-  },
+  'during the drain': (connect) => answered(connect, post('download', newId(), CHUNKED) + chunk('a')),
+  'during the lingering read': (connect) => answered(connect, post('refuse', newId(), 'Content-Length: 1000000\r\n') + 'a'),
   'behind another request': async (connect) => {
     const wire = await connect()
     wire.send(`GET /slow HTTP/1.1\r\nHost: a\r\nX-Id: ${newId()}\r\n\r\n${post('both', newId(), CHUNKED)}${chunk('a')}`)

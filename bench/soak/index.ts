@@ -6,6 +6,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { markdownTable } from '../report.ts'
 import type { ClientEvent, ClientReport, ClientTask, Counts, Memory } from './messages.ts'
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '60' }, connections: { type: 'string', default: '10000' } } })
@@ -221,20 +222,16 @@ function slope (xs: number[], ys: number[]): number {
   return above / below
 }
 
-function table (...rows: string[][]): string {
-  return rows.map((cells, i) => `| ${cells.join(' | ')} |\n${i === 0 ? `|${'---|'.repeat(cells.length)}\n` : ''}`).join('')
-}
-
 async function soak (): Promise<void> {
   if (connections < wanted) console.log(`SKIPPED: ${wanted - connections} of ${wanted} connections, for a process may open ${openFiles()} files here\n`)
   const duplex = await idleFootprint('/duplex')
   const ordinary = await idleFootprint('/ordinary')
-  console.log(table(
+  console.log(markdownTable(
     [`an idle open exchange, of ${number(connections)}`, 'heap', 'external', 'RSS'],
-    ...([['duplex route', duplex], ['ordinary route, streaming', ordinary]] as const).map(([name, { heap, external, rss }]) => [name, kib(heap), kib(external), kib(rss)])
-  ))
-  console.log(table(['conversations', ''], ...await conversation()))
-  console.log(table(['short exchanges', ''], ...await shortExchanges()))
+    ([['duplex route', duplex], ['ordinary route, streaming', ordinary]] as const).map(([name, { heap, external, rss }]) => [name, kib(heap), kib(external), kib(rss)])
+  ) + '\n')
+  console.log(markdownTable(['conversations', ''], await conversation()) + '\n')
+  console.log(markdownTable(['short exchanges', ''], await shortExchanges()) + '\n')
   for (const problem of problems) console.log(`FAILED: ${problem}`)
   process.exitCode = problems.length === 0 ? 0 : 1
 }

@@ -2,13 +2,13 @@
 
 import asyncio
 import hashlib
-import os
 import sys
 
 import aiohttp
 
+from body import PIECE, pieces
+
 mode, url, size = sys.argv[1], sys.argv[2], int((sys.argv + ["0"])[3])
-PIECE = 65536
 
 
 async def talk():
@@ -33,9 +33,7 @@ async def echo():
     sent, received = hashlib.sha256(), hashlib.sha256()
 
     async def body():
-        for _ in range(size // PIECE):
-            piece = os.urandom(PIECE)
-            sent.update(piece)
+        for piece in pieces(size, sent):
             yield piece
 
     async with aiohttp.ClientSession() as session, session.post(url, data=body()) as response:

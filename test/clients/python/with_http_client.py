@@ -2,12 +2,12 @@
 
 import hashlib
 import http.client
-import os
 import sys
 from urllib.parse import urlsplit
 
+from body import PIECE, pieces
+
 mode, url, size = sys.argv[1], urlsplit(sys.argv[2]), int((sys.argv + ["0"])[3])
-PIECE = 65536
 
 
 def connect():
@@ -34,18 +34,11 @@ def talk():
     print("end", len(response.read()))
 
 
-def pieces(digest):
-    for _ in range(size // PIECE):
-        piece = os.urandom(PIECE)
-        digest.update(piece)
-        yield piece
-
-
 def echo():
     """request() sends all before anything is read."""
     sent, received = hashlib.sha256(), hashlib.sha256()
     connection = connect()
-    connection.request("POST", url.path, pieces(sent), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    connection.request("POST", url.path, pieces(size, sent), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
     response = connection.getresponse()
     while piece := response.read(PIECE):
         received.update(piece)
@@ -56,7 +49,7 @@ def upload():
     """A refusal while the body is sent breaks the pipe; the response is there all the same."""
     connection = connect()
     try:
-        connection.request("POST", url.path, pieces(hashlib.sha256()), headers={"Content-Length": str(size)})
+        connection.request("POST", url.path, pieces(size, hashlib.sha256()), headers={"Content-Length": str(size)})
     except (BrokenPipeError, ConnectionResetError):
         print("broken")
     response = connection.getresponse()
