@@ -7,16 +7,19 @@
 //   1. Node's `connection` listener gave the socket a parser. We wrap `parser.onIncoming`, once per connection.
 //   2. `onIncoming` emits 'request', Fastify routes, and a duplex route calls `claim(request)`: all in one call stack.
 //   3. For a claimed request `onIncoming` returns 2: llhttp takes the message for complete at the end of its head and
-//      stops there. What `execute` has not read of the current piece is put back into the socket.
-//   4. Node's listeners come off the socket. Until somebody reads, bytes wait in it and in the kernel.
+//      stops there. What it has not read of its last piece is held for the borrower.
+//   4. From the first exchange on, our listeners stand in the place of Node's. They pass on what comes to the borrower, or
+//      to Node's while there is none: nothing is put on or taken off between exchanges, but for errors. What nobody wants
+//      yet waits here, up to one read, and in the kernel.
 //   5. To end the exchange, 'finish' is emitted on the ServerResponse, which was never used: Node and Fastify do what
-//      they do after any response. The listeners go back on, and the same parser reads the next request.
+//      they do after any response. The same parser reads the next request.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import { Duplex } from 'node:stream'
 import { Socket } from 'node:net'
 import { keepingCloseListeners } from './fastify-internals.ts'
+import { NO_BYTES } from './transfer/body-reader.ts'
 import { asksToClose } from './transfer/head-writer.ts'
 
 type Listener = (...args: any[]) => void
@@ -29,9 +32,6 @@ interface Parser {
   getCurrentBuffer (): Buffer
   resume (): void
   remove (): void
-  consume (handle: object): void
-  unconsume (): void
-  _consumed: boolean
 }
 
 interface ParsedSocket extends Socket {
@@ -39,7 +39,7 @@ interface ParsedSocket extends Socket {
   server: Server
   _httpMessage: ServerResponse | null
   _paused: boolean
-  _handle: { isStreamBase: boolean, reading: boolean, readStart (): void, readStop (): void } | null
+  _handle: { reading: boolean, readStart (): void, readStop (): void } | null
   readableFlowing: boolean | null
 }
 
@@ -62,31 +62,22 @@ interface Response extends ServerResponse {
 /** llhttp's answer to the end of a head: the message has no body, and the parser stops here. */
 const STOP_AFTER_HEAD = 2
 
-// Node's own listeners on a socket, by the names they have in lib/_http_server.js; the last two only while the parser
-// feeds itself from the handle.
-const NODE_LISTENERS = { data: 'bound socketOnData', end: 'bound socketOnEnd', error: 'socketOnError', timeout: 'socketOnTimeout' }
-const FEEDING_LISTENERS = { pause: 'onSocketPause', resume: 'onSocketResume' }
+// Node's own listeners on a socket, by the names they have in lib/_http_server.js.
+const NODE_LISTENERS = { data: 'bound socketOnData', end: 'bound socketOnEnd', timeout: 'socketOnTimeout', error: 'socketOnError' }
 
-/** What is remembered of a connection from one exchange to the next. */
-interface Connection {
-  readonly socket: ParsedSocket
-  readonly parser: Parser
-  /** Found at the first exchange. */
-  nodeListeners: Record<string, Listener> | null
-  feedingListeners: Record<string, Listener> | null
-  /** Claimed while the parser runs; its connection is taken when that stops. */
-  taking: Handoff | null
-}
+type Listeners = Record<keyof typeof NODE_LISTENERS, Listener>
 
 /** What the borrower of a connection is told. Each comes at most once, and none after the connection was given back. */
 export interface Borrower {
-  /** The parser has stopped: the socket may be read from now on. */
+  /** The parser has stopped: the connection may be read from now on. */
   onTaken (): void
+  /** Some bytes. Only while the borrower reads. */
+  onData (piece: Buffer): void
   /** The response was sent by Node, through the ServerResponse; `reusable` is what its head said of the connection. */
   onAnswered (reusable: boolean): void
   /** Nothing was read or written for as long as the socket's timeout. */
   onTimeout (): void
-  /** The client has ended its side. */
+  /** The client has ended its side, behind all that came before. Only while the borrower reads. */
   onEnd (): void
   /** The connection is gone. */
   onClose (error: Error | null): void
@@ -96,21 +87,18 @@ export interface Borrower {
 export class Handoff {
   readonly socket: ParsedSocket
   readonly request: IncomingMessage
+  readonly borrower: Borrower
   /** Whether the request allows another one after it (RFC 9112 section 9.3). */
   readonly persistent: boolean
   taken = false
+  reading = false
   private readonly connection: Connection
   private readonly response: Response
-  private readonly borrower: Borrower
-  private halfOpen = false
-  private ended = false
   private answered = false
-  private error: Error | null = null
 
   constructor (connection: Connection, request: IncomingMessage, response: Response, borrower: Borrower) {
-    const { socket } = connection
     this.connection = connection
-    this.socket = socket
+    this.socket = connection.socket
     this.request = request
     this.response = response
     this.borrower = borrower
@@ -118,7 +106,6 @@ export class Handoff {
     this.persistent = response.shouldKeepAlive && response.maxRequestsOnConnectionReached !== true && !asksToClose(request.headers.connection)
     // Before Node's own: the fate of the connection is ours to decide, not that of a `_last` computed without us.
     response.prependListener('finish', this.onFinish)
-    socket.on('close', this.onClose)
   }
 
   /** What the `Keep-Alive` field says in Node's own responses; undefined when it has none. */
@@ -140,7 +127,7 @@ export class Handoff {
 
   /** The client has ended its side, and nothing is left to read. */
   get halfClosed (): boolean {
-    return this.ended
+    return this.connection.ended && this.connection.held.length === 0
   }
 
   /** Whether the responses to earlier requests on the connection are done, so that this one may be written. */
@@ -164,37 +151,22 @@ export class Handoff {
     this.response._headerSent = true
   }
 
-  /** The parser has stopped; `rest` is what it left of its last piece. */
-  take (rest: Buffer): void {
-    const { socket, connection } = this
-    const { parser } = connection
-    connection.nodeListeners ??= findListeners(socket, NODE_LISTENERS)
-    // A connection that failed while earlier requests of the same piece were read is being destroyed: 'close' follows.
-    if (connection.nodeListeners === null || !socket.listeners('error').includes(connection.nodeListeners.error)) return
-    if (parser._consumed) {
-      parser.unconsume()
-      parser._consumed = false
-      connection.feedingListeners ??= findListeners(socket, FEEDING_LISTENERS)
-      removeListeners(socket, connection.feedingListeners)
-    }
-    // Node pauses a connection whose earlier responses are congested (its 'drain' listener stays, for their sake); this
-    // request is the last the parser will read before the connection is given back.
-    if (socket._paused) {
-      socket._paused = false
-      parser.resume()
-    }
-    removeListeners(socket, connection.nodeListeners)
-    socket.on('end', this.onEnd)
-    socket.on('error', this.onError)
-    socket.on('timeout', this.onTimeout)
-    // The socket of a TLS server would end its own side with the client's.
-    this.halfOpen = socket.allowHalfOpen
-    socket.allowHalfOpen = true
-    // Neither flowing nor paused: bytes stay where they are. After pause() the handle was seen to stay unread.
-    socket.readableFlowing = null
-    if (rest.length > 0) socket.unshift(rest)
-    this.taken = true
-    this.borrower.onTaken()
+  /** Starts to read, or goes on. What is held already comes within this call. */
+  read (): void {
+    this.reading = true
+    this.connection.pump()
+  }
+
+  /** Stops reading at once. */
+  pause (): void {
+    this.reading = false
+    this.connection.stop()
+  }
+
+  /** Stops reading, before `rest`: that is for the next request, or for who reads on. */
+  leaveOff (rest: Buffer): void {
+    this.reading = false
+    this.connection.held = rest
   }
 
   /** Ends the exchange for Node and Fastify: logs, onResponse, keepAliveTimeout, the turn of the next response. */
@@ -216,43 +188,30 @@ export class Handoff {
 
   /** Wakes the parser for the next request. Only after the response has finished. */
   giveBack (): void {
-    const { socket } = this
-    const { parser, nodeListeners, feedingListeners } = this.connection
-    this.leave()
-    socket.allowHalfOpen = this.halfOpen
-    if (!(socket.server.keepAliveTimeout > 0)) setIdleTimeout(socket, socket.server.timeout)
-    addListeners(socket, nodeListeners!)
-    // As on a new connection: saves a Buffer and an event per read. What the socket holds already must come by 'data'.
-    if (feedingListeners !== null && socket._handle !== null && socket.readableLength === 0) {
-      addListeners(socket, feedingListeners)
-      parser.consume(socket._handle)
-      parser._consumed = true
-    }
-    startReading(socket)
-  }
-
-  private leave (): void {
-    const { socket } = this
-    socket.removeListener('end', this.onEnd)
-    socket.removeListener('error', this.onError)
-    socket.removeListener('timeout', this.onTimeout)
-    socket.removeListener('close', this.onClose)
+    this.connection.giveBack()
   }
 
   /** Leaves the connection to the caller, for good. */
   letGo (): void {
-    this.leave()
+    this.connection.release()
+    this.socket.readableFlowing = null
     this.socket.on('error', ignore)
   }
 
-  /** Leaves the connection to another protocol, for good; as `letGo`, but nothing is done about errors any more. */
-  detach (): void {
-    const { socket } = this
-    this.leave()
+  /**
+   * Leaves the connection to another protocol, for good; as `letGo`, but nothing is done about errors any more.
+   *
+   * @returns what came behind the request
+   */
+  detach (): Buffer {
+    const { socket, connection: { held, parser } } = this
+    this.connection.release()
     setIdleTimeout(socket, 0)
     // Off the server's list: to Node the connection is idle now, which the server would destroy when it closes.
-    this.connection.parser.remove()
+    parser.remove()
+    socket.readableFlowing = null
     restartReading(socket)
+    return held
   }
 
   private readonly onFinish = (): void => {
@@ -263,23 +222,198 @@ export class Handoff {
     // After all other listeners: Node's own detaches the response.
     process.nextTick(() => this.borrower.onAnswered(!last))
   }
+}
 
-  private readonly onEnd = (): void => {
-    this.ended = true
-    this.borrower.onEnd()
+/** A connection of a watched server: what comes on it goes to the parser, or to the borrower of the moment. */
+class Connection {
+  readonly socket: ParsedSocket
+  readonly parser: Parser
+  /** Of the request that has the connection, from its claim on. */
+  handoff: Handoff | null = null
+  /** Nobody has wanted it yet: what is behind a head, or behind a body. */
+  held: Buffer = NO_BYTES
+  /** The client has ended its side. */
+  ended = false
+  private parsed: number | Error = 0 // how much of its last piece, by the parser
+  private pumping = false
+  private stopped = false
+  private error: Error | null = null
+  private halfOpen = false
+  private nodeListeners: Listeners | null = null
+  private listeners: Listeners | null = null // those in their place
+
+  constructor (socket: ParsedSocket, parser: Parser, gate: Gate) {
+    this.socket = socket
+    this.parser = parser
+    const { kOnExecute, prototype } = parser.constructor
+    const nodeOnIncoming = parser.onIncoming
+    const nodeOnExecute = parser[kOnExecute]
+
+    parser.onIncoming = (request, shouldKeepAlive) => {
+      if ((request as Request).upgrade) this.onUpgrade(request as Request, gate)
+      const outer = arrival
+      arrival = { connection: this, request, response: null }
+      try {
+        const result = nodeOnIncoming(request, shouldKeepAlive)
+        return this.handoff === null ? result : STOP_AFTER_HEAD
+      } finally {
+        arrival = outer
+      }
+    }
+
+    // The fast path, up to the first exchange: the handle feeds the parser by itself, which tells here how far it came.
+    // The buffer is a copy, in all supported versions: the memory itself is the parser's.
+    parser[kOnExecute] = (result) => {
+      nodeOnExecute(result)
+      this.parsed = result
+      if (this.isClaimed) this.take(parser.getCurrentBuffer())
+    }
+
+    // The plain path: Node's 'data' listener calls execute, as for streams that are no handles.
+    const execute = parser.execute = (piece: Buffer) => {
+      this.parsed = prototype.execute.call(parser, piece)
+      if (this.isClaimed) this.take(piece)
+      return this.parsed
+    }
+
+    socket.on('close', () => {
+      // Parsers are pooled: leave nothing of ours on one, unless it is another connection's by now, as after an upgrade.
+      if (parser.execute === execute) delete parser.execute
+      const { handoff } = this
+      this.handoff = null
+      handoff?.borrower.onClose(this.error)
+    })
   }
 
-  private readonly onError = (error: Error): void => {
-    this.error = error
+  /** Passes on what is held, and after that what comes, as far as somebody wants it. */
+  pump (): void {
+    if (this.pumping) return
+    this.pumping = true
+    try {
+      while (this.held.length > 0 && this.isWanted) this.deliver()
+    } finally {
+      this.pumping = false
+    }
+    if (this.held.length > 0 || !this.isWanted) return
+    if (this.stopped) {
+      this.stopped = false
+      startReading(this.socket)
+    }
+    if (!this.ended) return
+    if (this.handoff === null) this.nodeListeners!.end()
+    else this.handoff.borrower.onEnd()
   }
 
-  private readonly onTimeout = (): void => {
-    this.borrower.onTimeout()
+  stop (): void {
+    if (this.stopped) return
+    this.stopped = true
+    stopReading(this.socket)
   }
 
-  private readonly onClose = (): void => {
-    this.letGo()
-    this.borrower.onClose(this.error)
+  giveBack (): void {
+    const { socket, listeners, nodeListeners } = this
+    this.handoff = null
+    socket.allowHalfOpen = this.halfOpen
+    if (!(socket.server.keepAliveTimeout > 0)) setIdleTimeout(socket, socket.server.timeout)
+    socket.removeListener('error', listeners!.error)
+    socket.on('error', nodeListeners!.error)
+    // Not within the end of the exchange before.
+    if (this.held.length > 0 || this.stopped) process.nextTick(() => this.pump())
+  }
+
+  /** Takes our listeners off. */
+  release (): void {
+    this.handoff = null
+    this.held = NO_BYTES
+    this.stopped = false
+    for (const event in this.listeners) this.socket.removeListener(event, this.listeners[event as keyof Listeners])
+    this.listeners = null
+  }
+
+  /** Whether what comes now is for the parser, or a borrower who reads. */
+  private get isWanted (): boolean {
+    return this.listeners !== null && !this.socket.destroyed && (this.handoff === null || this.handoff.reading)
+  }
+
+  /** Whether the parser has just stopped behind the head of a claimed request. */
+  private get isClaimed (): boolean {
+    return this.handoff !== null && !this.handoff.taken && typeof this.parsed === 'number'
+  }
+
+  private deliver (): void {
+    const piece = this.held
+    this.held = NO_BYTES
+    if (this.handoff === null) this.nodeListeners!.data(piece)
+    else this.handoff.borrower.onData(piece)
+  }
+
+  /** Takes the connection for the claimed request; `piece` is the last of the parser's. */
+  private take (piece: Buffer): void {
+    const { socket } = this
+    const nodeListeners = this.nodeListeners ??= findListeners(socket)
+    // A connection that failed while earlier requests of the same piece were read is being destroyed: 'close' follows.
+    if (nodeListeners === null || !socket.listeners('error').includes(nodeListeners.error)) return
+    const listeners = this.listeners ??= this.interpose(nodeListeners)
+    socket.removeListener('error', nodeListeners.error)
+    socket.on('error', listeners.error)
+    // Node pauses a connection whose earlier responses are congested (its 'drain' listener stays, for their sake); this
+    // request is the last the parser will read before the connection is given back.
+    if (socket._paused) {
+      socket._paused = false
+      this.parser.resume()
+    }
+    // The socket of a TLS server would end its own side with the client's.
+    this.halfOpen = socket.allowHalfOpen
+    socket.allowHalfOpen = true
+    this.held = this.parsed === piece.length ? NO_BYTES : piece.subarray(this.parsed as number)
+    this.handoff!.taken = true
+    this.handoff!.borrower.onTaken()
+  }
+
+  /** Puts our listeners in the place of Node's, but for errors. The first for 'data' makes Node unconsume the handle. */
+  private interpose (nodeListeners: Listeners): Listeners {
+    const { socket } = this
+    const listeners: Listeners = {
+      data: (piece: Buffer) => {
+        if (this.held.length === 0 && this.isWanted) {
+          this.held = piece
+          this.pump()
+        } else {
+          this.held = this.held.length === 0 ? piece : Buffer.concat([this.held, piece])
+          this.stop()
+        }
+      },
+      end: () => {
+        this.ended = true
+        this.pump()
+      },
+      timeout: () => {
+        if (this.handoff === null) nodeListeners.timeout.call(socket)
+        // After Fastify's listener, which does not bear that the request is over.
+        else process.nextTick(() => this.handoff?.borrower.onTimeout())
+      },
+      error: (error: Error) => { this.error = error }
+    }
+    swapListeners(socket, nodeListeners, listeners)
+    return listeners
+  }
+
+  private onUpgrade (request: Request, gate: Gate): void {
+    if (!isForUpgradeListener(request, gate)) {
+      request.upgrade = false
+    } else if (this.listeners !== null) {
+      // Node takes its own off, and leaves the connection to who listens to 'upgrade'.
+      swapListeners(this.socket, this.listeners, this.nodeListeners!)
+      this.listeners = null
+    }
+  }
+}
+
+/** All but those for errors. */
+function swapListeners (socket: ParsedSocket, off: Listeners, on: Listeners): void {
+  for (const event of ['data', 'end', 'timeout'] as const) {
+    socket.removeListener(event, off[event])
+    socket.on(event, on[event])
   }
 }
 
@@ -298,7 +432,7 @@ export function closeSoon (socket: Socket): void {
  * Stops reading at once. socket.pause() alone would fill the socket's own buffer first, and what is still decrypted of
  * one read of TLS would start the next.
  */
-export function stopReading (socket: Duplex): void {
+function stopReading (socket: Duplex): void {
   socket.pause()
   const { _handle: handle } = socket as ParsedSocket
   if (!handle) return
@@ -325,7 +459,6 @@ interface Arrival {
   readonly connection: Connection
   readonly request: IncomingMessage
   response: Response | null
-  handoff: Handoff | null
 }
 
 /** The request that is being routed in the current call stack, if any. */
@@ -338,8 +471,9 @@ let arrival: Arrival | null = null
  */
 export function claim (request: IncomingMessage, borrower: Borrower): Handoff | null {
   if (arrival === null || arrival.request !== request || arrival.response === null) return null
-  arrival.handoff = new Handoff(arrival.connection, request, arrival.response, borrower)
-  return arrival.handoff
+  const { connection, response } = arrival
+  connection.handoff = new Handoff(connection, request, response, borrower)
+  return connection.handoff
 }
 
 /** What else than ordinary requests an app has routes for. */
@@ -351,7 +485,7 @@ export interface Gate {
 export function watch (server: Server, gate: Gate): void {
   const watchConnection = (socket: Duplex): void => {
     const { parser } = socket as ParsedSocket
-    if (parser) watchParser(socket as ParsedSocket, parser, gate)
+    if (parser) new Connection(socket as ParsedSocket, parser, gate) // eslint-disable-line no-new
   }
   // Both, for a TLS server emits 'connection' too, for the socket below. Node's own listeners ran before.
   server.on('connection', watchConnection)
@@ -367,52 +501,6 @@ export function routeStreams (server: Server): void {
     request.url ??= request.authority
     server.emit('request', request, response)
   })
-}
-
-function watchParser (socket: ParsedSocket, parser: Parser, gate: Gate): void {
-  const { kOnExecute, prototype } = parser.constructor
-  const nodeOnIncoming = parser.onIncoming
-  const nodeOnExecute = parser[kOnExecute]
-  const connection: Connection = { socket, parser, nodeListeners: null, feedingListeners: null, taking: null }
-
-  parser.onIncoming = (request, shouldKeepAlive) => {
-    if ((request as Request).upgrade && !isForUpgradeListener(request, gate)) (request as Request).upgrade = false
-    const outer = arrival
-    const inner: Arrival = arrival = { connection, request, response: null, handoff: null }
-    let result
-    try {
-      result = nodeOnIncoming(request, shouldKeepAlive)
-    } finally {
-      arrival = outer
-    }
-    if (inner.handoff === null) return result
-    connection.taking = inner.handoff
-    return STOP_AFTER_HEAD
-  }
-
-  // The fast path: the handle feeds the parser by itself, which tells here how far it came. The buffer is a copy, in all
-  // supported versions: the memory itself is the parser's.
-  parser[kOnExecute] = (result) => {
-    nodeOnExecute(result)
-    if (connection.taking !== null) take(connection, result, () => parser.getCurrentBuffer())
-  }
-
-  // The plain path: Node's 'data' listener calls execute. That is so for streams that are no handles, and where bytes
-  // are already in the socket.
-  const execute = parser.execute = (piece: Buffer) => {
-    const result = prototype.execute.call(parser, piece)
-    if (connection.taking !== null) take(connection, result, () => piece)
-    return result
-  }
-  // Parsers are pooled: leave nothing of ours on one, unless it is another connection's by now, as after an upgrade.
-  socket.on('close', () => { if (parser.execute === execute) delete parser.execute })
-}
-
-/** The parser has stopped, after `result` bytes of its last piece. */
-function take (connection: Connection, result: number | Error, piece: () => Buffer): void {
-  const handoff = connection.taking!
-  connection.taking = null
-  if (typeof result === 'number') handoff.take(piece().subarray(result))
 }
 
 function noteResponse (request: IncomingMessage, response: ServerResponse): void {
@@ -438,7 +526,7 @@ function onCheckContinue (this: Server, request: IncomingMessage, response: Serv
   const { writeHead } = response
   const goOn = (): void => {
     response.writeHead = writeHead
-    if (arrival?.request !== request || arrival.handoff === null) response.writeContinue()
+    if (arrival?.request !== request || arrival.connection.handoff === null) response.writeContinue()
   }
   // An answer given while the request is routed must not overtake the 100.
   response.writeHead = ((...args: Parameters<typeof writeHead>) => {
@@ -449,22 +537,14 @@ function onCheckContinue (this: Server, request: IncomingMessage, response: Serv
   if (response.writeHead !== writeHead) goOn()
 }
 
-function findListeners (socket: ParsedSocket, names: Record<string, string>): Record<string, Listener> | null {
-  const found: Record<string, Listener> = {}
-  for (const event in names) {
-    const listener = socket.listeners(event).find((listener) => listener.name === names[event])
+function findListeners (socket: ParsedSocket): Listeners | null {
+  const found: Partial<Listeners> = {}
+  for (const event of ['data', 'end', 'timeout', 'error'] as const) {
+    const listener = socket.listeners(event).find((listener) => listener.name === NODE_LISTENERS[event])
     if (listener === undefined) return null
     found[event] = listener as Listener
   }
-  return found
-}
-
-function removeListeners (socket: ParsedSocket, listeners: Record<string, Listener> | null): void {
-  for (const event in listeners) socket.removeListener(event, listeners[event])
-}
-
-function addListeners (socket: ParsedSocket, listeners: Record<string, Listener>): void {
-  for (const event in listeners) socket.on(event, listeners[event])
+  return found as Listeners
 }
 
 let missing: string | null | undefined
@@ -476,7 +556,7 @@ let missing: string | null | undefined
  */
 export function missingFromNode (): string | null {
   if (missing === undefined) {
-    const socket = new Duplex({ read () {}, write (_piece, _encoding, done) { done() } })
+    const socket = new Duplex({ write (_piece, _encoding, done) { done() } })
     missing = tryToTake(socket as ParsedSocket)
     socket.destroy()
   }
@@ -485,16 +565,21 @@ export function missingFromNode (): string | null {
 
 function tryToTake (socket: ParsedSocket): string | null {
   try {
+    let handoff: Handoff | null = null
+    let rest = ''
+    const onData = (piece: Buffer): void => { rest += piece }
     const server = createServer((request) => {
-      claim(request, { onTaken: ignore, onAnswered: ignore, onTimeout: ignore, onEnd: ignore, onClose: ignore })
+      handoff = claim(request, { onData, onTaken: ignore, onAnswered: ignore, onTimeout: ignore, onEnd: ignore, onClose: ignore })
     })
     watch(server, { connect: false })
     server.emit('connection', socket)
     const { parser } = socket
-    if (typeof parser?.constructor.kOnExecute !== 'number' || typeof parser.consume !== 'function' || typeof parser.unconsume !== 'function') return 'parser'
-    if (findListeners(socket, NODE_LISTENERS) === null) return 'listeners'
+    if (typeof parser?.constructor.kOnExecute !== 'number') return 'parser'
+    // This makes the handle stop feeding the parser.
+    if (findListeners(socket) === null || socket.on.name !== 'socketListenerWrap') return 'listeners'
     socket.emit('data', Buffer.from('POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nrest'))
-    return String(socket.read()) === 'rest' ? null : 'end of the head'
+    ;(handoff as Handoff | null)?.read()
+    return rest === 'rest' ? null : 'end of the head'
   } catch (error) {
     return String(error)
   }

@@ -33,8 +33,6 @@ function routes (app: FastifyInstance): void {
   })
   app.get('/hello', { duplex: true }, (request, reply) => reply.duplex.end('hello'))
   app.get('/plain', async () => 'plain')
-  // Whether Node's parser feeds itself from the handle, as it does on a connection that was never taken.
-  app.get('/fed', (request, reply) => { reply.send(String((request.raw.socket as unknown as { parser: { _consumed: boolean } }).parser._consumed)) })
   app.post('/plain', async (request) => request.body)
 }
 
@@ -66,21 +64,6 @@ for (const transport of TRANSPORTS) {
         t.equal((await wire.request(GET('/hello'))).body, 'hello')
         t.equal((await wire.request('POST /plain HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n' + chunk('{"a":1}') + '0\r\n\r\n')).body, '{"a":1}')
       }
-    })
-
-    await t.test('a connection given back is fed as before, unless bytes are already in it', async (t) => {
-      const wire = await connect()
-      const fed = async (): Promise<string> => (await wire.request(GET('/fed'))).body
-      t.equal(await fed(), 'true')
-      await wire.request(chunked('/echo', 'a'))
-      t.equal(await fed(), 'true')
-      wire.send(chunked('/echo', 'a') + GET('/fed'))
-      t.equal((await wire.response('POST')).body, 'a')
-      t.equal((await wire.response()).body, 'false')
-      t.equal((await wire.request(GET('/hello'))).body, 'hello')
-      t.equal(await fed(), 'true')
-      t.equal((await wire.request(chunked('/echo', 'x'.repeat(200_000)))).body.length, 200_000)
-      t.equal(await fed(), 'true')
     })
 
     await t.test('pipelined in one segment', async (t) => {
@@ -196,6 +179,20 @@ t.test('a connection in memory, before listen()', async (t) => {
   await once(socket, 'close')
 })
 
+t.test('a connection that somebody else listens to as well', async (t) => {
+  const { app, connect, logged } = await serve(t, 'tcp', routes, {}, { idleTimeout: 50 })
+  let heard = 0
+  app.server.on('connection', (socket) => socket.on('data', (piece) => { heard += piece.length }))
+  const wire = await connect()
+  const ordinary = GET('/plain')
+  t.equal((await wire.request(ordinary)).body, 'plain')
+  const open = OPEN('/echo')
+  wire.send(open)
+  t.match(await logged('request errored'), { err: { code: 'FST_ERR_DUPLEX_IDLE' } }, 'keeps its timeout')
+  t.equal(heard, ordinary.length + open.length)
+  await wire.ended
+})
+
 t.test('WebSocket and other upgrades', async (t) => {
   for (const withWebsocket of [false, true]) {
     const { app, connect, port } = await serve(t, 'tcp', async (app) => {
@@ -219,6 +216,13 @@ t.test('WebSocket and other upgrades', async (t) => {
       t.equal(String((await once(socket, 'message'))[0]), '<hi>')
       t.strictSame(seen, ['/ws'], 'WebSocket reaches its listener')
       socket.terminate()
+      // The frame comes right behind the head, the second later.
+      const frame = '\x81\x82\0\0\0\0hi'
+      wire.send(GET('/ws').replace('\r\n', '\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==\r\n') + frame)
+      t.equal((await wire.head()).statusCode, 101, 'on a connection that was given back, too')
+      t.equal(await wire.content(6), '\x81\x04<hi>')
+      wire.send(frame)
+      t.equal(await wire.content(6), '\x81\x04<hi>')
     }
   }
 })

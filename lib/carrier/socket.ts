@@ -4,7 +4,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { AbortedError, DetachError, IdleError } from '../errors.ts'
-import { type Borrower, type Handoff, claim, closeSoon, setIdleTimeout, startReading, stopReading } from '../handoff.ts'
+import { type Borrower, type Handoff, claim, closeSoon, setIdleTimeout, startReading } from '../handoff.ts'
 import { type BodyReader, CloseReader, NO_BYTES } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
@@ -52,8 +52,7 @@ export class SocketCarrier implements Carrier, Borrower {
   private untilClose = false
   private tunnel = false
   private reading = false //   somebody has asked for content
-  private flowing = false //   the socket's 'data' comes to us
-  private paused = false //    and has been stopped
+  private flowing = false //   what comes is ours
   private reusable = false
   private dropped = 0 //       bytes of the body read for nobody
   private drainTimer: NodeJS.Timeout | null = null
@@ -97,14 +96,14 @@ export class SocketCarrier implements Carrier, Borrower {
   }
 
   private deliver (): void {
-    if (this.flowing) {
-      this.resume()
-    } else if (this.isRead()) {
-      this.sink?.onComplete()
-    } else {
+    if (!this.flowing) {
+      if (this.isRead()) {
+        this.sink?.onComplete()
+        return
+      }
       if (this.handoff.expectsContinue) this.writeContinue()
-      this.flow()
     }
+    this.flow()
   }
 
   /** Whether all has been read that is the exchange's. Where its body ends, a tunnel may begin. */
@@ -115,16 +114,12 @@ export class SocketCarrier implements Carrier, Borrower {
     return !this.tunnel
   }
 
-  /** What the socket holds already comes at once, what follows as it arrives. */
   private flow (): void {
-    const held = this.socket.read() as Buffer | null
     this.flowing = true
-    this.socket.on('data', this.onData)
-    if (held !== null) this.onData(held)
-    if (this.handoff.halfClosed) this.onEnd()
+    this.handoff.read()
   }
 
-  private readonly onData = (piece: Buffer): void => {
+  onData (piece: Buffer): void {
     const { reader } = this
     const content = reader.read(piece)
     let more = true
@@ -135,20 +130,12 @@ export class SocketCarrier implements Carrier, Borrower {
     } else if (this.dropped > this.options.drainLimit) {
       this.linger()
     } else if (reader.done) {
-      this.stopFlow()
-      // What follows the body belongs to the parser. Back in the socket it also holds back the socket's 'end'.
-      if (reader.consumed < piece.length) this.socket.unshift(piece.subarray(reader.consumed))
+      // What follows the body belongs to the parser, or to a tunnel.
+      this.stopFlow(reader.consumed < piece.length ? piece.subarray(reader.consumed) : NO_BYTES)
       this.onRead(more)
     } else if (!more) {
-      this.paused = true
-      stopReading(this.socket)
+      this.handoff.pause()
     }
-  }
-
-  private resume (): void {
-    if (!this.paused) return
-    this.paused = false
-    startReading(this.socket)
   }
 
   private onRead (more: boolean): void {
@@ -173,10 +160,9 @@ export class SocketCarrier implements Carrier, Borrower {
     }
   }
 
-  private stopFlow (): void {
+  private stopFlow (rest = NO_BYTES): void {
     this.flowing = false
-    this.socket.removeListener('data', this.onData)
-    ;(this.socket as { readableFlowing: boolean | null }).readableFlowing = null
+    this.handoff.leaveOff(rest)
   }
 
   // Writing
@@ -265,12 +251,9 @@ export class SocketCarrier implements Carrier, Borrower {
     if (!handoff.mayWrite) throw new DetachError('it is the turn of a request before this one')
     if (!this.bodyReader.done) throw new DetachError('the request body has not been read to its end')
     if (this.writer !== null && !this.tunnel) throw new DetachError('the response has begun')
-    if (this.flowing) this.stopFlow()
-    const head = socket.read() as Buffer | null ?? NO_BYTES
     this.end()
     handoff.finish()
-    handoff.detach()
-    return { socket, head }
+    return { socket, head: handoff.detach() }
   }
 
   finish (): void {
@@ -307,8 +290,7 @@ export class SocketCarrier implements Carrier, Borrower {
       handoff.giveBack()
     } else {
       this.drainTimer = setTimeout(() => this.linger(), this.options.drainTimeout)
-      if (this.flowing) this.resume()
-      else this.flow()
+      this.flow()
     }
   }
 
@@ -319,7 +301,6 @@ export class SocketCarrier implements Carrier, Borrower {
   private linger (): void {
     const { socket, handoff } = this
     this.clearDrain()
-    this.stopFlow()
     handoff.letGo()
     const timer = setTimeout(() => socket.destroy(), this.options.drainTimeout)
     socket.on('close', () => clearTimeout(timer))
@@ -359,7 +340,6 @@ export class SocketCarrier implements Carrier, Borrower {
   }
 
   onEnd (): void {
-    if (this.reader.done || !this.flowing) return
     this.reader.end()
     if (this.reader.error !== null) {
       this.onReadError(this.reader.error)
