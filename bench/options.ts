@@ -21,8 +21,8 @@ const HELP = `npm run bench -- [options]
 
   --only ${MEASURES.join(',')}
                   some of the measures
-  --peers a,b     some of the peers: plugin, plugin-iterate, plugin-write, plugin-node-<major>, net, http, fastify, ws,
-                  fastify-websocket, http2, go-tutorial, go-best, go-full-duplex, hyper
+  --peers a,b     some of the peers: plugin, plugin-iterate, plugin-yield, plugin-write, plugin-node-<major>, net, http,
+                  fastify, fastify-pipeline, ws, fastify-websocket, http2, go-tutorial, go-best, go-full-duplex, hyper
   --seconds n     how long one peer is measured in one round
   --rounds n
   --full          more rounds; bulk over 8 connections too, upload and download alone; longer bodies

@@ -1,4 +1,4 @@
-// The plugin, in the three ways to write an echo with it: `pipeline`, `iterate`, `write` (the argument).
+// The plugin, in the ways to write an echo with it: `pipeline`, `iterate`, `yield`, `write` (the argument).
 
 import { once } from 'node:events'
 import { pipeline } from 'node:stream/promises'
@@ -19,6 +19,11 @@ const ECHO: Record<string, RouteHandlerMethod> = {
       if (!stream.write(piece)) await once(stream, 'drain')
     }
     stream.end()
+  },
+
+  async * yield (_request, reply) {
+    reply.type('application/octet-stream')
+    yield * reply.duplex
   },
 
   write (_request, reply) {
