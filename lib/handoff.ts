@@ -290,15 +290,16 @@ class Connection {
     if (this.pumping) return
     this.pumping = true
     try {
-      while (this.held.length > 0 && this.isWanted) this.deliver()
+      while (this.isWanted && this.held.length > 0) {
+        // Before Node gets it, which may pause the socket then, for reasons of its own.
+        this.start()
+        this.deliver()
+      }
     } finally {
       this.pumping = false
     }
-    if (this.held.length > 0 || !this.isWanted) return
-    if (this.stopped) {
-      this.stopped = false
-      startReading(this.socket)
-    }
+    if (!this.isWanted || this.held.length > 0) return
+    this.start()
     if (!this.ended) return
     if (this.handoff === null) this.nodeListeners!.end()
     else this.handoff.borrower.onEnd()
@@ -338,6 +339,12 @@ class Connection {
   /** Whether the parser has just stopped behind the head of a claimed request. */
   private get isClaimed (): boolean {
     return this.handoff !== null && !this.handoff.taken && typeof this.parsed === 'number'
+  }
+
+  private start (): void {
+    if (!this.stopped) return
+    this.stopped = false
+    startReading(this.socket)
   }
 
   private deliver (): void {

@@ -9,7 +9,7 @@ import type { DuplexOptions } from '../types/index.d.ts'
 import type { Carrier } from './carrier/carrier.ts'
 import { MessageCarrier } from './carrier/message.ts'
 import { claimSocket } from './carrier/socket.ts'
-import { AbortedError, BodyLimitError, BodySchemaError, IdleError, NotEnabledError, TooManyExchangesError } from './errors.ts'
+import { AbortedError, BodyLimitError, BodySchemaError, HeadSentError, IdleError, NotEnabledError, TooManyExchangesError } from './errors.ts'
 import { HttpDuplex, type Owner } from './exchange/http-duplex.ts'
 import type { Registry } from './exchange/registry.ts'
 import { hooksOf } from './fastify-internals.ts'
@@ -284,7 +284,8 @@ async function drained (stream: Duplex): Promise<void> {
       stream.on('drain', settle).on('close', settle)
     })
   }
-  if (stream.destroyed) throw stream.errored!
+  // Without an error when somebody else has answered.
+  if (stream.destroyed) throw stream.errored ?? new HeadSentError()
 }
 
 /** A handler has failed. Before the head that is Fastify's to answer; after it the response can only be cut off. */

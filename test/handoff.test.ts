@@ -307,6 +307,30 @@ t.test('behind a response that is stuck', async (t) => {
   t.equal((await wire.response()).body, 'plain')
 })
 
+t.test('before responses that get stuck', async (t) => {
+  const big = Buffer.alloc(8_000_000, 'x')
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    routes(app)
+    app.get('/big', (request, reply) => { reply.send(big) })
+  })
+  const server = once(app.server, 'connection') as Promise<[net.Socket]>
+  const wire = await connect()
+  const [socket] = await server
+  wire.socket.pause()
+  // More than one read is held back while the hooks of the first take their time, and Node pauses in the middle of it.
+  wire.send(chunked('/slow-hooks', 'before') + GET('/big') + GET('/big'))
+  while (socket.bytesRead === 0) await immediate()
+  wire.send(GET('/big'))
+  while (wire.socket.readableLength === 0) await immediate()
+  wire.send(GET('/plain') + chunked('/echo', 'after'))
+  for (let i = 0; i < 20; i++) await immediate()
+  wire.socket.resume()
+  t.equal((await wire.response()).body, 'before')
+  for (let i = 0; i < 3; i++) t.equal((await wire.response()).body.length, big.length)
+  t.equal((await wire.response()).body, 'plain')
+  t.equal((await wire.response()).body, 'after')
+})
+
 t.test('parsers go back to their pool', async (t) => {
   const { connect, port } = await serve(t, 'tcp', async (app) => {
     await app.register(websocket)

@@ -310,6 +310,43 @@ t.test('framing of the response', async (t) => {
   }
 })
 
+t.test('a generator is left when nobody takes more of it', async (t) => {
+  const piece = Buffer.alloc(65_536, 'x')
+  const left: string[] = []
+  let done = (): void => {}
+  const { connect, logged } = await serve(t, 'tcp', (app) => {
+    app.get('/endless', { duplex: true }, async function * () {
+      try {
+        while (true) yield piece
+      } finally {
+        left.push('endless')
+        done()
+      }
+    })
+    app.get('/answered', { duplex: true }, async function * (request, reply) {
+      const closed = once(reply.duplex, 'close')
+      reply.send('by somebody else')
+      await closed
+      try {
+        while (true) yield 'late'
+      } finally {
+        left.push('answered')
+      }
+    })
+  })
+  const wire = await connect()
+  const error = logged('Promise errored, but reply.sent = true was set')
+  t.equal((await wire.request(GET('/answered'))).body, 'by somebody else')
+  t.match(await error, { err: { code: 'FST_ERR_DUPLEX_HEAD_SENT' } })
+  wire.send(GET('/endless'))
+  await wire.head()
+  wire.socket.pause()
+  const gone = new Promise<void>((resolve) => { done = resolve })
+  wire.socket.destroy()
+  await gone
+  t.strictSame(left, ['answered', 'endless'])
+})
+
 t.test('interim responses', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.get('/', { duplex: true }, async function * (request, reply) {
