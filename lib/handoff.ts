@@ -25,8 +25,8 @@ import { asksToClose } from './transfer/head-writer.ts'
 type Listener = (...args: any[]) => void
 
 interface Parser {
-  constructor: { kOnExecute: number, prototype: { execute (piece: Buffer): number | Error } }
-  [callback: number]: (result: number | Error) => void
+  constructor: { kOnHeadersComplete: number, kOnMessageComplete: number, kOnExecute: number, prototype: { execute (piece: Buffer): number | Error } }
+  [callback: number]: Listener | undefined
   onIncoming: (request: IncomingMessage, shouldKeepAlive: boolean) => number
   execute?: (piece: Buffer) => number | Error
   getCurrentBuffer (): Buffer
@@ -61,6 +61,12 @@ interface Response extends ServerResponse {
 
 /** llhttp's answer to the end of a head: the message has no body, and the parser stops here. */
 const STOP_AFTER_HEAD = 2
+
+/**
+ * What takes that answer back, of which llhttp makes an upgrade: up to the end of the next head, it would keep every error
+ * to itself.
+ */
+const WAKE = Buffer.from('GET / HTTP/1.1\r\n\r\n')
 
 // Node's own listeners on a socket, by the names they have in lib/_http_server.js.
 const NODE_LISTENERS = { data: 'bound socketOnData', end: 'bound socketOnEnd', timeout: 'socketOnTimeout', error: 'socketOnError' }
@@ -166,7 +172,7 @@ export class Handoff {
   /** Stops reading, before `rest`: that is for the next request, or for who reads on. */
   leaveOff (rest: Buffer): void {
     this.reading = false
-    this.connection.held = rest
+    this.connection.holdBefore(rest)
   }
 
   /** Ends the exchange for Node and Fastify: logs, onResponse, keepAliveTimeout, the turn of the next response. */
@@ -204,13 +210,14 @@ export class Handoff {
    * @returns what came behind the request
    */
   detach (): Buffer {
-    const { socket, connection: { held, parser } } = this
+    const { socket, connection: { held, parser, ended } } = this
     this.connection.release()
     setIdleTimeout(socket, 0)
     // Off the server's list: to Node the connection is idle now, which the server would destroy when it closes.
     parser.remove()
     socket.readableFlowing = null
     restartReading(socket)
+    if (ended) emitEnd(socket)
     return held
   }
 
@@ -250,11 +257,12 @@ class Connection {
     const nodeOnExecute = parser[kOnExecute]
 
     parser.onIncoming = (request, shouldKeepAlive) => {
-      if ((request as Request).upgrade) this.onUpgrade(request as Request, gate)
+      if ((request as Request).upgrade && !isForUpgradeListener(request, gate)) (request as Request).upgrade = false
       const outer = arrival
       arrival = { connection: this, request, response: null }
       try {
         const result = nodeOnIncoming(request, shouldKeepAlive)
+        if ((request as Request).upgrade) this.leaveToUpgrade()
         return this.handoff === null ? result : STOP_AFTER_HEAD
       } finally {
         arrival = outer
@@ -264,7 +272,7 @@ class Connection {
     // The fast path, up to the first exchange: the handle feeds the parser by itself, which tells here how far it came.
     // The buffer is a copy, in all supported versions: the memory itself is the parser's.
     parser[kOnExecute] = (result) => {
-      nodeOnExecute(result)
+      nodeOnExecute!(result)
       this.parsed = result
       if (this.isClaimed) this.take(parser.getCurrentBuffer())
     }
@@ -301,8 +309,14 @@ class Connection {
     if (!this.isWanted || this.held.length > 0) return
     this.start()
     if (!this.ended) return
-    if (this.handoff === null) this.nodeListeners!.end()
-    else this.handoff.borrower.onEnd()
+    if (this.handoff !== null) this.handoff.borrower.onEnd()
+    // Node ends its side with the client's; what was held may have been requests, whose answers come first if they can.
+    else setImmediate(() => { if (!this.socket.destroyed) this.nodeListeners!.end() })
+  }
+
+  /** Holds `rest`, which came before what is held. */
+  holdBefore (rest: Buffer): void {
+    this.held = this.held.length === 0 ? rest : Buffer.concat([rest, this.held])
   }
 
   stop (): void {
@@ -314,6 +328,8 @@ class Connection {
   giveBack (): void {
     const { socket, listeners, nodeListeners } = this
     this.handoff = null
+    if (socket.destroyed) return
+    this.wake()
     socket.allowHalfOpen = this.halfOpen
     if (!(socket.server.keepAliveTimeout > 0)) setIdleTimeout(socket, socket.server.timeout)
     socket.removeListener('error', listeners!.error)
@@ -359,7 +375,11 @@ class Connection {
     const { socket } = this
     const nodeListeners = this.nodeListeners ??= findListeners(socket)
     // A connection that failed while earlier requests of the same piece were read is being destroyed: 'close' follows.
-    if (nodeListeners === null || !socket.listeners('error').includes(nodeListeners.error)) return
+    // Or somebody has answered 'clientError' and not closed it; but nothing more may be read from it.
+    if (nodeListeners === null || !socket.listeners('error').includes(nodeListeners.error)) {
+      socket.destroy()
+      return
+    }
     const listeners = this.listeners ??= this.interpose(nodeListeners)
     socket.removeListener('error', nodeListeners.error)
     socket.on('error', listeners.error)
@@ -368,11 +388,12 @@ class Connection {
     if (socket._paused) {
       socket._paused = false
       this.parser.resume()
+      this.stop() // as if by us, who start again
     }
     // The socket of a TLS server would end its own side with the client's.
     this.halfOpen = socket.allowHalfOpen
     socket.allowHalfOpen = true
-    this.held = this.parsed === piece.length ? NO_BYTES : piece.subarray(this.parsed as number)
+    this.holdBefore(this.parsed === piece.length ? NO_BYTES : piece.subarray(this.parsed as number))
     this.handoff!.taken = true
     this.handoff!.borrower.onTaken()
   }
@@ -405,15 +426,29 @@ class Connection {
     return listeners
   }
 
-  private onUpgrade (request: Request, gate: Gate): void {
-    if (!isForUpgradeListener(request, gate)) {
-      request.upgrade = false
-    } else if (this.listeners !== null) {
-      // Node takes its own off, and leaves the connection to who listens to 'upgrade'.
-      swapListeners(this.socket, this.listeners, this.nodeListeners!)
-      this.listeners = null
-    }
+  /** Node takes its own listeners off, and leaves the connection to who listens to 'upgrade'. */
+  private leaveToUpgrade (): void {
+    if (this.listeners === null) return
+    swapListeners(this.socket, this.listeners, this.nodeListeners!)
+    this.listeners = null
+    if (this.ended) emitEnd(this.socket)
   }
+
+  /** The parser is to read the next request as after any other. */
+  private wake (): void {
+    const { parser } = this
+    const { kOnHeadersComplete, kOnMessageComplete, prototype } = parser.constructor
+    const { [kOnHeadersComplete]: onHeadersComplete, [kOnMessageComplete]: onMessageComplete } = parser
+    parser[kOnHeadersComplete] = parser[kOnMessageComplete] = undefined
+    prototype.execute.call(parser, WAKE)
+    parser[kOnHeadersComplete] = onHeadersComplete
+    parser[kOnMessageComplete] = onMessageComplete
+  }
+}
+
+/** For who comes to the socket after its 'end'. */
+function emitEnd (socket: Socket): void {
+  process.nextTick(() => socket.emit('end'))
 }
 
 /** All but those for errors. */
@@ -581,7 +616,8 @@ function tryToTake (socket: ParsedSocket): string | null {
     watch(server, { connect: false })
     server.emit('connection', socket)
     const { parser } = socket
-    if (typeof parser?.constructor.kOnExecute !== 'number') return 'parser'
+    const { kOnHeadersComplete, kOnMessageComplete, kOnExecute } = parser?.constructor ?? {} as Partial<Parser['constructor']>
+    if ([kOnHeadersComplete, kOnMessageComplete, kOnExecute].some((name) => typeof name !== 'number')) return 'parser'
     // This makes the handle stop feeding the parser.
     if (findListeners(socket) === null || socket.on.name !== 'socketListenerWrap') return 'listeners'
     socket.emit('data', Buffer.from('POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nrest'))

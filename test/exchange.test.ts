@@ -218,6 +218,29 @@ for (const transport of ['tcp', 'tls'] as const) {
       t.equal(timeouts, 2)
     })
 
+    t.test('one that failed while it is the turn of another', async (t) => {
+      let answer = (): void => {}
+      const { connect, logged } = await serve(t, transport, (app) => {
+        app.get('/another', (request, reply) => { answer = () => reply.send('another') })
+        app.post('/', { duplex: true }, (request, reply) => {
+          reply.duplex.on('error', () => {})
+          reply.duplex.on('data', () => {
+            reply.duplex.flushHeaders()
+            reply.duplex.destroy(new Error('no more'))
+          })
+        })
+      }, {}, { drainLimit: 1000 })
+      const errored = logged('request errored')
+      const wire = await connect()
+      wire.send(GET('/another') + OPEN('/') + chunk('a'))
+      await errored
+      wire.send(chunk('x'.repeat(5000)))
+      for (let i = 0; i < 20; i++) await immediate()
+      answer()
+      t.equal((await wire.response()).body, 'another', 'does not cut that off')
+      await wire.ended
+    })
+
     t.test('idleTimeout waits while it is the turn of another', async (t) => {
       let answer!: (value: string) => void
       const { connect } = await serve(t, transport, (app) => {

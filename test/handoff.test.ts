@@ -15,6 +15,8 @@ import WebSocket from 'ws'
 import duplex from '../lib/index.ts'
 import { GET, OPEN, TRANSPORTS, chunk, chunked, serve, Wire } from './wire.ts'
 
+const BIG = Buffer.alloc(8_000_000, 'x')
+
 function routes (app: FastifyInstance): void {
   app.post('/echo', { duplex: true }, async (request, reply) => {
     await pipeline(reply.duplex, reply.duplex)
@@ -33,12 +35,14 @@ function routes (app: FastifyInstance): void {
   })
   app.get('/hello', { duplex: true }, (request, reply) => reply.duplex.end('hello'))
   app.get('/plain', async () => 'plain')
+  app.get('/at-once', (request, reply) => { reply.send('plain') })
+  app.get('/big', (request, reply) => { reply.send(BIG) })
   app.post('/plain', async (request) => request.body)
 }
 
 for (const transport of TRANSPORTS) {
   t.test(`over ${transport}`, async (t) => {
-    const { connect } = await serve(t, transport, routes)
+    const { app, connect } = await serve(t, transport, routes)
 
     await t.test('both ways at once', async (t) => {
       const wire = await connect()
@@ -105,6 +109,54 @@ for (const transport of TRANSPORTS) {
       early.socket.end(OPEN('/slow-hooks'))
       t.equal((await early.response()).statusCode, 400, 'but not to a request it has not ended')
       await early.ended
+      // Over TLS, Node itself is faster than an asynchronous handler.
+      const mixed = await connect()
+      mixed.socket.end(chunked('/slow-hooks', 'one') + GET(transport === 'tls' ? '/at-once' : '/plain'))
+      t.equal((await mixed.response()).body, 'one')
+      t.equal((await mixed.response()).body, 'plain', 'nor are ordinary requests lost')
+      await mixed.ended
+    })
+
+    await t.test('behind a response that makes Node pause, in one segment', async (t) => {
+      const wire = await connect()
+      for (const before of ['', chunked('/echo', 'x')]) {
+        if (before !== '') t.equal((await wire.request(before)).body, 'x')
+        wire.send(GET('/big') + OPEN('/echo'))
+        t.equal((await wire.response()).body.length, BIG.length)
+        wire.send(chunk('after'))
+        await wire.head()
+        t.equal(await wire.content(5), 'after')
+        wire.send('0\r\n\r\n')
+        t.equal(await wire.body(), '')
+        t.equal((await wire.request(GET('/plain'))).body, 'plain')
+      }
+    })
+
+    await t.test('what is no request, behind an exchange', async (t) => {
+      let errors: string[] = []
+      app.server.on('clientError', ({ code }: NodeJS.ErrnoException) => errors.push(code!))
+      for (const [bytes, code, statusCode] of [
+        ['BAD BAD\r\n\r\n', 'HPE_INVALID_METHOD', 400],
+        [`GET / HTTP/1.1\r\nA: ${'a'.repeat(20_000)}`, 'HPE_HEADER_OVERFLOW', 431]
+      ] as const) {
+        for (const pipelined of [true, false]) {
+          errors = []
+          const wire = await connect()
+          wire.send(chunked('/slow-hooks', 'one') + (pipelined ? bytes : ''))
+          t.equal((await wire.response()).body, 'one')
+          if (!pipelined) wire.send(bytes)
+          t.equal((await wire.response()).statusCode, statusCode)
+          await wire.ended
+          t.strictSame(errors, [code])
+        }
+      }
+      errors = []
+      const wire = await connect()
+      wire.socket.end(chunked('/slow-hooks', 'one') + 'GET / HT')
+      t.equal((await wire.response()).body, 'one')
+      t.equal((await wire.response()).statusCode, 400)
+      await wire.ended
+      t.strictSame(errors, ['HPE_INVALID_EOF_STATE'])
     })
   })
 }
@@ -179,6 +231,36 @@ t.test('a connection in memory, before listen()', async (t) => {
   await once(socket, 'close')
 })
 
+t.test('a peer in memory that answers within a write', async (t) => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(duplex)
+  routes(app)
+  app.post('/early-hints', { duplex: true }, (request, reply) => {
+    reply.duplex.on('data', () => reply.duplex.writeInformation(103)).on('end', () => reply.duplex.end('done'))
+  })
+  await app.ready()
+  let written = ''
+  const socket: Duplex = new Duplex({
+    read () {},
+    write (piece, _encoding, done) {
+      written += piece
+      if (String(piece).includes(' 103 ')) socket.push(GET('/plain'))
+      done()
+      socket.emit('written')
+    }
+  })
+  app.server.emit('connection', socket)
+  for (let i = 0; i < 2; i++) {
+    written = ''
+    socket.push(OPEN('/early-hints'))
+    await immediate()
+    socket.push(chunk('abc') + '0\r\n\r\n')
+    while (!written.endsWith('plain')) await once(socket, 'written')
+    t.match(written, /103[^]*done[^]*plain$/)
+  }
+})
+
 t.test('a connection that somebody else listens to as well', async (t) => {
   const { app, connect, logged } = await serve(t, 'tcp', routes, {}, { idleTimeout: 50 })
   let heard = 0
@@ -209,6 +291,13 @@ t.test('WebSocket and other upgrades', async (t) => {
     t.equal((await wire.request(chunked('/echo', 'def').replace('\r\n', `\r\n${upgrade}`))).body, 'def')
     t.equal((await wire.request(GET('/plain'))).body, 'plain')
     t.strictSame(seen, [], 'and no upgrade listener sees it')
+    const closing = await connect()
+    const wanted = GET(withWebsocket ? '/ws' : '/plain').replace('\r\n', '\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==\r\n')
+    closing.socket.end(chunked('/slow-hooks', 'one') + wanted)
+    t.equal((await closing.response()).body, 'one')
+    if (!withWebsocket) t.equal((await closing.response()).body, 'plain')
+    await closing.ended
+    seen.length = 0
     if (withWebsocket) {
       const socket = new WebSocket(`ws://127.0.0.1:${port}/ws`)
       await once(socket, 'open')
@@ -290,11 +379,7 @@ t.test('a request that Node itself refuses never gets to a route', async (t) => 
 })
 
 t.test('behind a response that is stuck', async (t) => {
-  const big = Buffer.alloc(8_000_000, 'x')
-  const { connect } = await serve(t, 'tcp', (app) => {
-    routes(app)
-    app.get('/big', (request, reply) => { reply.send(big) })
-  })
+  const { connect } = await serve(t, 'tcp', routes)
   const wire = await connect()
   wire.socket.pause()
   wire.send(GET('/big'))
@@ -302,17 +387,13 @@ t.test('behind a response that is stuck', async (t) => {
   wire.send(chunked('/echo', 'after') + GET('/plain'))
   for (let i = 0; i < 20; i++) await immediate()
   wire.socket.resume()
-  t.equal((await wire.response()).body.length, big.length)
+  t.equal((await wire.response()).body.length, BIG.length)
   t.equal((await wire.response()).body, 'after')
   t.equal((await wire.response()).body, 'plain')
 })
 
 t.test('before responses that get stuck', async (t) => {
-  const big = Buffer.alloc(8_000_000, 'x')
-  const { app, connect } = await serve(t, 'tcp', (app) => {
-    routes(app)
-    app.get('/big', (request, reply) => { reply.send(big) })
-  })
+  const { app, connect } = await serve(t, 'tcp', routes)
   const server = once(app.server, 'connection') as Promise<[net.Socket]>
   const wire = await connect()
   const [socket] = await server
@@ -326,7 +407,7 @@ t.test('before responses that get stuck', async (t) => {
   for (let i = 0; i < 20; i++) await immediate()
   wire.socket.resume()
   t.equal((await wire.response()).body, 'before')
-  for (let i = 0; i < 3; i++) t.equal((await wire.response()).body.length, big.length)
+  for (let i = 0; i < 3; i++) t.equal((await wire.response()).body.length, BIG.length)
   t.equal((await wire.response()).body, 'plain')
   t.equal((await wire.response()).body, 'after')
 })
@@ -361,6 +442,41 @@ t.test('a connection that fails while requests before ours are read', async (t) 
     wire.socket.resetAndDestroy()
   }
   t.equal((await (await connect()).request(GET('/plain'))).body, 'plain')
+  t.equal(app.server.listening, true)
+})
+
+t.test('a connection that was left open after a client error', async (t) => {
+  const seen: string[] = []
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    app.addHook('onRequest', async (request) => { seen.push(request.url) })
+    routes(app)
+    app.post('/refuse', { duplex: true, preHandler: async (request, reply) => reply.code(403).send() }, () => {})
+  }, { clientErrorHandler: () => {}, http: { connectionsCheckingInterval: 20, headersTimeout: 50, requestTimeout: 50 } })
+  for (const url of ['/refuse', '/echo']) {
+    const failed = once(app.server, 'clientError')
+    const wire = await connect()
+    wire.send(`POST ${url} HTTP/1.1\r\n`)
+    t.match(await failed, [{ code: 'ERR_HTTP_REQUEST_TIMEOUT' }])
+    wire.send(`Host: a\r\nContent-Length: ${GET('/smuggled').length}\r\n\r\n${GET('/smuggled')}`)
+    await wire.ended
+  }
+  t.strictSame(seen, ['/refuse', '/echo'], 'is closed, and nothing behind the head is read')
+})
+
+t.test('a connection that is destroyed when the response is complete', async (t) => {
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    app.addHook('onResponse', (request, reply, done) => {
+      request.raw.socket.destroy()
+      done()
+    })
+    routes(app)
+  })
+  for (const behind of ['', GET('/plain'), chunked('/echo', 'b')]) {
+    const wire = await connect()
+    wire.send(chunked('/echo', 'a') + behind)
+    t.equal((await wire.response()).body, 'a')
+    await wire.ended
+  }
   t.equal(app.server.listening, true)
 })
 

@@ -5,6 +5,7 @@ import http2 from 'node:http2'
 import net, { type AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
 import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
@@ -225,6 +226,30 @@ t.test('beside @fastify/websocket', async (t) => {
   t.equal(String((await once(socket, 'message'))[0]), 'ws a')
   wire.send('cd')
   t.equal(await wire.content(2), 'cd')
+})
+
+t.test('detach() after the client has ended its side', async (t) => {
+  for (const rest of ['', 'rest']) {
+    let got = ''
+    const { app, connect } = await serve(t, 'tcp', (app) => {
+      app.get('/', { duplex: true }, async (request, reply) => {
+        await ended
+        await immediate()
+        const { socket, head } = reply.duplex.detach()
+        got += String(head)
+        socket.on('end', () => socket.end(`bye ${got}`))
+      })
+    })
+    let tell = (): void => {}
+    const ended = new Promise<void>((resolve) => { tell = resolve })
+    app.server.on('connection', (socket) => socket.on('end', tell))
+    const wire = await connect()
+    let answer = ''
+    wire.socket.on('data', (piece) => { answer += String(piece) })
+    wire.socket.end(GET('/') + rest)
+    await wire.ended
+    t.equal(answer, `bye ${rest}`)
+  }
 })
 
 t.test('detach()', async (t) => {

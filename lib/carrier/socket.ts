@@ -125,6 +125,7 @@ export class SocketCarrier implements Carrier, Borrower {
     let more = true
     if (this.over) this.dropped += content.length
     else if (content.length > 0) more = this.sink!.onContent(content)
+    if (this.failure !== null) return
     if (reader.error !== null) {
       this.onReadError(reader.error)
     } else if (this.dropped > this.options.drainLimit) {
@@ -263,9 +264,7 @@ export class SocketCarrier implements Carrier, Borrower {
   }
 
   abort (error: Error): void {
-    this.end()
-    this.failure = error
-    this.handoff.fail(error)
+    this.fail(error)
     // The responses to requests before this one are not its to cut off.
     this.whenMayWrite(() => this.cutOff())
   }
@@ -356,10 +355,15 @@ export class SocketCarrier implements Carrier, Borrower {
 
   private lose (error: Error): void {
     if (this.over) return
+    this.fail(error)
+    this.sink?.onLost(error)
+  }
+
+  private fail (error: Error): void {
     this.end()
     this.failure = error
+    if (this.handoff.taken) this.handoff.pause()
     this.handoff.fail(error)
-    this.sink?.onLost(error)
   }
 }
 
