@@ -242,7 +242,7 @@ class Connection {
   /** The client has ended its side. */
   ended = false
   private parsed: number | Error = 0 // how much of its last piece, by the parser
-  private pumping = false
+  private passing = false
   private stopped = false
   private error: Error | null = null
   private halfOpen = false
@@ -295,16 +295,13 @@ class Connection {
 
   /** Passes on what is held, and after that what comes, as far as somebody wants it. */
   pump (): void {
-    if (this.pumping) return
-    this.pumping = true
-    try {
-      while (this.isWanted && this.held.length > 0) {
-        // Before Node gets it, which may pause the socket then, for reasons of its own.
-        this.start()
-        this.deliver()
-      }
-    } finally {
-      this.pumping = false
+    if (this.passing) return
+    while (this.isWanted && this.held.length > 0) {
+      const piece = this.held
+      this.held = NO_BYTES
+      // Before Node gets it, which may pause the socket then, for reasons of its own.
+      this.start()
+      this.pass(piece)
     }
     if (!this.isWanted || this.held.length > 0) return
     this.start()
@@ -363,11 +360,14 @@ class Connection {
     startReading(this.socket)
   }
 
-  private deliver (): void {
-    const piece = this.held
-    this.held = NO_BYTES
-    if (this.handoff === null) this.nodeListeners!.data(piece)
-    else this.handoff.borrower.onData(piece)
+  private pass (piece: Buffer): void {
+    this.passing = true
+    try {
+      if (this.handoff === null) this.nodeListeners!.data(piece)
+      else this.handoff.borrower.onData(piece)
+    } finally {
+      this.passing = false
+    }
   }
 
   /** Takes the connection for the claimed request; `piece` is the last of the parser's. */
@@ -403,12 +403,12 @@ class Connection {
     const { socket } = this
     const listeners: Listeners = {
       data: (piece: Buffer) => {
-        if (this.held.length === 0 && this.isWanted) {
-          this.held = piece
-          this.pump()
-        } else {
+        if (this.passing || this.held.length > 0 || !this.isWanted) {
           this.held = this.held.length === 0 ? piece : Buffer.concat([this.held, piece])
           this.stop()
+        } else {
+          this.pass(piece)
+          if (this.held.length > 0) this.pump()
         }
       },
       end: () => {

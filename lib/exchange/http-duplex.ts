@@ -19,8 +19,6 @@ import type { Registry } from './registry.ts'
 
 type WriteCallback = (error?: Error | null) => void
 
-const NO_CONTENT: readonly Buffer[] = []
-
 export interface ExchangeOptions {
   closeGrace: number
   bodyLimit: number
@@ -58,7 +56,6 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private ending = false
   private letGoOfSignal: () => void = ignore
   // The write under way: a Writable has one at a time.
-  private content: readonly Buffer[] = NO_CONTENT
   private size = 0
   private last = false // it, or one before, has the end of the body
   private done: WriteCallback = ignore
@@ -251,14 +248,13 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   private send (content: readonly Buffer[], size: number, done: WriteCallback): void {
-    this.content = content
     this.size = size
     this.done = done
-    if (this.carrier.mayWrite) this.dispatch()
-    else this.carrier.whenMayWrite(() => this.dispatch())
+    if (this.carrier.mayWrite) this.dispatch(content)
+    else this.carrier.whenMayWrite(() => this.dispatch(content))
   }
 
-  private dispatch (): void {
+  private dispatch (content: readonly Buffer[]): void {
     // With end() called and nothing buffered behind this, the end of the body goes along; once, for empty writes may
     // follow.
     if (this.last) {
@@ -267,7 +263,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     }
     this.last = this.ending && this.writableLength === this.size
     try {
-      this.carrier.write(this.content, this.size, this.last, this.onWritten)
+      this.carrier.write(content, this.size, this.last, this.onWritten)
     } catch (error) {
       this.done(error as Error)
     }
@@ -280,7 +276,6 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     }
     this.bytesWritten += this.size
     this.responseDone = this.last
-    this.content = NO_CONTENT
     this.done()
     if (this.responseDone) this.settle()
   }
