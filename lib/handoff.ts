@@ -19,7 +19,7 @@ import type { Http2ServerRequest } from 'node:http2'
 import { Duplex } from 'node:stream'
 import { Socket } from 'node:net'
 import { keepingCloseListeners } from './fastify-internals.ts'
-import { NO_BYTES } from './transfer/body-reader.ts'
+import { NO_BYTES, restOf } from './transfer/body-reader.ts'
 import { asksToClose } from './transfer/head-writer.ts'
 
 type Listener = (...args: any[]) => void
@@ -73,7 +73,7 @@ const NODE_LISTENERS = { data: 'bound socketOnData', end: 'bound socketOnEnd', t
 
 type Listeners = Record<keyof typeof NODE_LISTENERS, Listener>
 
-/** What the borrower of a connection is told. Each comes at most once, and none after the connection was given back. */
+/** What the borrower of a connection is told: each at most once, but for data, and nothing after the connection was given back. */
 export interface Borrower {
   /** The parser has stopped: the connection may be read from now on. */
   onTaken (): void
@@ -171,8 +171,9 @@ export class Handoff {
 
   /** Stops reading, before `rest`: that is for the next request, or for who reads on. */
   leaveOff (rest: Buffer): void {
+    const { connection } = this
     this.reading = false
-    this.connection.holdBefore(rest)
+    connection.held = join(rest, connection.held)
   }
 
   /** Ends the exchange for Node and Fastify: logs, onResponse, keepAliveTimeout, the turn of the next response. */
@@ -200,7 +201,6 @@ export class Handoff {
   /** Leaves the connection to the caller, for good. */
   letGo (): void {
     this.connection.release()
-    this.socket.readableFlowing = null
     this.socket.on('error', ignore)
   }
 
@@ -215,7 +215,6 @@ export class Handoff {
     setIdleTimeout(socket, 0)
     // Off the server's list: to Node the connection is idle now, which the server would destroy when it closes.
     parser.remove()
-    socket.readableFlowing = null
     restartReading(socket)
     if (ended) emitEnd(socket)
     return held
@@ -249,9 +248,13 @@ class Connection {
   private nodeListeners: Listeners | null = null
   private listeners: Listeners | null = null // those in their place
 
-  constructor (socket: ParsedSocket, parser: Parser, gate: Gate) {
+  constructor (socket: ParsedSocket, parser: Parser) {
     this.socket = socket
     this.parser = parser
+  }
+
+  watch (gate: Gate): void {
+    const { socket, parser } = this
     const { kOnExecute, prototype } = parser.constructor
     const nodeOnIncoming = parser.onIncoming
     const nodeOnExecute = parser[kOnExecute]
@@ -311,11 +314,6 @@ class Connection {
     else setImmediate(() => { if (!this.socket.destroyed) this.nodeListeners!.end() })
   }
 
-  /** Holds `rest`, which came before what is held. */
-  holdBefore (rest: Buffer): void {
-    this.held = this.held.length === 0 ? rest : Buffer.concat([rest, this.held])
-  }
-
   stop (): void {
     if (this.stopped) return
     this.stopped = true
@@ -335,13 +333,15 @@ class Connection {
     if (this.held.length > 0 || this.stopped) process.nextTick(() => this.pump())
   }
 
-  /** Takes our listeners off. */
+  /** Takes our listeners off. What comes then waits for others. */
   release (): void {
+    const { socket, listeners } = this
     this.handoff = null
     this.held = NO_BYTES
     this.stopped = false
-    for (const event in this.listeners) this.socket.removeListener(event, this.listeners[event as keyof Listeners])
+    for (const event in listeners) socket.removeListener(event, listeners[event as keyof Listeners])
     this.listeners = null
+    socket.readableFlowing = null
   }
 
   /** Whether what comes now is for the parser, or a borrower who reads. */
@@ -393,7 +393,7 @@ class Connection {
     // The socket of a TLS server would end its own side with the client's.
     this.halfOpen = socket.allowHalfOpen
     socket.allowHalfOpen = true
-    this.holdBefore(this.parsed === piece.length ? NO_BYTES : piece.subarray(this.parsed as number))
+    this.held = join(restOf(piece, this.parsed as number), this.held)
     this.handoff!.taken = true
     this.handoff!.borrower.onTaken()
   }
@@ -404,7 +404,7 @@ class Connection {
     const listeners: Listeners = {
       data: (piece: Buffer) => {
         if (this.passing || this.held.length > 0 || !this.isWanted) {
-          this.held = this.held.length === 0 ? piece : Buffer.concat([this.held, piece])
+          this.held = join(this.held, piece)
           this.stop()
         } else {
           this.pass(piece)
@@ -444,6 +444,11 @@ class Connection {
     parser[kOnHeadersComplete] = onHeadersComplete
     parser[kOnMessageComplete] = onMessageComplete
   }
+}
+
+function join (first: Buffer, second: Buffer): Buffer {
+  if (first.length === 0) return second
+  return second.length === 0 ? first : Buffer.concat([first, second])
 }
 
 /** For who comes to the socket after its 'end'. */
@@ -527,7 +532,7 @@ export interface Gate {
 export function watch (server: Server, gate: Gate): void {
   const watchConnection = (socket: Duplex): void => {
     const { parser } = socket as ParsedSocket
-    if (parser) new Connection(socket as ParsedSocket, parser, gate) // eslint-disable-line no-new
+    if (parser) new Connection(socket as ParsedSocket, parser).watch(gate)
   }
   // Both, for a TLS server emits 'connection' too, for the socket below. Node's own listeners ran before.
   server.on('connection', watchConnection)

@@ -260,17 +260,18 @@ function afterHead ({ stream }: Exchange, value: unknown): unknown {
 
 /** What a handler yields is the response body. */
 async function stream (content: AsyncIterable<unknown>, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  const { duplex } = reply
   if (request.method === 'HEAD') {
     await content[Symbol.asyncIterator]().return?.()
   } else if (content instanceof Readable) {
-    return pipeline(content, reply.duplex)
+    return pipeline(content, duplex)
   } else {
     // A pipeline costs more than all the rest of a short exchange, for its AbortController above all.
     for await (const piece of content) {
-      if (!reply.duplex.write(piece)) await drained(reply.duplex)
+      if (!duplex.write(piece)) await drained(duplex)
     }
   }
-  reply.duplex.end()
+  duplex.end()
 }
 
 /** Settles when more may be written; rejects when nothing will be. */

@@ -85,6 +85,13 @@ async function plain (connect: () => Promise<Wire>): Promise<void> {
   wire.socket.destroy()
 }
 
+/** A fault has run its course: its connection ends, and the next client is served. */
+async function over (wire: Wire, connect: () => Promise<Wire>): Promise<void> {
+  await wire.ended
+  wire.socket.destroy()
+  await plain(connect)
+}
+
 /** As many at once as do not get in each other's way. */
 async function each<T> (items: readonly T[], action: (item: T) => Promise<unknown>, atOnce = 100): Promise<void> {
   const left = items.values()
@@ -206,9 +213,7 @@ for (const transport of TRANSPORTS) {
       await immediate()
       inject(fault, wire, transport)
       if (silent !== undefined) await fallSilent(ledger, silent)
-      await wire.ended
-      wire.socket.destroy()
-      await plain(connect)
+      await over(wire, connect)
     })
     t.strictSame(await ledger.balance(), [])
     const wrong: unknown[] = []
@@ -285,9 +290,7 @@ for (const transport of TRANSPORTS) {
         await immediate()
         goOn.get(id)!()
       }
-      await wire.ended
-      wire.socket.destroy()
-      await plain(connect)
+      await over(wire, connect)
     })
     t.strictSame(await ledger.balance(), [])
     const wrong: unknown[] = []
@@ -425,9 +428,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       if (silent) socket.emit('timeout')
       await gone
       release()
-      await wire.ended
-      wire.socket.destroy()
-      await plain(connect)
+      await over(wire, connect)
     })
     t.strictSame(await ledger.balance(), [])
     const wrong: unknown[] = []
@@ -539,9 +540,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       wire.send(post(name, id, CHUNKED) + (fault === 'none' ? CHUNKED_BODY : chunk('some')))
       await immediate()
       if (fault !== 'none') inject(fault, wire, transport)
-      await wire.ended
-      wire.socket.destroy()
-      await plain(connect)
+      await over(wire, connect)
     })
     t.strictSame(await ledger.balance(), [])
     const without = all.filter(({ id }) => ledger.end(id) === undefined)

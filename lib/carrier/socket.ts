@@ -5,7 +5,7 @@ import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { AbortedError, DetachError, IdleError } from '../errors.ts'
 import { type Borrower, type Handoff, claim, closeSoon, setIdleTimeout, startReading } from '../handoff.ts'
-import { type BodyReader, CloseReader, NO_BYTES } from '../transfer/body-reader.ts'
+import { type BodyReader, CloseReader, NO_BYTES, restOf } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, TUNNEL, bodyReader } from '../transfer/framing.ts'
@@ -132,7 +132,7 @@ export class SocketCarrier implements Carrier, Borrower {
       this.linger()
     } else if (reader.done) {
       // What follows the body belongs to the parser, or to a tunnel.
-      this.stopFlow(reader.consumed < piece.length ? piece.subarray(reader.consumed) : NO_BYTES)
+      this.stopFlow(restOf(piece, reader.consumed))
       this.onRead(more)
     } else if (!more) {
       this.handoff.pause()

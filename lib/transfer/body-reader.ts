@@ -8,6 +8,11 @@ import type { Fields } from './field-lines.ts'
 /** Nothing. One object, since `Buffer.alloc(0)` makes a new one each time. */
 export const NO_BYTES: Buffer = Buffer.alloc(0)
 
+/** What is in `piece` from there on; with nothing left, none of its memory is held. */
+export function restOf (piece: Buffer, from: number): Buffer {
+  return from < piece.length ? piece.subarray(from) : NO_BYTES
+}
+
 /** No trailers were sent, or none can be. */
 export const NO_FIELDS: Readonly<Fields> = Object.freeze(Object.create(null))
 
