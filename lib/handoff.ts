@@ -17,8 +17,9 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import { Duplex } from 'node:stream'
-import { Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { keepingCloseListeners } from './fastify-internals.ts'
+import { landReads, restartReading, startReading, stopReading } from './net-internals.ts'
 import { NO_BYTES, restOf } from './transfer/body-reader.ts'
 import { asksToClose } from './transfer/head-writer.ts'
 
@@ -39,7 +40,6 @@ interface ParsedSocket extends Socket {
   server: Server
   _httpMessage: ServerResponse | null
   _paused: boolean
-  _handle: { reading: boolean, readStart (): void, readStop (): void } | null
   readableFlowing: boolean | null
 }
 
@@ -402,15 +402,7 @@ class Connection {
   private interpose (nodeListeners: Listeners): Listeners {
     const { socket } = this
     const listeners: Listeners = {
-      data: (piece: Buffer) => {
-        if (this.passing || this.held.length > 0 || !this.isWanted) {
-          this.held = join(this.held, piece)
-          this.stop()
-        } else {
-          this.pass(piece)
-          if (this.held.length > 0) this.pump()
-        }
-      },
+      data: (piece: Buffer) => { this.receive(piece) },
       end: () => {
         this.ended = true
         this.pump()
@@ -423,7 +415,23 @@ class Connection {
       error: (error: Error) => { this.error = error }
     }
     swapListeners(socket, nodeListeners, listeners)
+    landReads(socket, (piece) => {
+      // For others; or behind what the socket still has from before.
+      if (this.listeners === null || socket.readableLength > 0) return socket.push(piece)
+      this.receive(piece)
+      return !this.stopped
+    })
     return listeners
+  }
+
+  private receive (piece: Buffer): void {
+    if (this.passing || this.held.length > 0 || !this.isWanted) {
+      this.held = join(this.held, piece)
+      this.stop()
+    } else {
+      this.pass(piece)
+      if (this.held.length > 0) this.pump()
+    }
   }
 
   /** Node takes its own listeners off, and leaves the connection to who listens to 'upgrade'. */
@@ -473,33 +481,6 @@ export function setIdleTimeout (socket: Socket, milliseconds: number): void {
 export function closeSoon (socket: Socket): void {
   if (typeof socket.destroySoon === 'function') socket.destroySoon()
   else socket.end(() => socket.destroy())
-}
-
-/**
- * Stops reading at once. socket.pause() alone would fill the socket's own buffer first, and what is still decrypted of
- * one read of TLS would start the next.
- */
-function stopReading (socket: Duplex): void {
-  socket.pause()
-  const { _handle: handle } = socket as ParsedSocket
-  if (!handle) return
-  socket._read = ignore
-  handle.reading = false
-  handle.readStop()
-}
-
-/** Reads on after `stopReading`, which socket.resume() alone does not when a read was under way. */
-export function startReading (socket: Duplex): void {
-  restartReading(socket)
-  socket.resume()
-}
-
-function restartReading (socket: Duplex): void {
-  const { _handle: handle } = socket as ParsedSocket
-  if (!handle) return
-  socket._read = Socket.prototype._read
-  handle.reading = true
-  handle.readStart()
 }
 
 interface Arrival {

@@ -1,21 +1,26 @@
 // Taking a connection and giving it back: exactly the bytes of the body, whatever the segmentation, on every transport,
 // and the next request on the connection answered.
 
+import { createHash } from 'node:crypto'
 import dns from 'node:dns'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
 import net, { type AddressInfo } from 'node:net'
-import { Duplex } from 'node:stream'
+import { Duplex, type Readable } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { pipeline } from 'node:stream/promises'
 import websocket from '@fastify/websocket'
-import Fastify, { type FastifyInstance } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import t from 'tap'
 import WebSocket from 'ws'
 import duplex from '../lib/index.ts'
 import { GET, OPEN, TRANSPORTS, chunk, chunked, serve, Wire } from './wire.ts'
 
 const BIG = Buffer.alloc(8_000_000, 'x')
+
+function hash (content: string | Buffer): string {
+  return createHash('sha1').update(content).digest('hex')
+}
 
 function routes (app: FastifyInstance): void {
   app.post('/echo', { duplex: true }, async (request, reply) => {
@@ -87,6 +92,42 @@ for (const transport of TRANSPORTS) {
         t.equal((await wire.response()).body, 'plain')
         wire.socket.destroy()
       }
+    })
+
+    await t.test('what is kept of a read is not overwritten by the next, of whomever', async (t) => {
+      const { connect } = await serve(t, transport, (app) => {
+        const keep = async (request: FastifyRequest, stream: Readable): Promise<string> => {
+          const pieces: Buffer[] = []
+          for await (const piece of stream.iterator({ destroyOnReturn: false })) pieces.push(piece)
+          return hash(Buffer.concat(pieces))
+        }
+        app.post('/duplex', { duplex: true }, async (request, reply) => {
+          reply.duplex.end(await keep(request, reply.duplex))
+        })
+        app.removeAllContentTypeParsers()
+        app.addContentTypeParser('*', keep)
+        app.post('/plain', async (request) => request.body)
+        app.get('/detach', { duplex: true }, async (request, reply) => {
+          const { socket, head } = reply.duplex.detach()
+          socket.unshift(head)
+          socket.end('HTTP/1.1 200 OK\r\n\r\n' + await keep(request, socket))
+        })
+      })
+      await Promise.all(['a', 'b', 'c', 'd'].map(async (letter) => {
+        const wire = await connect()
+        // Pieces from the pool of Node, with memory of their own, and cut from a common one.
+        const content = [100, 10_000, 20_000, 3_000_000].map((size, i) => letter.repeat(size) + i).join('')
+        for (const path of ['/duplex', '/plain', '/duplex']) {
+          wire.send(OPEN(path))
+          for (let at = 0; at < content.length; at += 70_000) {
+            wire.send(chunk(content.slice(at, at + 70_000)))
+            await immediate()
+          }
+          t.equal((await wire.send('0\r\n\r\n').response()).body, hash(content), path)
+        }
+        wire.send(GET('/detach')).socket.end(content)
+        t.equal((await wire.response()).body, hash(content))
+      }))
     })
 
     await t.test('byte by byte', async (t) => {
