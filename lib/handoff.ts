@@ -390,6 +390,7 @@ class Connection {
       this.parser.resume()
       this.stop() // as if by us, who start again
     }
+    if (socket.timeout) setIdleTimeout(socket, 0) // Node's, for requests it reads itself
     // The socket of a TLS server would end its own side with the client's.
     this.halfOpen = socket.allowHalfOpen
     socket.allowHalfOpen = true
@@ -473,7 +474,7 @@ function swapListeners (socket: ParsedSocket, off: Listeners, on: Listeners): vo
 }
 
 /** Streams that are no sockets have no timeout. */
-export function setIdleTimeout (socket: Socket, milliseconds: number): void {
+function setIdleTimeout (socket: Socket, milliseconds: number): void {
   if (typeof socket.setTimeout === 'function') socket.setTimeout(milliseconds)
 }
 

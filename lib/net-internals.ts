@@ -1,4 +1,4 @@
-// How a socket is read: stopped at once, started again, and into which memory. The ONLY file that knows the insides of
+// How a socket is read: stopped at once, started again, and into which memory; and whether it moves. The ONLY file that knows the insides of
 // node:net; the same on Node 20, 22, 24 and 26.
 
 import { Socket } from 'node:net'
@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream'
 
 interface Handle {
   reading: boolean
+  writeQueueSize: number
   readStart (): void
   readStop (): void
   useUserBuffer? (memory: Buffer): void
@@ -62,6 +63,12 @@ function cut (size: number): Buffer {
   }
   used += size
   return slab.subarray(used - size, used)
+}
+
+/** A number that changes with every byte that comes or leaves. */
+export function progressOf (socket: Socket): number {
+  const { bytesRead, bytesWritten, _handle: handle } = socket as Socket & ReadSocket
+  return bytesRead + bytesWritten - (handle?.writeQueueSize ?? 0)
 }
 
 /**

@@ -7,6 +7,7 @@ import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import type { DuplexOptions } from '../types/index.d.ts'
 import type { Carrier } from './carrier/carrier.ts'
+import { IdleWatch } from './carrier/idle-watch.ts'
 import { MessageCarrier } from './carrier/message.ts'
 import { claimSocket } from './carrier/socket.ts'
 import { AbortedError, BodyLimitError, BodySchemaError, HeadSentError, IdleError, NotEnabledError, TooManyExchangesError } from './errors.ts'
@@ -134,8 +135,9 @@ function setUp ({ options, registry, admitted, gate }: RouteSetup, own: DuplexOp
  * comes before any hook, while Node's 'request' event is on the call stack and the connection can still be claimed.
  */
 function claimWithLogger (makeLogger: Function, setup: RouteSetup): Function {
+  const idleWatch = new IdleWatch(setup.options.idleTimeout)
   return function (this: FastifyInstance, logger: unknown, bindings: unknown, loggerOptions: unknown, raw: DuplexRequest) {
-    raw[kExchange] = new Exchange(setup, claimSocket(raw, setup.registry, setup.options))
+    raw[kExchange] = new Exchange(setup, claimSocket(raw, setup.registry, idleWatch, setup.options))
     return makeLogger.call(this, logger, bindings, loggerOptions, raw)
   }
 }

@@ -3,13 +3,14 @@
 
 import { execFile, execFileSync } from 'node:child_process'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import type { Socket } from 'node:net'
 import { finished, pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
+import { IdleWatch } from '../lib/carrier/idle-watch.ts'
 import type { ExchangeEvent } from '../types/index.d.ts'
 import { GET, OPEN, TLS, chunk, chunked, serve } from './wire.ts'
 
@@ -278,6 +279,21 @@ for (const transport of ['tcp', 'tls'] as const) {
       t.match(await wire.request(chunked('/own', 'y')), { statusCode: 200 })
     })
 
+    t.test('connectionTimeout is for requests that Node reads', async (t) => {
+      const { connect, app } = await serve(t, transport, (app) => {
+        app.post('/', { duplex: true }, async (request, reply) => {
+          t.equal(request.socket.timeout, 0, 'not here')
+          await echo(request, reply)
+        })
+        app.get('/plain', async (request) => request.socket.timeout)
+      }, { connectionTimeout: 20 })
+      app.server.keepAliveTimeout = 0
+      const wire = await connect()
+      t.equal((await wire.request(GET('/plain'))).body, '20')
+      t.equal((await wire.request(chunked('/', 'a'))).body, 'a')
+      await wire.ended
+    })
+
     t.test('neither requestTimeout nor headersTimeout ends an exchange', async (t) => {
       const { connect } = await serve(t, transport, (app) => { app.post('/', { duplex: true }, echo) },
         { http: { connectionsCheckingInterval: 10, requestTimeout: 20, headersTimeout: 10 }, requestTimeout: 20, ...(transport === 'tls' ? { https: { ...TLS, connectionsCheckingInterval: 10, headersTimeout: 10 } } : {}) })
@@ -373,6 +389,63 @@ for (const transport of ['tcp', 'tls'] as const) {
     })
   })
 }
+
+t.test('what breaks a silence', async (t) => {
+  /** A socket on which something has moved each time it is looked at, so many times. */
+  class Looked extends EventEmitter {
+    looks = 0
+    received = 0
+    sent = 0
+    queued = 100
+    readonly moves: number
+    readonly move: (socket: Looked) => void
+
+    constructor (moves: number, move: (socket: Looked) => void) {
+      super()
+      this.moves = moves
+      this.move = move
+    }
+
+    get bytesRead (): number {
+      if (++this.looks <= this.moves) this.move(this)
+      return this.received
+    }
+
+    get bytesWritten (): number {
+      return this.sent
+    }
+
+    get _handle (): { writeQueueSize: number } {
+      return { writeQueueSize: this.queued }
+    }
+  }
+
+  const awake = setInterval(() => {}, 1000) // the watch keeps no process alive
+  t.teardown(() => clearInterval(awake))
+  const still = new Looked(0, () => {})
+  const moving = [
+    new Looked(20, (socket) => { socket.received++ }),
+    new Looked(20, (socket) => { socket.sent++ }),
+    new Looked(20, (socket) => { socket.queued-- })
+  ]
+  const gone = new Looked(0, () => {})
+  gone.on('timeout', () => t.fail('not watched any more'))
+  const watch = new IdleWatch(4)
+  for (const socket of [still, ...moving, gone]) watch.add(socket as unknown as Socket)
+  watch.delete(gone as unknown as Socket)
+  const looks = [still, ...moving].map(async (socket) => {
+    await once(socket, 'timeout')
+    return socket.looks
+  })
+  t.strictSame(await Promise.all(looks), [5, 24, 24, 24])
+  await once(still, 'timeout')
+  t.equal(still.looks % 4, 1, 'each silence counts anew')
+  for (const socket of [still, ...moving]) watch.delete(socket as unknown as Socket)
+
+  const unasked = new Looked(0, () => {})
+  new IdleWatch(0).add(unasked as unknown as Socket)
+  t.equal(unasked.looks, 0, 'no watch')
+})
 
 t.test('100 000 exchanges on one connection leave nothing behind', async (t) => {
   let socket!: Socket

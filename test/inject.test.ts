@@ -166,6 +166,8 @@ t.test('half-close, abort, raw bytes, timeout', async (t) => {
   const idle = await app.injectDuplex({ method: 'POST', url: '/idle' })
   await t.rejects(idle.response, { code: 'FST_ERR_DUPLEX_TRUNCATED' })
 
+  app.server.timeout = 1000
+  t.equal((await (await app.injectDuplex({ url: '/nowhere' })).response).statusCode, 404)
   const raw = await app.injectDuplex({ method: 'POST', url: '/' })
   raw.socket.write('nonsense')
   t.match(await (await raw.response).statusCode, 400)

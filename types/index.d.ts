@@ -89,7 +89,7 @@ declare namespace fastifyDuplex {
   export interface FastifyDuplexOptions extends DuplexOptions {}
 
   export interface DuplexOptions {
-    /** Milliseconds without a byte in either direction after which the exchange is destroyed; 0: never. Default: 120 000 */
+    /** Milliseconds without a byte in either direction after which, up to a quarter late, the exchange is destroyed; 0: never. Default: 120 000 */
     idleTimeout?: number
     /** Bytes of decoded request body; more is answered with 413, or cut off if the response has begun. Default: the route's own `bodyLimit`, else none */
     bodyLimit?: number

@@ -4,7 +4,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { AbortedError, DetachError, IdleError } from '../errors.ts'
-import { type Borrower, type Handoff, claim, closeSoon, setIdleTimeout } from '../handoff.ts'
+import { type Borrower, type Handoff, claim, closeSoon } from '../handoff.ts'
 import { startReading } from '../net-internals.ts'
 import { type BodyReader, CloseReader, NO_BYTES, restOf } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
@@ -13,6 +13,7 @@ import { type Framing, TUNNEL, bodyReader } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import { checkUpgrade } from '../transfer/tunnel.ts'
 import { type Carrier, type Detached, type ResponseStart, type Sink, frame } from './carrier.ts'
+import type { IdleWatch } from './idle-watch.ts'
 
 export interface SocketOptions {
   idleTimeout: number
@@ -27,8 +28,8 @@ export interface SocketOptions {
  *
  * @returns null when there is none to claim
  */
-export function claimSocket (request: IncomingMessage, app: { closing: boolean }, options: SocketOptions): SocketCarrier | null {
-  const carrier = new SocketCarrier(request, app, options)
+export function claimSocket (request: IncomingMessage, app: { closing: boolean }, idleWatch: IdleWatch, options: SocketOptions): SocketCarrier | null {
+  const carrier = new SocketCarrier(request, app, idleWatch, options)
   return carrier.claim() ? carrier : null
 }
 
@@ -43,6 +44,7 @@ export class SocketCarrier implements Carrier, Borrower {
   failure: Error | null = null
   private readonly request: IncomingMessage
   private readonly app: { closing: boolean }
+  private readonly idleWatch: IdleWatch
   private readonly options: SocketOptions
   private readonly bodyReader: BodyReader
   private reader: BodyReader // the body's; in a tunnel, behind that, one that reads to the end
@@ -58,9 +60,10 @@ export class SocketCarrier implements Carrier, Borrower {
   private dropped = 0 //       bytes of the body read for nobody
   private drainTimer: NodeJS.Timeout | null = null
 
-  constructor (request: IncomingMessage, app: { closing: boolean }, options: SocketOptions) {
+  constructor (request: IncomingMessage, app: { closing: boolean }, idleWatch: IdleWatch, options: SocketOptions) {
     this.request = request
     this.app = app
+    this.idleWatch = idleWatch
     this.socket = request.socket
     this.options = options
     const { framing, error } = frame(request)
@@ -278,6 +281,7 @@ export class SocketCarrier implements Carrier, Borrower {
 
   private end (): void {
     this.over = true
+    this.idleWatch.delete(this.socket)
     this.onOver()
   }
 
@@ -322,7 +326,7 @@ export class SocketCarrier implements Carrier, Borrower {
   // What the hand-off tells
 
   onTaken (): void {
-    setIdleTimeout(this.socket, this.options.idleTimeout)
+    this.idleWatch.add(this.socket)
     if (this.reading) this.deliver()
   }
 

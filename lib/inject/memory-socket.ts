@@ -19,6 +19,9 @@ export class MemorySocket extends Duplex {
   readonly localAddress: string
   readonly localPort: number
   readonly remoteFamily: 'IPv4' | 'IPv6'
+  bytesRead = 0
+  bytesWritten = 0
+  timeout = 0
   private peer!: MemorySocket
   private taken: (() => void) | null = null // tells the writer of this end that the other has taken what it wrote
   private timer: NodeJS.Timeout | null = null
@@ -55,6 +58,8 @@ export class MemorySocket extends Duplex {
     }
     this.timer?.refresh()
     this.peer.timer?.refresh()
+    this.bytesWritten += piece.length
+    this.peer.bytesRead += piece.length
     this.taken = done
     // A copy: the reader of the other end decodes in place, and the writer's memory is the writer's.
     this.peer.push(Buffer.from(piece))
@@ -76,6 +81,7 @@ export class MemorySocket extends Duplex {
   /** Does not keep the process alive, as with any socket. */
   setTimeout (milliseconds: number): this {
     if (this.timer !== null) clearTimeout(this.timer)
+    this.timeout = milliseconds
     this.timer = milliseconds > 0 ? setTimeout(() => this.emit('timeout'), milliseconds).unref() : null
     return this
   }
