@@ -234,6 +234,9 @@ export class Handoff {
 class Connection {
   readonly socket: ParsedSocket
   readonly parser: Parser
+  /** While it is being routed. */
+  request: IncomingMessage | null = null
+  response: Response | null = null
   /** Of the request that has the connection, from its claim on. */
   handoff: Handoff | null = null
   /** Nobody has wanted it yet: what is behind a head, or behind a body. */
@@ -261,14 +264,16 @@ class Connection {
 
     parser.onIncoming = (request, shouldKeepAlive) => {
       if ((request as Request).upgrade && !isForUpgradeListener(request, gate)) (request as Request).upgrade = false
-      const outer = arrival
-      arrival = { connection: this, request, response: null }
+      const outer = routing
+      routing = this
+      this.request = request
       try {
         const result = nodeOnIncoming(request, shouldKeepAlive)
         if ((request as Request).upgrade) this.leaveToUpgrade()
         return this.handoff === null ? result : STOP_AFTER_HEAD
       } finally {
-        arrival = outer
+        routing = outer
+        this.request = this.response = null
       }
     }
 
@@ -484,14 +489,8 @@ export function closeSoon (socket: Socket): void {
   else socket.end(() => socket.destroy())
 }
 
-interface Arrival {
-  readonly connection: Connection
-  readonly request: IncomingMessage
-  response: Response | null
-}
-
-/** The request that is being routed in the current call stack, if any. */
-let arrival: Arrival | null = null
+/** The connection whose request is being routed in the current call stack, if any. */
+let routing: Connection | null = null
 
 /**
  * Claims the connection of a request that is being routed. Node's 'request' event must still be on the call stack.
@@ -499,10 +498,8 @@ let arrival: Arrival | null = null
  * @returns null when it is not, or the connection is none of a watched HTTP/1 server: then Node reads the body
  */
 export function claim (request: IncomingMessage, borrower: Borrower): Handoff | null {
-  if (arrival === null || arrival.request !== request || arrival.response === null) return null
-  const { connection, response } = arrival
-  connection.handoff = new Handoff(connection, request, response, borrower)
-  return connection.handoff
+  if (routing === null || routing.request !== request || routing.response === null) return null
+  return (routing.handoff = new Handoff(routing, request, routing.response, borrower))
 }
 
 /** What else than ordinary requests an app has routes for. */
@@ -533,7 +530,7 @@ export function routeStreams (server: Server): void {
 }
 
 function noteResponse (request: IncomingMessage, response: ServerResponse): void {
-  if (arrival?.request === request) arrival.response = response as Response
+  if (routing !== null && routing.request === request) routing.response = response as Response
 }
 
 /**
@@ -555,7 +552,7 @@ function onCheckContinue (this: Server, request: IncomingMessage, response: Serv
   const { writeHead } = response
   const goOn = (): void => {
     response.writeHead = writeHead
-    if (arrival?.request !== request || arrival.connection.handoff === null) response.writeContinue()
+    if (routing?.request !== request || routing.handoff === null) response.writeContinue()
   }
   // An answer given while the request is routed must not overtake the 100.
   response.writeHead = ((...args: Parameters<typeof writeHead>) => {
