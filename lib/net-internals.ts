@@ -1,8 +1,9 @@
-// How a socket is read: stopped at once, started again, and into which memory; and whether it moves. The ONLY file that knows the insides of
-// node:net; the same on Node 20, 22, 24 and 26.
+// How a socket is read: stopped at once, started again, and into which memory; and whether anything moves on it. The
+// ONLY file that knows the insides of node:net; the same on Node 20, 22, 24 and 26.
 
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { markAsUntransferable } from 'node:worker_threads'
 
 interface Handle {
   reading: boolean
@@ -59,6 +60,7 @@ function copyOf (memory: Buffer, size: number): Buffer {
 function cut (size: number): Buffer {
   if (slab.length - used < size) {
     slab = Buffer.allocUnsafeSlow(SLAB_SIZE)
+    markAsUntransferable(slab.buffer) // it is many pieces': who posts one to a worker posts a copy
     used = 0
   }
   used += size
