@@ -422,12 +422,20 @@ class Connection {
     }
     swapListeners(socket, nodeListeners, listeners)
     landReads(socket, (piece) => {
-      // For others; or behind what the socket still has from before.
-      if (this.listeners === null || socket.readableLength > 0) return socket.push(piece)
+      if (this.isForStream) return socket.push(piece)
       this.receive(piece)
       return !this.stopped
     })
     return listeners
+  }
+
+  /**
+   * Whether a piece must go the long way, through the socket's own buffer: where others listen, where they are the only
+   * ones, behind what is there already, or when Node has paused it, and of TLS more comes that was decrypted before.
+   */
+  private get isForStream (): boolean {
+    const { socket } = this
+    return this.listeners === null || socket.listenerCount('data') > 1 || socket.readableLength > 0 || (socket.isPaused() && !this.stopped)
   }
 
   private receive (piece: Buffer): void {

@@ -3,7 +3,6 @@
 
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { markAsUntransferable } from 'node:worker_threads'
 
 interface Handle {
   reading: boolean
@@ -18,31 +17,31 @@ type ReadSocket = Duplex & { _handle?: Handle | null }
 /** Bytes asked for in one read: four times what Node asks for, and so a quarter of the calls. */
 export const READ_SIZE = 256 * 1024
 
-/** Bytes of the memory that pieces are cut from. What is left at its end for too big a piece is not used. */
-const SLAB_SIZE = 1024 * 1024
-
-/** Smaller pieces get memory of their own: one that is kept must not keep a whole slab. */
-const CUT_FROM = 16 * 1024
+/**
+ * Bytes of one block that is allocated once, and returned. V8 frees some 32 MiB of pieces at a time; glibc would give
+ * those back to the system, and get them again page by page, which takes longer than to read them. It does so with more
+ * than twice the biggest block that was ever returned (mallopt(3), "dynamic mmap threshold"); so this is what any process
+ * comes to that has once handled so big a body. No page of it is touched.
+ */
+const RETURNED_SIZE = 24 * 1024 * 1024
 
 /** Where Node has what `net.connect({ onread })` sets; undefined where it has it no more. */
 const [BUFFER, CALLBACK] = ['kBuffer', 'kBufferCb'].map((name) =>
   Object.getOwnPropertySymbols(new Socket()).find((symbol) => symbol.description === name))
 
 let landing: Buffer | null = null // a read fills it, and is over before the next
-let slab = Buffer.alloc(0)
-let used = 0
 
 /**
  * Has all that a socket reads from now on land in one memory for all of them, from where it is copied: Node allocates
  * 64 KiB for each read, however few bytes come. It can't be undone; what `onPiece` does not want, it may `push`.
  *
- * @param onPiece gets what was read, its own from then on, and returns whether to read on
+ * @param onPiece gets what was read, in memory of its own, and returns whether to read on
  */
 export function landReads (socket: Duplex, onPiece: (piece: Buffer) => boolean): void {
   const { _handle: handle } = socket as ReadSocket
   // On Windows a read may be under way in its memory for long.
   if (typeof handle?.useUserBuffer !== 'function' || BUFFER === undefined || CALLBACK === undefined || process.platform === 'win32') return
-  landing ??= Buffer.allocUnsafeSlow(READ_SIZE)
+  landing ??= allocateLanding()
   Object.assign(socket, {
     [BUFFER]: landing,
     [CALLBACK]: (size: number, memory: Buffer) => onPiece(copyOf(memory, size))
@@ -50,32 +49,31 @@ export function landReads (socket: Duplex, onPiece: (piece: Buffer) => boolean):
   handle.useUserBuffer(landing)
 }
 
+function allocateLanding (): Buffer {
+  Buffer.allocUnsafeSlow(RETURNED_SIZE)
+  return Buffer.allocUnsafeSlow(READ_SIZE)
+}
+
+/** Not from a pool, though that is faster: who keeps or transfers a piece must not keep or transfer those of others. */
 function copyOf (memory: Buffer, size: number): Buffer {
-  const copy = size < CUT_FROM ? Buffer.allocUnsafe(size) : cut(size)
+  const copy = Buffer.allocUnsafeSlow(size)
   memory.copy(copy, 0, 0, size)
   return copy
 }
 
-/** One allocation for many pieces: one for each takes malloc, V8 and its collector longer than the copying. */
-function cut (size: number): Buffer {
-  if (slab.length - used < size) {
-    slab = Buffer.allocUnsafeSlow(SLAB_SIZE)
-    markAsUntransferable(slab.buffer) // it is many pieces': who posts one to a worker posts a copy
-    used = 0
-  }
-  used += size
-  return slab.subarray(used - size, used)
+/** A number that changes with every byte that comes, or that the kernel takes. */
+export function progressOf (socket: Socket): number {
+  return socket.bytesRead + socket.bytesWritten - queuedBytes(socket)
 }
 
-/** A number that changes with every byte that comes or leaves. */
-export function progressOf (socket: Socket): number {
-  const { bytesRead, bytesWritten, _handle: handle } = socket as Socket & ReadSocket
-  return bytesRead + bytesWritten - (handle?.writeQueueSize ?? 0)
+/** What waits for the kernel to take it. */
+export function queuedBytes (socket: Socket): number {
+  return (socket as ReadSocket)._handle?.writeQueueSize ?? 0
 }
 
 /**
  * Stops reading at once. socket.pause() alone would fill the socket's own buffer first, and what is still decrypted of
- * one read of TLS would start the next.
+ * one read of TLS would start the next. Where reads land, who calls socket.read() or resume() still gets one more.
  */
 export function stopReading (socket: Duplex): void {
   socket.pause()

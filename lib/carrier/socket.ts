@@ -57,6 +57,8 @@ export class SocketCarrier implements Carrier, Borrower {
   private reading = false //   somebody has asked for content
   private flowing = false //   what comes is ours
   private reusable = false
+  private passed = NO_BYTES // the piece whose content is being passed on
+  private detached = false
   private dropped = 0 //       bytes of the body read for nobody
   private drainTimer: NodeJS.Timeout | null = null
 
@@ -128,8 +130,8 @@ export class SocketCarrier implements Carrier, Borrower {
     const content = reader.read(piece)
     let more = true
     if (this.over) this.dropped += content.length
-    else if (content.length > 0) more = this.sink!.onContent(content)
-    if (this.failure !== null) return
+    else if (content.length > 0) more = this.pass(content, piece)
+    if (this.failure !== null || this.detached) return
     if (reader.error !== null) {
       this.onReadError(reader.error)
     } else if (this.dropped > this.options.drainLimit) {
@@ -141,6 +143,13 @@ export class SocketCarrier implements Carrier, Borrower {
     } else if (!more) {
       this.handoff.pause()
     }
+  }
+
+  private pass (content: Buffer, piece: Buffer): boolean {
+    this.passed = piece
+    const more = this.sink!.onContent(content)
+    this.passed = NO_BYTES
+    return more
   }
 
   private onRead (more: boolean): void {
@@ -257,6 +266,9 @@ export class SocketCarrier implements Carrier, Borrower {
     if (!this.bodyReader.done) throw new DetachError('the request body has not been read to its end')
     if (this.writer !== null && !this.tunnel) throw new DetachError('the response has begun')
     this.end()
+    this.detached = true
+    // By who has just been given the last of the body.
+    if (this.passed.length > 0) handoff.leaveOff(restOf(this.passed, this.reader.consumed))
     handoff.finish()
     return { socket, head: handoff.detach() }
   }
@@ -326,6 +338,7 @@ export class SocketCarrier implements Carrier, Borrower {
   // What the hand-off tells
 
   onTaken (): void {
+    if (this.over) return // while the request was routed: the connection is being cut off
     this.idleWatch.add(this.socket)
     if (this.reading) this.deliver()
   }
