@@ -491,14 +491,19 @@ t.test('100 000 exchanges on one connection leave nothing behind', async (t) => 
   const { runInNewContext } = await import('node:vm')
   setFlagsFromString('--expose-gc')
   const gc = runInNewContext('gc')
-  gc()
-  gc() // what finalizers let go of goes with the second
-  const heap = process.memoryUsage().heapUsed
-  await rounds(1000)
-  gc()
-  gc()
+  const heapUsed = (): number => {
+    gc()
+    gc() // what finalizers let go of goes with the second
+    return process.memoryUsage().heapUsed
+  }
+  // V8's own code and tables come and go by 3 MB at a time; what exchanges leave behind, they leave every time.
+  let growth = Infinity
+  for (let i = 0; i < 4 && growth >= 2e6; i++) {
+    const heap = heapUsed()
+    await rounds(1000)
+    growth = heapUsed() - heap
+  }
   t.strictSame(listeners(), before)
-  const growth = process.memoryUsage().heapUsed - heap
   // The smallest object left behind by each would be 2 MB; a listener or a timer is many times that.
   t.ok(growth < 2e6, `grown by ${growth} bytes`)
   t.equal((await wire.request(GET('/plain'))).body, 'plain')
