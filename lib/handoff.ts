@@ -212,7 +212,7 @@ export class Handoff {
   detach (): Buffer {
     const { socket, connection: { held, parser, ended } } = this
     this.connection.release()
-    setIdleTimeout(socket, 0)
+    setSocketTimeout(socket, 0)
     // Off the server's list: to Node the connection is idle now, which the server would destroy when it closes.
     parser.remove()
     restartReading(socket)
@@ -331,7 +331,7 @@ class Connection {
     if (socket.destroyed) return
     this.wake()
     socket.allowHalfOpen = this.halfOpen
-    if (!(socket.server.keepAliveTimeout > 0)) setIdleTimeout(socket, socket.server.timeout)
+    if (!(socket.server.keepAliveTimeout > 0)) setSocketTimeout(socket, socket.server.timeout)
     socket.removeListener('error', listeners!.error)
     socket.on('error', nodeListeners!.error)
     // Not within the end of the exchange before.
@@ -395,7 +395,7 @@ class Connection {
       this.parser.resume()
       this.stop() // as if by us, who start again
     }
-    if (socket.timeout) setIdleTimeout(socket, 0) // Node's, for requests it reads itself
+    if (socket.timeout) setSocketTimeout(socket, 0) // Node's, for requests it reads itself
     // The socket of a TLS server would end its own side with the client's.
     this.halfOpen = socket.allowHalfOpen
     socket.allowHalfOpen = true
@@ -487,7 +487,7 @@ function swapListeners (socket: ParsedSocket, off: Listeners, on: Listeners): vo
 }
 
 /** Streams that are no sockets have no timeout. */
-function setIdleTimeout (socket: Socket, milliseconds: number): void {
+function setSocketTimeout (socket: Socket, milliseconds: number): void {
   if (typeof socket.setTimeout === 'function') socket.setTimeout(milliseconds)
 }
 
@@ -500,14 +500,20 @@ export function closeSoon (socket: Socket): void {
 /** The connection whose request is being routed in the current call stack, if any. */
 let routing: Connection | null = null
 
+function routingOf (request: IncomingMessage): Connection | null {
+  return routing?.request === request ? routing : null
+}
+
 /**
  * Claims the connection of a request that is being routed. Node's 'request' event must still be on the call stack.
  *
  * @returns null when it is not, or the connection is none of a watched HTTP/1 server: then Node reads the body
  */
 export function claim (request: IncomingMessage, borrower: Borrower): Handoff | null {
-  if (routing === null || routing.request !== request || routing.response === null) return null
-  return (routing.handoff = new Handoff(routing, request, routing.response, borrower))
+  const connection = routingOf(request)
+  if (connection === null || connection.response === null) return null
+  connection.handoff = new Handoff(connection, request, connection.response, borrower)
+  return connection.handoff
 }
 
 /** What else than ordinary requests an app has routes for. */
@@ -538,7 +544,8 @@ export function routeStreams (server: Server): void {
 }
 
 function noteResponse (request: IncomingMessage, response: ServerResponse): void {
-  if (routing !== null && routing.request === request) routing.response = response as Response
+  const connection = routingOf(request)
+  if (connection !== null) connection.response = response as Response
 }
 
 /**
@@ -560,7 +567,7 @@ function onCheckContinue (this: Server, request: IncomingMessage, response: Serv
   const { writeHead } = response
   const goOn = (): void => {
     response.writeHead = writeHead
-    if (routing?.request !== request || routing.handoff === null) response.writeContinue()
+    if (!routingOf(request)?.handoff) response.writeContinue()
   }
   // An answer given while the request is routed must not overtake the 100.
   response.writeHead = ((...args: Parameters<typeof writeHead>) => {

@@ -3,10 +3,9 @@
 import { EventEmitter, once } from 'node:events'
 import type { Writable } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import t from 'tap'
 import { READ_SIZE } from '../lib/net-internals.ts'
+import { collectGarbage } from './garbage.ts'
 import { GET, OPEN, TRANSPORTS, serve } from './wire.ts'
 
 const MIB = 1024 ** 2
@@ -16,13 +15,9 @@ const HIGH_WATER_MARK = 16 * 1024
 const PIECE = Buffer.alloc(MIB, 'x')
 const CHUNK = Buffer.concat([Buffer.from(MIB.toString(16) + '\r\n'), PIECE, Buffer.from('\r\n')])
 
-setFlagsFromString('--expose-gc')
-const gc = runInNewContext('gc') as () => void
-
 /** Bytes in use by this process, server and client together, garbage left out. */
 function memory (): number {
-  gc()
-  gc() // which waits until what the first has found is freed
+  collectGarbage()
   const { heapUsed, arrayBuffers } = process.memoryUsage()
   return heapUsed + arrayBuffers
 }

@@ -12,6 +12,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
 import { IdleWatch } from '../lib/carrier/idle-watch.ts'
 import type { ExchangeEvent } from '../types/index.d.ts'
+import { collectGarbage } from './garbage.ts'
 import { GET, OPEN, TLS, chunk, chunked, serve } from './wire.ts'
 
 const CUT_OFF = { code: 'FST_ERR_DUPLEX_TRUNCATED' }
@@ -487,13 +488,8 @@ t.test('100 000 exchanges on one connection leave nothing behind', async (t) => 
   }
   await rounds(200) // also so that what is compiled is compiled
   const before = listeners()
-  const { setFlagsFromString } = await import('node:v8')
-  const { runInNewContext } = await import('node:vm')
-  setFlagsFromString('--expose-gc')
-  const gc = runInNewContext('gc')
   const heapUsed = (): number => {
-    gc()
-    gc() // what finalizers let go of goes with the second
+    collectGarbage()
     return process.memoryUsage().heapUsed
   }
   // V8's own code and tables come and go by 3 MB at a time; what exchanges leave behind, they leave every time.

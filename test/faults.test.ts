@@ -7,10 +7,9 @@ import type { NetConnectOpts, Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
+import { collectGarbage } from './garbage.ts'
 import { Ledger } from './ledger.ts'
 import { TRANSPORTS, type Transport, type Wire, chunk, dial, serve } from './wire.ts'
 
@@ -755,8 +754,6 @@ t.test('a client that has ended its side, and does not take the end of ours', as
 const ROUND = 300 // exchanges
 
 t.test('memory is flat', async (t) => {
-  setFlagsFromString('--expose-gc')
-  const gc = runInNewContext('gc') as () => void
   let seed = 1
   const pick = <T> (items: readonly T[]): T => {
     seed = (seed * 1103515245 + 12345) & 0x7fffffff
@@ -779,9 +776,9 @@ t.test('memory is flat', async (t) => {
     })
     t.strictSame(await ledger.balance(), [])
     ledger.clear()
-    gc()
+    collectGarbage()
     await immediate()
-    gc()
+    collectGarbage()
     return process.memoryUsage().heapUsed
   }
   const heap: number[] = []

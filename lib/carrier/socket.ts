@@ -267,8 +267,8 @@ export class SocketCarrier implements Carrier, Borrower {
     if (this.writer !== null && !this.tunnel) throw new DetachError('the response has begun')
     this.end()
     this.detached = true
-    // By who has just been given the last of the body.
-    if (this.passed.length > 0) handoff.leaveOff(restOf(this.passed, this.reader.consumed))
+    // Where the caller has just been given the last of the body, what is behind it is not held yet.
+    handoff.leaveOff(restOf(this.passed, this.reader.consumed))
     handoff.finish()
     return { socket, head: handoff.detach() }
   }
