@@ -19,7 +19,8 @@ import type { Http2ServerRequest } from 'node:http2'
 import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
 import { keepingCloseListeners } from './fastify-internals.ts'
-import { landReads, restartReading, startReading, stopReading } from './net-internals.ts'
+import { Landing, toKeep } from './landing.ts'
+import { restartReading, startReading, stopReading } from './net-internals.ts'
 import { NO_BYTES, restOf } from './transfer/body-reader.ts'
 import { asksToClose } from './transfer/head-writer.ts'
 
@@ -77,7 +78,7 @@ type Listeners = Record<keyof typeof NODE_LISTENERS, Listener>
 export interface Borrower {
   /** The parser has stopped: the connection may be read from now on. */
   onTaken (): void
-  /** Some bytes. Only while the borrower reads. */
+  /** Some bytes, of which may be kept what is `toKeep`. Only while the borrower reads. */
   onData (piece: Buffer): void
   /** The response was sent by Node, through the ServerResponse; `reusable` is what its head said of the connection. */
   onAnswered (reusable: boolean): void
@@ -163,6 +164,11 @@ export class Handoff {
     this.connection.pump()
   }
 
+  /** Where what comes has landed. */
+  get landing (): Landing {
+    return this.connection.landing
+  }
+
   /** Stops reading at once. */
   pause (): void {
     this.reading = false
@@ -234,6 +240,7 @@ export class Handoff {
 class Connection {
   readonly socket: ParsedSocket
   readonly parser: Parser
+  readonly landing: Landing
   /** While it is being routed. */
   request: IncomingMessage | null = null
   response: Response | null = null
@@ -254,6 +261,7 @@ class Connection {
   constructor (socket: ParsedSocket, parser: Parser) {
     this.socket = socket
     this.parser = parser
+    this.landing = new Landing(socket)
   }
 
   watch (gate: Gate): void {
@@ -295,6 +303,7 @@ class Connection {
     socket.on('close', () => {
       // Parsers are pooled: leave nothing of ours on one, unless it is another connection's by now, as after an upgrade.
       if (parser.execute === execute) delete parser.execute
+      this.landing.giveUp()
       const { handoff } = this
       this.handoff = null
       handoff?.borrower.onClose(this.error)
@@ -368,7 +377,7 @@ class Connection {
   private pass (piece: Buffer): void {
     this.passing = true
     try {
-      if (this.handoff === null) this.nodeListeners!.data(piece)
+      if (this.handoff === null) this.nodeListeners!.data(toKeep(piece))
       else this.handoff.borrower.onData(piece)
     } finally {
       this.passing = false
@@ -421,8 +430,8 @@ class Connection {
       error: (error: Error) => { this.error = error }
     }
     swapListeners(socket, nodeListeners, listeners)
-    landReads(socket, (piece) => {
-      if (this.isForStream) return socket.push(piece)
+    this.landing.open((piece) => {
+      if (this.isForStream) return socket.push(toKeep(piece))
       this.receive(piece)
       return !this.stopped
     })
@@ -440,7 +449,7 @@ class Connection {
 
   private receive (piece: Buffer): void {
     if (this.passing || this.held.length > 0 || !this.isWanted) {
-      this.held = join(this.held, piece)
+      this.held = join(this.held, toKeep(piece))
       this.stop()
     } else {
       this.pass(piece)

@@ -14,51 +14,31 @@ interface Handle {
 
 type ReadSocket = Duplex & { _handle?: Handle | null }
 
-/** Bytes asked for in one read: four times what Node asks for, and so a quarter of the calls. */
-export const READ_SIZE = 256 * 1024
-
-/**
- * Bytes of one block that is allocated once, and returned. V8 frees some 32 MiB of pieces at a time; glibc would give
- * those back to the system, and get them again page by page, which takes longer than to read them. It does so with more
- * than twice the biggest block that was ever returned (mallopt(3), "dynamic mmap threshold"); so this is what any process
- * comes to that has once handled so big a body. No page of it is touched.
- */
-const RETURNED_SIZE = 24 * 1024 * 1024
-
 /** Where Node has what `net.connect({ onread })` sets; undefined where it has it no more. */
-const [BUFFER, CALLBACK] = ['kBuffer', 'kBufferCb'].map((name) =>
+const [BUFFER, CALLBACK, NEXT] = ['kBuffer', 'kBufferCb', 'kBufferGen'].map((name) =>
   Object.getOwnPropertySymbols(new Socket()).find((symbol) => symbol.description === name))
 
-let landing: Buffer | null = null // a read fills it, and is over before the next
-
 /**
- * Has all that a socket reads from now on land in one memory for all of them, from where it is copied: Node allocates
- * 64 KiB for each read, however few bytes come. It can't be undone; what `onPiece` does not want, it may `push`.
+ * Has all that a socket reads from now on land in `memory`, if that is possible, which can't be undone.
  *
- * @param onPiece gets what was read, in memory of its own, and returns whether to read on
+ * @param onRead told how many bytes have come, and where; returns whether to read on
  */
-export function landReads (socket: Duplex, onPiece: (piece: Buffer) => boolean): void {
+export function readInto (socket: Duplex, memory: Buffer, onRead: (size: number, memory: Buffer) => boolean): void {
   const { _handle: handle } = socket as ReadSocket
   // On Windows a read may be under way in its memory for long.
-  if (typeof handle?.useUserBuffer !== 'function' || BUFFER === undefined || CALLBACK === undefined || process.platform === 'win32') return
-  landing ??= allocateLanding()
+  if (typeof handle?.useUserBuffer !== 'function' || !BUFFER || !CALLBACK || !NEXT || process.platform === 'win32') return
+  Object.assign(socket, { [BUFFER]: memory, [CALLBACK]: onRead })
+  handle.useUserBuffer(memory)
+}
+
+/** Has the next read land in other memory. Only within `onRead`. */
+export function readNextInto (socket: Duplex, memory: Buffer): void {
   Object.assign(socket, {
-    [BUFFER]: landing,
-    [CALLBACK]: (size: number, memory: Buffer) => onPiece(copyOf(memory, size))
+    [NEXT!]: () => {
+      Object.assign(socket, { [NEXT!]: null })
+      return memory
+    }
   })
-  handle.useUserBuffer(landing)
-}
-
-function allocateLanding (): Buffer {
-  Buffer.allocUnsafeSlow(RETURNED_SIZE)
-  return Buffer.allocUnsafeSlow(READ_SIZE)
-}
-
-/** Not from a pool, though that is faster: who keeps or transfers a piece must not keep or transfer those of others. */
-function copyOf (memory: Buffer, size: number): Buffer {
-  const copy = Buffer.allocUnsafeSlow(size)
-  memory.copy(copy, 0, 0, size)
-  return copy
 }
 
 /** A number that changes with every byte that comes, or that the kernel takes. */

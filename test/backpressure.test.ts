@@ -4,7 +4,7 @@ import { EventEmitter, once } from 'node:events'
 import type { Writable } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import t from 'tap'
-import { READ_SIZE } from '../lib/net-internals.ts'
+import { READ_SIZE } from '../lib/landing.ts'
 import { collectGarbage } from './garbage.ts'
 import { GET, OPEN, TRANSPORTS, serve } from './wire.ts'
 

@@ -2,17 +2,18 @@
 // From the claim to the settlement this is the one owner of both directions.
 
 import type { IncomingMessage } from 'node:http'
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import { AbortedError, DetachError, IdleError } from '../errors.ts'
 import { type Borrower, type Handoff, claim, closeSoon } from '../handoff.ts'
+import { toKeep } from '../landing.ts'
 import { startReading } from '../net-internals.ts'
 import { type BodyReader, CloseReader, NO_BYTES, restOf } from '../transfer/body-reader.ts'
-import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
+import { type BodyWriter, type Part, bodyWriter, gather, isCopied } from '../transfer/body-writer.ts'
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, TUNNEL, bodyReader } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import { checkUpgrade } from '../transfer/tunnel.ts'
-import { type Carrier, type Detached, type ResponseStart, type Sink, frame } from './carrier.ts'
+import { type Carrier, type Detached, type Relay, type ResponseStart, type Sink, frame } from './carrier.ts'
 import type { IdleWatch } from './idle-watch.ts'
 
 export interface SocketOptions {
@@ -33,7 +34,7 @@ export function claimSocket (request: IncomingMessage, app: { closing: boolean }
   return carrier.claim() ? carrier : null
 }
 
-export class SocketCarrier implements Carrier, Borrower {
+export class SocketCarrier implements Carrier, Relay, Borrower {
   sink: Sink | null = null
   over = false //              the connection may not have been settled yet
   onOver: () => void = ignore
@@ -57,7 +58,7 @@ export class SocketCarrier implements Carrier, Borrower {
   private reading = false //   somebody has asked for content
   private flowing = false //   what comes is ours
   private reusable = false
-  private passed = NO_BYTES // the piece whose content is being passed on
+  private rest: Buffer = NO_BYTES // behind the body, while the last of that is passed on
   private detached = false
   private dropped = 0 //       bytes of the body read for nobody
   private drainTimer: NodeJS.Timeout | null = null
@@ -128,27 +129,34 @@ export class SocketCarrier implements Carrier, Borrower {
   onData (piece: Buffer): void {
     const { reader } = this
     const content = reader.read(piece)
+    // What follows the body belongs to the parser, or to a tunnel.
+    this.rest = reader.done ? toKeep(restOf(piece, reader.consumed)) : NO_BYTES
     let more = true
     if (this.over) this.dropped += content.length
-    else if (content.length > 0) more = this.pass(content, piece)
+    else if (content.length > 0) more = this.passOn(content) ?? this.sink!.onContent(toKeep(content))
     if (this.failure !== null || this.detached) return
     if (reader.error !== null) {
       this.onReadError(reader.error)
     } else if (this.dropped > this.options.drainLimit) {
       this.linger()
     } else if (reader.done) {
-      // What follows the body belongs to the parser, or to a tunnel.
-      this.stopFlow(restOf(piece, reader.consumed))
+      this.stopFlow()
       this.onRead(more)
     } else if (!more) {
       this.handoff.pause()
     }
   }
 
-  private pass (content: Buffer, piece: Buffer): boolean {
-    this.passed = piece
-    const more = this.sink!.onContent(content)
-    this.passed = NO_BYTES
+  /** Content that only another exchange gets to see is written from where it has landed. */
+  private passOn (content: Buffer): boolean | null {
+    const { sink, handoff: { landing } } = this
+    // The last of a body is not: the end of the response may follow it within the tick.
+    const to = this.reader.done ? null : sink!.relay
+    if (to === null) return null
+    if (to.copies(content.length)) return sink!.relayContent(content)
+    if (!landing.wantOwn()) return null
+    const more = sink!.relayContent(content)
+    if (!to.isDone) landing.leaveTo(to)
     return more
   }
 
@@ -174,9 +182,10 @@ export class SocketCarrier implements Carrier, Borrower {
     }
   }
 
-  private stopFlow (rest = NO_BYTES): void {
+  private stopFlow (): void {
     this.flowing = false
-    this.handoff.leaveOff(rest)
+    this.handoff.leaveOff(this.rest)
+    this.rest = NO_BYTES
   }
 
   // Writing
@@ -233,6 +242,20 @@ export class SocketCarrier implements Carrier, Borrower {
     return this.socket.destroyed
   }
 
+  get relay (): Relay | null {
+    const { socket } = this
+    const isUntouched = socket instanceof Socket && socket.write === Socket.prototype.write && socket.writableCorked === 0
+    return isUntouched && !socket.destroyed && this.mayWrite && this.isDone ? this : null
+  }
+
+  get isDone (): boolean {
+    return this.socket.destroyed || this.socket.writableLength === 0
+  }
+
+  copies (size: number): boolean {
+    return isCopied(this.writer!, size)
+  }
+
   write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void {
     const { socket } = this
     const parts: Part[] = []
@@ -267,8 +290,7 @@ export class SocketCarrier implements Carrier, Borrower {
     if (this.writer !== null && !this.tunnel) throw new DetachError('the response has begun')
     this.end()
     this.detached = true
-    // Where the caller has just been given the last of the body, what is behind it is not held yet.
-    handoff.leaveOff(restOf(this.passed, this.reader.consumed))
+    this.stopFlow() // by who has just been given the last of the body
     handoff.finish()
     return { socket, head: handoff.detach() }
   }

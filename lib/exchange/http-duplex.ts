@@ -8,7 +8,7 @@ import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
-import type { Carrier, Sink } from '../carrier/carrier.ts'
+import type { Carrier, Relay, Sink } from '../carrier/carrier.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
 import { abortSignal, hijack } from '../fastify-internals.ts'
 import { type Framing, UNTIL_CLOSE, minorVersion, responseFraming } from '../transfer/framing.ts'
@@ -55,10 +55,13 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private gathering = false
   private ending = false
   private letGoOfSignal: () => void = ignore
-  // The write under way: a Writable has one at a time.
+  // The write under way, if `done` is set: a Writable has one at a time.
   private size = 0
   private last = false // it, or one before, has the end of the body
   private done: WriteCallback = ignore
+  // The last exchange this was piped into, and by which listener.
+  private pipedTo: HttpDuplex | null = null
+  private pipeListener: unknown = null
 
   constructor (carrier: Carrier, reply: FastifyReply, owner: Owner, registry: Registry, options: ExchangeOptions) {
     super({ highWaterMark: options.highWaterMark })
@@ -254,29 +257,35 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     else this.carrier.whenMayWrite(() => this.dispatch(content))
   }
 
+  private callBack (error?: Error): void {
+    const { done } = this
+    this.done = ignore
+    done(error)
+  }
+
   private dispatch (content: readonly Buffer[]): void {
     // With end() called and nothing buffered behind this, the end of the body goes along; once, for empty writes may
     // follow.
     if (this.last) {
-      this.done()
+      this.callBack()
       return
     }
     this.last = this.ending && this.writableLength === this.size
     try {
       this.carrier.write(content, this.size, this.last, this.onWritten)
     } catch (error) {
-      this.done(error as Error)
+      this.callBack(error as Error)
     }
   }
 
   private readonly onWritten: WriteCallback = (error) => {
     if (error || this.carrier.gone) {
-      this.done(new AbortedError({ cause: error }))
+      this.callBack(new AbortedError({ cause: error }))
       return
     }
     this.bytesWritten += this.size
     this.responseDone = this.last
-    this.done()
+    this.callBack()
     if (this.responseDone) this.settle()
   }
 
@@ -293,6 +302,42 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
       return false
     }
     return this.push(content)
+  }
+
+  override pipe<T extends NodeJS.WritableStream> (destination: T, options?: { end?: boolean }): T {
+    super.pipe(destination, options)
+    if (destination instanceof HttpDuplex) {
+      this.pipedTo = destination
+      this.pipeListener = this.listeners('data').at(-1)
+    }
+    return destination
+  }
+
+  get relay (): Relay | null {
+    const { pipedTo } = this
+    return pipedTo !== null && pipedTo.writesAtOnce && this.flowsInto(pipedTo) ? pipedTo.carrier.relay : null
+  }
+
+  relayContent (content: Buffer): boolean {
+    const to = this.pipedTo!
+    to.gathering = true // by itself, and at once
+    const more = this.onContent(content)
+    to.gathering = false
+    return more
+  }
+
+  /** Whether what is pushed now is written to there, by the pipe and unseen. */
+  private flowsInto (to: HttpDuplex): boolean {
+    if (this.readableFlowing !== true || this.readableLength > 0) return false
+    const { emit, push, write } = HttpDuplex.prototype
+    if (this.emit !== emit || this.push !== push || to.write !== write) return false
+    const listeners = this.listeners('data')
+    return listeners.length === 1 && listeners[0] === this.pipeListener
+  }
+
+  /** Whether what is written now is neither buffered nor refused, nor the first. */
+  private get writesAtOnce (): boolean {
+    return this.headersSent && this.writable && this.done === ignore && this.writableCorked === 0
   }
 
   onBodyEnd (): void {
@@ -393,6 +438,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     const { failure, requestFraming, socket, trailers } = this.carrier
     this.account = { failure, requestFraming, socket, trailers }
     this.carrier = this.reply = this.owner = null as never
+    this.pipedTo = this.pipeListener = null
   }
 
   /** A listener: `this` is the stream. */

@@ -1,0 +1,395 @@
+// What one exchange passes on to another by a pipe is written from where it has landed, and the next read lands there
+// too. So: every byte is compared, with the clients slow, more of them than there is memory for, and others looking on.
+
+import { createCipheriv, createHash } from 'node:crypto'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { EventEmitter, once } from 'node:events'
+import type { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
+import type { FastifyInstance } from 'fastify'
+import t, { type Test } from 'tap'
+import { Landing, MAX_OWN, READ_SIZE } from '../lib/landing.ts'
+import { queuedBytes } from '../lib/net-internals.ts'
+import type { ExchangeEvent, HttpDuplex } from '../types/index.d.ts'
+import { collectGarbage } from './garbage.ts'
+import { GET, OPEN, TRANSPORTS, type Served, type Transport, type Wire, serve } from './wire.ts'
+
+const MIB = 1024 ** 2
+
+/** The same bytes for the same seed, and others for others. */
+function content (seed: number, size: number): Buffer {
+  const key = Buffer.alloc(16, seed)
+  return createCipheriv('aes-128-ctr', key, key).update(Buffer.alloc(size))
+}
+
+/** In chunks of 1 byte to 192 KiB. */
+function chunks (bytes: Buffer): Buffer {
+  const parts: Buffer[] = []
+  for (let at = 0, size; at < bytes.length; at += size) {
+    size = Math.min(bytes.length - at, 1 + (at * 7919 + bytes[at] * 257) % (bytes[at] % 3 === 0 ? 192 * 1024 : 300))
+    parts.push(Buffer.from(size.toString(16) + '\r\n'), bytes.subarray(at, at + size), Buffer.from('\r\n'))
+  }
+  return Buffer.concat(parts)
+}
+
+const END = '0\r\n\r\n'
+
+function memory (): number {
+  collectGarbage()
+  return process.memoryUsage().arrayBuffers
+}
+
+/** Returns when nothing has left these clients for some turns of the event loop. */
+async function untilStuck (wires: readonly Wire[]): Promise<void> {
+  const queued = (): number => wires.reduce((sum, { socket }) => sum + queuedBytes(socket), 0)
+  for (let turns = 0, before = -1; turns < 100; turns++) {
+    await immediate()
+    if (queued() !== before) turns = 0
+    before = queued()
+  }
+}
+
+function hash (bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+/** The hash of so many bytes of a body. */
+async function hashOf (wire: Wire, size: number): Promise<string> {
+  const sum = createHash('sha256')
+  for (let received = 0; received < size;) {
+    const piece = await wire.content()
+    received += piece.length
+    sum.update(piece, 'latin1')
+  }
+  return sum.digest('hex')
+}
+
+function echo (app: FastifyInstance): void {
+  app.post('/', { duplex: true }, async (request, reply) => {
+    const { 'content-length': length } = request.headers
+    if (length !== undefined) reply.header('content-length', length)
+    await pipeline(reply.duplex, reply.duplex)
+  })
+  app.get('/', { duplex: true }, async (request, reply) => {
+    if (request.headers.upgrade === undefined) return 'next'
+    reply.code(101).headers({ connection: 'upgrade', upgrade: 'echo' })
+    await pipeline(reply.duplex, reply.duplex)
+  })
+}
+
+const FRAMINGS = {
+  chunked: (bytes: Buffer) => Buffer.concat([Buffer.from(OPEN('/')), chunks(bytes), Buffer.from(END)]),
+  length: (bytes: Buffer) => Buffer.concat([Buffer.from(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${bytes.length}\r\n\r\n`), bytes]),
+  tunnel: (bytes: Buffer) => Buffer.concat([Buffer.from('GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n'), bytes])
+}
+
+for (const transport of TRANSPORTS) {
+  for (const [framing, message] of Object.entries(FRAMINGS)) {
+    t.test(`what is relayed comes as it was sent, ${framing} over ${transport}`, async (t) => {
+      const { connect } = await serve(t, transport, echo)
+      const size = transport === 'tcp' ? 6 * MIB : 2 * MIB
+      const wires: Wire[] = []
+      for (let i = 0; i < MAX_OWN + 2; i++) wires.push(await connect())
+      for (const [i, wire] of wires.entries()) {
+        wire.socket.pause()
+        wire.send(message(content(i, size)))
+        if (framing !== 'tunnel') wire.send(GET('/')) // which must stay what it is
+      }
+      await untilStuck(wires)
+      await Promise.all(wires.map(async (wire, i) => {
+        wire.socket.resume()
+        await wire.head()
+        t.equal(await hashOf(wire, size), hash(content(i, size)))
+        if (framing === 'tunnel') return
+        t.equal(await wire.body(), '')
+        t.equal((await wire.response()).body, 'next')
+      }))
+    })
+  }
+}
+
+/** An app whose exchanges are for the test to handle: each is emitted, by its path. */
+async function handled (t: Test, transport: Transport): Promise<{ open: (path: string) => Promise<{ wire: Wire, duplex: HttpDuplex }> }> {
+  const opened = new EventEmitter()
+  const { connect } = await serve(t, transport, (app) => {
+    app.post('/:name', { duplex: true }, async (request, reply) => {
+      opened.emit(request.url, reply.duplex)
+      await once(reply.duplex, 'close')
+    })
+  })
+  return {
+    async open (path) {
+      const wire = await connect()
+      wire.send(OPEN(path))
+      const [duplex] = await once(opened, path)
+      return { wire, duplex }
+    }
+  }
+}
+
+for (const transport of TRANSPORTS) {
+  t.test(`a relay that turns to another while the first is stuck, over ${transport}`, async (t) => {
+    const { open } = await handled(t, transport)
+    const source = await open('/source')
+    const first = await open('/first')
+    const second = await open('/second')
+    for (const { duplex } of [first, second]) duplex.flushHeaders()
+    first.wire.socket.pause()
+    const size = 16 * MIB
+    const bytes = content(1, size)
+    source.wire.send(chunks(bytes)).send(END)
+    source.duplex.pipe(first.duplex, { end: false })
+    await untilStuck([source.wire])
+    t.ok(queuedBytes(source.wire.socket) > 0, 'is stuck')
+    source.duplex.unpipe(first.duplex)
+    first.duplex.end()
+    source.duplex.pipe(second.duplex)
+    await second.wire.head()
+    const rest = Buffer.from(await second.wire.body(), 'latin1')
+    first.wire.socket.resume()
+    await first.wire.head()
+    const begin = Buffer.from(await first.wire.body(), 'latin1')
+    t.equal(begin.length + rest.length, size)
+    t.ok(begin.length > 0 && rest.length > 0)
+    t.equal(hash(Buffer.concat([begin, rest])), hash(bytes))
+    source.duplex.end()
+  })
+
+  t.test(`a relay whose source is gone while it is stuck, over ${transport}`, async (t) => {
+    const { open } = await handled(t, transport)
+    const source = await open('/source')
+    const first = await open('/first')
+    first.duplex.flushHeaders()
+    first.wire.socket.pause()
+    const bytes = content(1, 16 * MIB)
+    source.wire.send(chunks(bytes))
+    source.duplex.pipe(first.duplex, { end: false })
+    await untilStuck([source.wire])
+    const { socket } = source.duplex
+    socket.destroy() // not by the client: nothing is read meanwhile
+    await once(socket, 'close')
+    const other = await open('/other')
+    other.duplex.pipe(other.duplex)
+    other.wire.send(chunks(content(2, 4 * MIB)))
+    await other.wire.head()
+    t.equal(await hashOf(other.wire, 4 * MIB), hash(content(2, 4 * MIB)))
+    first.duplex.end()
+    first.wire.socket.resume()
+    await first.wire.head()
+    const received = Buffer.from(await first.wire.body(), 'latin1')
+    t.equal(hash(received), hash(bytes.subarray(0, received.length)))
+  })
+
+  t.test(`a relay to one who has ended, over ${transport}`, async (t) => {
+    const { open } = await handled(t, transport)
+    const source = await open('/source')
+    const first = await open('/first')
+    source.duplex.pipe(first.duplex, { end: false })
+    source.wire.send(chunks(content(1, MIB)))
+    await first.wire.head()
+    t.equal(await hashOf(first.wire, MIB), hash(content(1, MIB)))
+    first.duplex.end()
+    first.wire.send(END)
+    t.equal(await first.wire.body(), '')
+    if (!first.duplex.closed) await once(first.duplex, 'close')
+    const seen: Buffer[] = []
+    source.duplex.on('data', (piece: Buffer) => { seen.push(piece) }).resume()
+    source.wire.send(chunks(content(2, MIB))).send(END)
+    await once(source.duplex, 'end')
+    t.equal(hash(Buffer.concat(seen)), hash(content(2, MIB)))
+    source.duplex.end()
+  })
+
+  t.test(`a relay to one who is corked while his head is committed, over ${transport}`, async (t) => {
+    const { open } = await handled(t, transport)
+    const source = await open('/source')
+    const first = await open('/first')
+    const second = await open('/second')
+    source.duplex.pipe(first.duplex, { end: false })
+    source.wire.send(chunks(content(1, MIB)))
+    await first.wire.head()
+    t.equal(await hashOf(first.wire, MIB), hash(content(1, MIB)), 'which now have memory to land in')
+    const cork = (event: unknown): void => { (event as ExchangeEvent).stream.cork() }
+    subscribe('fastify-duplex.exchange.head', cork)
+    t.teardown(() => unsubscribe('fastify-duplex.exchange.head', cork))
+    source.duplex.unpipe(first.duplex)
+    source.duplex.pipe(second.duplex, { end: false })
+    const bytes = content(2, 2 * MIB)
+    source.wire.send(chunks(bytes))
+    for (let turns = 0; !second.duplex.headersSent || turns < 10; turns++) await immediate()
+    second.duplex.uncork()
+    await second.wire.head()
+    t.equal(await hashOf(second.wire, 2 * MIB), hash(bytes))
+  })
+
+  // Who looks on may keep what he sees.
+  const onlookers: Record<string, (duplex: HttpDuplex, keep: (piece: unknown) => void) => void> = {
+    'a listener beside the pipe': (duplex, keep) => { duplex.on('data', keep) },
+    'a listener in its place': (duplex, keep) => {
+      duplex.removeAllListeners('data')
+      duplex.on('data', (piece) => {
+        keep(piece)
+        duplex.write(piece)
+      })
+    },
+    'an emit of his own': (duplex, keep) => tap(duplex, 'emit', (event, piece) => { if (event === 'data') keep(piece) }),
+    'a push of his own': (duplex, keep) => tap(duplex as Readable, 'push', keep),
+    'a write of his own': (duplex, keep) => tap(duplex, 'write', keep),
+    'a write of the socket of his own': ({ socket }, keep) => tap(socket, 'write', keep)
+  }
+  for (const [name, lookOn] of Object.entries(onlookers)) {
+    t.test(`${name} sees what can be kept, over ${transport}`, async (t) => {
+      const { open } = await handled(t, transport)
+      const { wire, duplex } = await open('/')
+      duplex.pipe(duplex)
+      const size = 3 * MIB
+      wire.send(chunks(content(1, size)))
+      await wire.head()
+      t.equal(await hashOf(wire, size), hash(content(1, size)), 'relayed')
+
+      const kept: Buffer[] = []
+      const copies: Buffer[] = []
+      lookOn(duplex, (piece) => {
+        if (!Buffer.isBuffer(piece)) return
+        kept.push(piece)
+        copies.push(Buffer.from(piece))
+      })
+      wire.send(chunks(content(2, size))).send(END)
+      t.equal(await hashOf(wire, size), hash(content(2, size)), 'seen')
+      if (name === 'a listener in its place') duplex.end()
+      t.equal(await wire.body(), '')
+      t.ok(kept.length > 0)
+      t.ok(kept.every((piece, i) => piece.equals(copies[i])), 'and has not changed')
+    })
+  }
+
+  t.test(`what a handler writes between what is relayed, over ${transport}`, async (t) => {
+    const { open } = await handled(t, transport)
+    const { wire, duplex } = await open('/')
+    const size = 4 * MIB
+    const bytes = content(1, size).map((byte) => byte & 0x7f) as Buffer
+    duplex.pipe(duplex)
+    const mark = Buffer.alloc(100, 0xff)
+    const writing = (async () => {
+      for (let i = 0; !duplex.readableEnded && !duplex.destroyed; i++) {
+        if (i % 10 === 0) duplex.write(mark)
+        if (i % 10 === 3) duplex.write('')
+        if (i % 10 === 5) duplex.cork()
+        if (i % 10 === 9) duplex.uncork()
+        await immediate()
+      }
+    })()
+    duplex.on('error', (error) => t.equal((error as NodeJS.ErrnoException).code, 'ERR_STREAM_WRITE_AFTER_END'))
+    wire.send(chunks(bytes)).send(END)
+    await wire.head()
+    const received = Buffer.from(await wire.body(), 'latin1').filter((byte) => byte !== 0xff) as Buffer
+    t.equal(hash(received), hash(bytes))
+    await writing
+  })
+}
+
+/** Calls `look` with the arguments of each call of a method. */
+function tap (object: any, method: string, look: (...args: any[]) => void): void {
+  const original = object[method]
+  object[method] = (...args: any[]) => {
+    look(...args)
+    return original.apply(object, args)
+  }
+}
+
+const LANDS = { skip: process.platform === 'win32' && 'reads do not land' }
+
+/** How often a connection was told that a piece has landed in memory of its own, since this was asked last. */
+function countOwn (t: Test): () => number {
+  const { wantOwn } = Landing.prototype
+  t.teardown(() => { Landing.prototype.wantOwn = wantOwn })
+  let count = 0
+  Landing.prototype.wantOwn = function () {
+    const isOwn = wantOwn.call(this)
+    if (isOwn) count++
+    return isOwn
+  }
+  return () => {
+    const counted = count
+    count = 0
+    return counted
+  }
+}
+
+async function relay (t: Test, { connect }: Served, size: number): Promise<void> {
+  const wire = await connect()
+  wire.send(FRAMINGS.length(content(1, size)))
+  await wire.head()
+  t.equal(await hashOf(wire, size), hash(content(1, size)))
+}
+
+t.test('memory of its own comes back, however a relay ends', LANDS, async (t) => {
+  const closed: Promise<unknown>[] = []
+  const served = await serve(t, 'tcp', (app) => {
+    app.addHook('onRequest', async (request) => { closed.push(once(request.raw.socket, 'close')) })
+    echo(app)
+  })
+  const own = countOwn(t)
+  for (let wave = 0; wave < 2; wave++) {
+    const wires = await Promise.all(Array.from({ length: MAX_OWN + 2 }, async () => {
+      const wire = await served.connect()
+      wire.socket.pause()
+      return wire.send(OPEN('/')).send(chunks(content(1, 12 * MIB)))
+    }))
+    await untilStuck(wires)
+    t.ok(own() > 0, 'for those who are stuck')
+    for (const { socket } of wires) socket.resetAndDestroy()
+    await Promise.all(closed)
+    await relay(t, served, 4 * MIB)
+    closed.length = 0
+    t.ok(own() > 0, 'after they were cut off')
+  }
+  // These connections stay open.
+  for (let i = 0; i < MAX_OWN + 2; i++) await relay(t, served, 4 * MIB)
+  own()
+  await relay(t, served, 4 * MIB)
+  t.ok(own() > 0, 'after they have ended')
+})
+
+t.test('memory is landed in again when who writes from it is done', LANDS, async (t) => {
+  const { connect } = await serve(t, 'tcp', echo)
+  const own = countOwn(t)
+  const wire = await connect()
+  wire.socket.pause()
+  wire.send(FRAMINGS.length(content(1, 12 * MIB)))
+  await untilStuck([wire])
+  t.ok(own() > 0)
+  wire.socket.resume()
+  await wire.head()
+  t.equal(await hashOf(wire, 12 * MIB), hash(content(1, 12 * MIB)))
+  t.ok(own() > 0)
+})
+
+t.test('what is stuck holds only so much memory', LANDS, async (t) => {
+  const { connect } = await serve(t, 'unix', (app) => {
+    app.post('/', { duplex: { highWaterMark: 16 * 1024 } }, async (request, reply) => {
+      reply.header('content-length', request.headers['content-length'])
+      await pipeline(reply.duplex, reply.duplex)
+    })
+  })
+  const clients = 8 * MAX_OWN
+  const wires: Wire[] = []
+  for (let i = 0; i < clients; i++) wires.push(await connect())
+  const before = memory()
+  for (const wire of wires) {
+    wire.socket.pause()
+    wire.send(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${8 * MIB}\r\n\r\n`)
+  }
+  const piece = content(1, 4096)
+  for (let open = wires; open.length > 0; open = open.filter(({ socket }) => queuedBytes(socket) === 0)) {
+    for (const wire of open) wire.send(piece)
+    await immediate()
+    await immediate()
+  }
+  await untilStuck(wires)
+  const atClients = wires.reduce((sum, { socket }) => sum + socket.readableLength, 0)
+  const growth = memory() - before - atClients
+  const most = MAX_OWN * READ_SIZE + clients * 16 * 1024
+  t.ok(growth < most, `grown by ${growth} bytes, of ${most}`)
+})
