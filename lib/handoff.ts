@@ -303,7 +303,6 @@ class Connection {
     socket.on('close', () => {
       // Parsers are pooled: leave nothing of ours on one, unless it is another connection's by now, as after an upgrade.
       if (parser.execute === execute) delete parser.execute
-      this.landing.giveUp()
       const { handoff } = this
       this.handoff = null
       handoff?.borrower.onClose(this.error)

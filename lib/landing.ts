@@ -1,16 +1,19 @@
 // The memory that what is read lands in. Node allocates 64 KiB for each read, however few bytes come. Here all connections
 // read into the same memory: a read is over before the next, and who may keep a piece gets a copy of just its size. What
-// one exchange passes on to another is not even copied: it is written from where it lies (as `io.Copy` of Go leaves it to
-// the kernel). That needs memory of the connection's own, for the kernel may take a part only.
+// one exchange passes on to another is not even copied, where it is much: it is written from where it lies. That needs
+// memory of the connection's own, for the kernel may take a part only.
 
 import type { Duplex } from 'node:stream'
-import { readInto, readNextInto } from './net-internals.ts'
+import { moveReads, readInto } from './net-internals.ts'
 
 /** Bytes asked for in one read: four times what Node asks for, and so a quarter of the calls. */
 export const READ_SIZE = 256 * 1024
 
-/** Connections that have memory of their own at a time. */
+/** Connections that have memory of their own at a time, and those whose memory is still written from. */
 export const MAX_OWN = 16
+
+/** How often the reads of one connection may begin to land in memory of its own: each time costs a little, for good. */
+export const MAX_MOVES = 256
 
 /**
  * Bytes of one block that is allocated once, and returned. V8 frees some 32 MiB of pieces at a time; glibc would give
@@ -20,25 +23,25 @@ export const MAX_OWN = 16
  */
 const RETURNED_SIZE = 24 * 1024 * 1024
 
-/** Who writes what has landed. */
-interface Writer {
-  readonly isDone: boolean
+/** Memory for one connection at a time. */
+interface Own {
+  memory: Buffer
+  reader: Duplex | null // the socket whose reads land in it, or did before they were stuck
+  writer: Duplex | null // the socket that what lies in it was written to
 }
 
-/** All memory that is to be read into again. */
+/** All memory that will be read into again. */
 const landings = new Set<ArrayBufferLike>()
 let common: Buffer | null = null
-/** Memory for connections of which none has it. */
-const spare: Buffer[] = []
-let owners = 0
+const owns: Own[] = []
 
 /** Where the reads of one connection land. */
 export class Landing {
   private readonly socket: Duplex
-  private own: Buffer | null = null
-  private isIn = false //               what is read lands in it
-  private wanted = false //             by whom the last piece was given to
-  private writer: Writer | null = null // who may not be done with what lies in it
+  private own: Own | null = null
+  private isIn = false //   what is read lands in it
+  private wanted = false // by whom the last piece was given to
+  private moves = 0
 
   constructor (socket: Duplex) {
     this.socket = socket
@@ -52,9 +55,11 @@ export class Landing {
   open (onPiece: (piece: Buffer) => boolean): void {
     readInto(this.socket, common ??= allocateCommon(), (size, memory) => {
       this.wanted = false
-      const more = onPiece(memory.subarray(0, size))
-      this.moveOn()
-      return more
+      try {
+        return onPiece(memory.subarray(0, size))
+      } finally {
+        this.moveOn()
+      }
     })
   }
 
@@ -67,32 +72,56 @@ export class Landing {
     return this.isIn
   }
 
-  /** The piece is left where it lies, until it is written. */
-  leaveTo (writer: Writer): void {
-    this.writer = writer
+  /** The piece was written to `writer`, from where it lies, and nobody else has it. */
+  leaveTo (writer: Duplex): void {
+    this.own!.writer = writer
   }
 
-  /** Nothing will land in memory of its own: when the socket has closed, for one. */
-  giveUp (): void {
-    if (this.own === null) return
-    owners--
-    if (this.writer === null || this.writer.isDone) spare.push(this.own)
-    else landings.delete(this.own.buffer)
-    this.own = this.writer = null
+  /** Somebody has the piece, who may keep it where it lies. */
+  abandon (): void {
+    landings.delete(this.own!.memory.buffer)
+    this.own!.memory = allocate()
+    this.move(false)
   }
 
-  /** Within the call for each piece: where the next one lands. */
+  /** After each piece: where the next one lands. */
   private moveOn (): void {
-    if (this.writer?.isDone) this.writer = null
-    if (!this.wanted && this.writer === null) this.giveUp()
-    else if (this.own === null && owners < MAX_OWN) {
-      owners++
-      this.own = spare.pop() ?? allocate()
-    }
-    const isIn = this.own !== null && this.writer === null
-    if (isIn !== this.isIn) readNextInto(this.socket, isIn ? this.own! : common!)
-    this.isIn = isIn
+    if (this.wanted && (this.isIn || this.moves < MAX_MOVES)) this.own ??= takeOwn(this.socket)
+    else this.giveUp()
+    const isIn = this.own !== null && isWritten(this.own)
+    if (isIn !== this.isIn) this.move(isIn)
   }
+
+  private move (isIn: boolean): void {
+    this.isIn = isIn
+    if (isIn) this.moves++
+    moveReads(this.socket, isIn ? this.own!.memory : common!)
+  }
+
+  private giveUp (): void {
+    if (this.own === null) return
+    this.own.reader = null
+    this.own = null
+  }
+}
+
+function takeOwn (reader: Duplex): Own | null {
+  let own = owns.find((own) => (own.reader === null || own.reader.destroyed) && isWritten(own))
+  if (own === undefined && owns.length < MAX_OWN) owns.push(own = { memory: allocate(), reader, writer: null })
+  if (own === undefined) return null
+  own.reader = reader
+  return own
+}
+
+/** Whether nothing of what lies there is still to be sent. */
+function isWritten (own: Own): boolean {
+  if (own.writer !== null && (own.writer.destroyed || own.writer.writableLength === 0)) own.writer = null
+  return own.writer === null
+}
+
+/** Whether it lies where the next read may land. */
+export function isLanded (piece: Buffer): boolean {
+  return landings.has(piece.buffer)
 }
 
 /**
@@ -100,7 +129,7 @@ export class Landing {
  * keep or transfer those of others.
  */
 export function toKeep (piece: Buffer): Buffer {
-  if (!landings.has(piece.buffer)) return piece
+  if (!isLanded(piece)) return piece
   const copy = Buffer.allocUnsafeSlow(piece.length)
   piece.copy(copy)
   return copy

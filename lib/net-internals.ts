@@ -15,7 +15,7 @@ interface Handle {
 type ReadSocket = Duplex & { _handle?: Handle | null }
 
 /** Where Node has what `net.connect({ onread })` sets; undefined where it has it no more. */
-const [BUFFER, CALLBACK, NEXT] = ['kBuffer', 'kBufferCb', 'kBufferGen'].map((name) =>
+const [BUFFER, CALLBACK] = ['kBuffer', 'kBufferCb'].map((name) =>
   Object.getOwnPropertySymbols(new Socket()).find((symbol) => symbol.description === name))
 
 /**
@@ -26,19 +26,19 @@ const [BUFFER, CALLBACK, NEXT] = ['kBuffer', 'kBufferCb', 'kBufferGen'].map((nam
 export function readInto (socket: Duplex, memory: Buffer, onRead: (size: number, memory: Buffer) => boolean): void {
   const { _handle: handle } = socket as ReadSocket
   // On Windows a read may be under way in its memory for long.
-  if (typeof handle?.useUserBuffer !== 'function' || !BUFFER || !CALLBACK || !NEXT || process.platform === 'win32') return
-  Object.assign(socket, { [BUFFER]: memory, [CALLBACK]: onRead })
-  handle.useUserBuffer(memory)
+  if (typeof handle?.useUserBuffer !== 'function' || !BUFFER || !CALLBACK || process.platform === 'win32') return
+  Object.assign(socket, { [CALLBACK]: onRead })
+  moveReads(socket, memory)
 }
 
-/** Has the next read land in other memory. Only within `onRead`. */
-export function readNextInto (socket: Duplex, memory: Buffer): void {
-  Object.assign(socket, {
-    [NEXT!]: () => {
-      Object.assign(socket, { [NEXT!]: null })
-      return memory
-    }
-  })
+/**
+ * Has what a socket reads from now on land in other memory, after `readInto`. The handle remembers each call, some 50
+ * bytes, until it closes. (What `onread.buffer` returns would do the same for nothing, but Node 20 forgets it when
+ * something throws in the same tick, and takes what has landed in one memory for what lies in the other.)
+ */
+export function moveReads (socket: Duplex, memory: Buffer): void {
+  Object.assign(socket, { [BUFFER!]: memory })
+  ;(socket as ReadSocket)._handle?.useUserBuffer!(memory)
 }
 
 /** A number that changes with every byte that comes, or that the kernel takes. */

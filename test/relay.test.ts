@@ -4,16 +4,17 @@
 import { createCipheriv, createHash } from 'node:crypto'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { EventEmitter, once } from 'node:events'
-import type { Readable } from 'node:stream'
+import { Socket } from 'node:net'
+import { type Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
-import { Landing, MAX_OWN, READ_SIZE } from '../lib/landing.ts'
+import { Landing, MAX_MOVES, MAX_OWN, READ_SIZE } from '../lib/landing.ts'
 import { queuedBytes } from '../lib/net-internals.ts'
 import type { ExchangeEvent, HttpDuplex } from '../types/index.d.ts'
 import { collectGarbage } from './garbage.ts'
-import { GET, OPEN, TRANSPORTS, type Served, type Transport, type Wire, serve } from './wire.ts'
+import { GET, OPEN, TRANSPORTS, chunk, type Served, type Transport, type Wire, serve } from './wire.ts'
 
 const MIB = 1024 ** 2
 
@@ -113,7 +114,7 @@ for (const transport of TRANSPORTS) {
 async function handled (t: Test, transport: Transport): Promise<{ open: (path: string) => Promise<{ wire: Wire, duplex: HttpDuplex }> }> {
   const opened = new EventEmitter()
   const { connect } = await serve(t, transport, (app) => {
-    app.post('/:name', { duplex: true }, async (request, reply) => {
+    app.post('/:name', { duplex: { highWaterMark: 16 * 1024 } }, async (request, reply) => {
       opened.emit(request.url, reply.duplex)
       await once(reply.duplex, 'close')
     })
@@ -236,7 +237,8 @@ for (const transport of TRANSPORTS) {
     'an emit of his own': (duplex, keep) => tap(duplex, 'emit', (event, piece) => { if (event === 'data') keep(piece) }),
     'a push of his own': (duplex, keep) => tap(duplex as Readable, 'push', keep),
     'a write of his own': (duplex, keep) => tap(duplex, 'write', keep),
-    'a write of the socket of his own': ({ socket }, keep) => tap(socket, 'write', keep)
+    'a write of the socket of his own': ({ socket }, keep) => tap(socket, 'write', keep),
+    'a write of all sockets of his own': (duplex, keep) => tap(Socket.prototype, 'write', keep)
   }
   for (const [name, lookOn] of Object.entries(onlookers)) {
     t.test(`${name} sees what can be kept, over ${transport}`, async (t) => {
@@ -248,6 +250,8 @@ for (const transport of TRANSPORTS) {
       await wire.head()
       t.equal(await hashOf(wire, size), hash(content(1, size)), 'relayed')
 
+      const { write } = Socket.prototype
+      t.teardown(() => { Socket.prototype.write = write })
       const kept: Buffer[] = []
       const copies: Buffer[] = []
       lookOn(duplex, (piece) => {
@@ -271,6 +275,7 @@ for (const transport of TRANSPORTS) {
     const bytes = content(1, size).map((byte) => byte & 0x7f) as Buffer
     duplex.pipe(duplex)
     const mark = Buffer.alloc(100, 0xff)
+    duplex.on('pause', () => { if (!duplex.writableEnded) duplex.write(mark) })
     const writing = (async () => {
       for (let i = 0; !duplex.readableEnded && !duplex.destroyed; i++) {
         if (i % 10 === 0) duplex.write(mark)
@@ -292,11 +297,121 @@ for (const transport of TRANSPORTS) {
 /** Calls `look` with the arguments of each call of a method. */
 function tap (object: any, method: string, look: (...args: any[]) => void): void {
   const original = object[method]
-  object[method] = (...args: any[]) => {
+  object[method] = function (...args: any[]) {
     look(...args)
-    return original.apply(object, args)
+    return original.apply(this, args)
   }
 }
+
+// Who listens at the moment of the pipe could be taken for it.
+const bystanders: Record<string, (source: HttpDuplex, to: HttpDuplex, keep: (piece: Buffer) => void) => void> = {
+  'who unpipes at once, and listens before': (source, to, keep) => {
+    source.on('data', keep)
+    to.once('pipe', () => source.unpipe(to))
+    source.pipe(to, { end: false })
+  },
+  'who listens from the pipe on, and unpipes then': (source, to, keep) => {
+    to.once('pipe', () => source.on('data', keep))
+    source.pipe(to, { end: false })
+    source.unpipe(to)
+  },
+  'who pipes on to another, and unpipes then': (source, to, keep) => {
+    to.once('pipe', () => source.pipe(new Writable({ highWaterMark: 64 * MIB, write (piece, encoding, done) { done(keep(piece) as undefined) } })))
+    source.pipe(to, { end: false })
+    source.unpipe(to)
+  }
+}
+for (const [name, join] of Object.entries(bystanders)) {
+  t.test(`one ${name}, sees what can be kept`, async (t) => {
+    const { open } = await handled(t, 'tcp')
+    const source = await open('/source')
+    const to = await open('/to')
+    to.duplex.flushHeaders()
+    const kept: Buffer[] = []
+    join(source.duplex, to.duplex, (piece) => { kept.push(piece) })
+    source.duplex.resume()
+    const bytes = content(1, 4 * MIB)
+    source.wire.send(chunks(bytes)).send(END)
+    await once(source.duplex, 'end')
+    t.equal(hash(Buffer.concat(kept)), hash(bytes))
+  })
+}
+
+t.test('a pipe whose listener is taken off and put back', async (t) => {
+  const { open } = await handled(t, 'tcp')
+  const source = await open('/source')
+  const to = await open('/to')
+  source.duplex.pipe(to.duplex)
+  source.wire.send(chunks(content(2, MIB)))
+  await to.wire.head()
+  t.equal(await hashOf(to.wire, MIB), hash(content(2, MIB)))
+  const [listener] = source.duplex.listeners('data') as (() => void)[]
+  source.duplex.removeListener('data', listener)
+  // Node does not notice this: depending on its version, and the moment, the stream flows and yet buffers, or it stops.
+  source.duplex.prependListener('data', listener)
+  source.duplex.resume()
+  const bytes = content(1, 16 * MIB)
+  source.wire.send(chunks(bytes)).send(END)
+  await untilStuck([source.wire])
+  const received = Buffer.from(await to.wire.content(), 'latin1')
+  t.equal(hash(received), hash(bytes.subarray(0, received.length)))
+})
+
+t.test('a listener that throws while what is relayed is stuck', async (t) => {
+  const uncaught: unknown[] = []
+  t.threw = (error) => { uncaught.push(error) }
+  const { open } = await handled(t, 'tcp')
+  const source = await open('/source')
+  const to = await open('/to')
+  to.duplex.flushHeaders()
+  to.wire.socket.pause()
+  const thrown = new Promise<void>((resolve) => {
+    const onPause = (): void => {
+      if (to.duplex.socket.writableLength === 0) return
+      source.duplex.off('pause', onPause)
+      resolve()
+      throw new Error('mine')
+    }
+    source.duplex.on('pause', onPause)
+  })
+  source.duplex.pipe(to.duplex)
+  const bytes = content(1, 16 * MIB)
+  source.wire.send(chunks(bytes)).send(END)
+  await thrown
+  await untilStuck([source.wire])
+  to.wire.socket.resume()
+  await to.wire.head()
+  const received: Buffer[] = []
+  try {
+    for (let piece; (piece = await to.wire.content()) !== '';) received.push(Buffer.from(piece, 'latin1'))
+    t.equal(uncaught.length, 1)
+  } catch {
+    t.ok(to.duplex.destroyed, 'by pipe, which catches what its listener throws since Node 24')
+  }
+  const size = received.reduce((sum, { length }) => sum + length, 0)
+  t.equal(hash(Buffer.concat(received)), hash(bytes.subarray(0, size)))
+  source.duplex.end()
+})
+
+t.test('a tick that throws whenever something is relayed', async (t) => {
+  const uncaught: unknown[] = []
+  t.threw = (error) => { uncaught.push(error) }
+  const { open } = await handled(t, 'tcp')
+  for (const path of ['/first', '/second']) {
+    const { wire, duplex } = await open(path)
+    duplex.on('pause', () => process.nextTick(() => { throw new Error('mine') }))
+    duplex.pipe(duplex)
+    const bytes = content(path.length, 4 * MIB)
+    for (let at = 0; at < bytes.length; at += MIB) {
+      wire.send(chunks(bytes.subarray(at, at + MIB)))
+      if (at === 0) await wire.head()
+      t.equal(await hashOf(wire, MIB), hash(bytes.subarray(at, at + MIB)))
+    }
+    wire.send(END)
+    t.equal(await wire.body(), '')
+  }
+  t.ok(uncaught.length > 0)
+})
 
 const LANDS = { skip: process.platform === 'win32' && 'reads do not land' }
 
@@ -366,30 +481,54 @@ t.test('memory is landed in again when who writes from it is done', LANDS, async
   t.ok(own() > 0)
 })
 
-t.test('what is stuck holds only so much memory', LANDS, async (t) => {
-  const { connect } = await serve(t, 'unix', (app) => {
-    app.post('/', { duplex: { highWaterMark: 16 * 1024 } }, async (request, reply) => {
-      reply.header('content-length', request.headers['content-length'])
-      await pipeline(reply.duplex, reply.duplex)
-    })
-  })
-  const clients = 8 * MAX_OWN
-  const wires: Wire[] = []
-  for (let i = 0; i < clients; i++) wires.push(await connect())
-  const before = memory()
-  for (const wire of wires) {
-    wire.socket.pause()
-    wire.send(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${8 * MIB}\r\n\r\n`)
-  }
-  const piece = content(1, 4096)
+t.test('a connection whose reads have moved often stays where it is', LANDS, async (t) => {
+  const { connect } = await serve(t, 'tcp', echo)
+  const own = countOwn(t)
+  const wire = await connect()
+  const bytes = content(1, 600 * 1024)
+  const message = FRAMINGS.length(bytes)
+  for (let i = 0; i < MAX_MOVES; i++) await wire.request(message.toString('latin1'))
+  t.ok(own() > 0)
+  for (let i = 0; i < 5; i++) t.equal((await wire.request(message.toString('latin1'))).body, bytes.toString('latin1'))
+  t.equal(own(), 0)
+})
+
+/** Sends until nothing more is taken, a little at a time. */
+async function fill (wires: readonly Wire[]): Promise<void> {
+  const piece = content(1, 20 * 1024)
   for (let open = wires; open.length > 0; open = open.filter(({ socket }) => queuedBytes(socket) === 0)) {
-    for (const wire of open) wire.send(piece)
+    for (const wire of open) wire.send(chunk(piece.toString('latin1')))
     await immediate()
     await immediate()
   }
   await untilStuck(wires)
-  const atClients = wires.reduce((sum, { socket }) => sum + socket.readableLength, 0)
-  const growth = memory() - before - atClients
-  const most = MAX_OWN * READ_SIZE + clients * 16 * 1024
-  t.ok(growth < most, `grown by ${growth} bytes, of ${most}`)
-})
+}
+
+for (const leaves of [false, true]) {
+  t.test(`what is stuck holds only so much memory${leaves ? ', when its source is gone' : ''}`, LANDS, async (t) => {
+    const { open } = await handled(t, 'unix')
+    const clients = 8 * MAX_OWN
+    const from: Awaited<ReturnType<typeof open>>[] = []
+    const to: typeof from = []
+    for (let i = 0; i < clients; i++) {
+      from.push(await open(`/from${i}`))
+      to.push(await open(`/to${i}`))
+    }
+    const before = memory()
+    for (const [i, { wire, duplex }] of to.entries()) {
+      wire.socket.pause()
+      duplex.flushHeaders()
+      from[i].duplex.pipe(duplex, { end: false })
+      if (!leaves) continue
+      await fill([from[i].wire])
+      const { socket } = from[i].duplex
+      socket.destroy()
+      await once(socket, 'close')
+    }
+    if (!leaves) await fill(from.map(({ wire }) => wire))
+    const atClients = [...from, ...to].reduce((sum, { wire: { socket } }) => sum + socket.readableLength + socket.writableLength, 0)
+    const growth = memory() - before - atClients
+    const most = MAX_OWN * READ_SIZE + clients * 96 * 1024
+    t.ok(growth < most, `grown by ${growth} bytes, of ${most}`)
+  })
+}

@@ -13,10 +13,12 @@ import { checkConnect } from '../transfer/tunnel.ts'
 export interface Sink {
   /** Some content. False: no more until `carrier.read` is called. */
   onContent (content: Buffer): boolean
-  /** To whom content goes at once, by a pipe and past everybody else, if it does. */
-  readonly relay: Relay | null
+  /** The socket that content is written to at once, by a pipe into an exchange and past everybody else, if it is. */
+  readonly relay: Duplex | null
   /** As `onContent`, while there is one. */
   relayContent (content: Buffer): boolean
+  /** Whether so much content, the last, went there and nowhere else. */
+  hasRelayed (size: number): boolean
   /** The request's own body has been read to its end. With the head of a tunnel written now, more is to come. */
   onBodyEnd (): void
   /** The request is complete; of a tunnel, what the client sends. */
@@ -27,14 +29,6 @@ export interface Sink {
   onAnswered (): void
   /** The connection is gone, or was given up for `error`. Nothing comes after this. */
   onLost (error: Error): void
-}
-
-/** What content can be written to from where it has landed. */
-export interface Relay {
-  /** Whether nothing of what was written is still to be sent. */
-  readonly isDone: boolean
-  /** Whether so much content leaves as a copy, with the framing about it. */
-  copies (size: number): boolean
 }
 
 export interface ResponseStart extends ResponseHead {
@@ -81,8 +75,8 @@ export interface Carrier {
    * error for what it could not send.
    */
   readonly gone: boolean
-  /** Itself, if what is written now goes to the kernel within the call, as far as that takes it. */
-  readonly relay: Relay | null
+  /** The socket, if what is written now goes to the kernel within the call, as far as that takes it. */
+  readonly idleSocket: Duplex | null
   /** Content of `size` bytes, and the end of the body if `end`. Throws what the body writer throws. */
   write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void
   /** Fields to end the body with. Throws what the trailer writer throws. */

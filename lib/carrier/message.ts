@@ -18,7 +18,7 @@ export class MessageCarrier implements Carrier {
   onOver: () => void = ignore
   answering = false
   readonly mayWrite = true // Node holds back what is not in turn
-  readonly relay = null //     one can't know when it has left
+  readonly idleSocket = null // Node's response does not tell
   readonly requestFraming: Framing
   readonly framingError: Error | null
   failure: Error | null = null

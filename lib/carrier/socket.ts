@@ -5,16 +5,21 @@ import type { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
 import { AbortedError, DetachError, IdleError } from '../errors.ts'
 import { type Borrower, type Handoff, claim, closeSoon } from '../handoff.ts'
-import { toKeep } from '../landing.ts'
+import { isLanded, toKeep } from '../landing.ts'
 import { startReading } from '../net-internals.ts'
 import { type BodyReader, CloseReader, NO_BYTES, restOf } from '../transfer/body-reader.ts'
-import { type BodyWriter, type Part, bodyWriter, gather, isCopied } from '../transfer/body-writer.ts'
+import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, TUNNEL, bodyReader } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import { checkUpgrade } from '../transfer/tunnel.ts'
-import { type Carrier, type Detached, type Relay, type ResponseStart, type Sink, frame } from './carrier.ts'
+import { type Carrier, type Detached, type ResponseStart, type Sink, frame } from './carrier.ts'
 import type { IdleWatch } from './idle-watch.ts'
+
+/** Content from which a relay leaves it where it has landed; less is cheaper to copy. */
+const LEAVE_FROM = 16 * 1024
+
+const { write } = Socket.prototype
 
 export interface SocketOptions {
   idleTimeout: number
@@ -34,7 +39,7 @@ export function claimSocket (request: IncomingMessage, app: { closing: boolean }
   return carrier.claim() ? carrier : null
 }
 
-export class SocketCarrier implements Carrier, Relay, Borrower {
+export class SocketCarrier implements Carrier, Borrower {
   sink: Sink | null = null
   over = false //              the connection may not have been settled yet
   onOver: () => void = ignore
@@ -133,7 +138,7 @@ export class SocketCarrier implements Carrier, Relay, Borrower {
     this.rest = reader.done ? toKeep(restOf(piece, reader.consumed)) : NO_BYTES
     let more = true
     if (this.over) this.dropped += content.length
-    else if (content.length > 0) more = this.passOn(content) ?? this.sink!.onContent(toKeep(content))
+    else if (content.length > 0) more = this.passOn(content)
     if (this.failure !== null || this.detached) return
     if (reader.error !== null) {
       this.onReadError(reader.error)
@@ -147,17 +152,21 @@ export class SocketCarrier implements Carrier, Relay, Borrower {
     }
   }
 
-  /** Content that only another exchange gets to see is written from where it has landed. */
-  private passOn (content: Buffer): boolean | null {
+  /** Passes content on, in memory of its own if it can be kept. */
+  private passOn (content: Buffer): boolean {
     const { sink, handoff: { landing } } = this
-    // The last of a body is not: the end of the response may follow it within the tick.
-    const to = this.reader.done ? null : sink!.relay
-    if (to === null) return null
-    if (to.copies(content.length)) return sink!.relayContent(content)
-    if (!landing.wantOwn()) return null
-    const more = sink!.relayContent(content)
-    if (!to.isDone) landing.leaveTo(to)
-    return more
+    // The last of a body is not relayed: the end of the response may follow it within the tick.
+    const to = this.reader.done || !isLanded(content) ? null : sink!.relay
+    if (to === null) return sink!.onContent(toKeep(content))
+    if (content.length < LEAVE_FROM) return sink!.relayContent(Buffer.from(content))
+    if (!landing.wantOwn()) return sink!.onContent(toKeep(content))
+    try {
+      return sink!.relayContent(content)
+    } finally {
+      // Also when a listener for 'pause' has thrown.
+      if (sink!.hasRelayed(content.length)) landing.leaveTo(to)
+      else landing.abandon()
+    }
   }
 
   private onRead (more: boolean): void {
@@ -242,18 +251,11 @@ export class SocketCarrier implements Carrier, Relay, Borrower {
     return this.socket.destroyed
   }
 
-  get relay (): Relay | null {
+  get idleSocket (): Socket | null {
     const { socket } = this
-    const isUntouched = socket instanceof Socket && socket.write === Socket.prototype.write && socket.writableCorked === 0
-    return isUntouched && !socket.destroyed && this.mayWrite && this.isDone ? this : null
-  }
-
-  get isDone (): boolean {
-    return this.socket.destroyed || this.socket.writableLength === 0
-  }
-
-  copies (size: number): boolean {
-    return isCopied(this.writer!, size)
+    // Not one whose write somebody has replaced: who looks on there may keep what he sees.
+    const isIdle = socket instanceof Socket && socket.write === write && socket.writableLength === 0 && socket.writableCorked === 0
+    return isIdle && !socket.destroyed && this.mayWrite ? socket : null
   }
 
   write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void {

@@ -8,7 +8,7 @@ import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
-import type { Carrier, Relay, Sink } from '../carrier/carrier.ts'
+import type { Carrier, Sink } from '../carrier/carrier.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
 import { abortSignal, hijack } from '../fastify-internals.ts'
 import { type Framing, UNTIL_CLOSE, minorVersion, responseFraming } from '../transfer/framing.ts'
@@ -59,6 +59,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private size = 0
   private last = false // it, or one before, has the end of the body
   private done: WriteCallback = ignore
+  private piping: HttpDuplex | null = null // within `pipe`: to where
   // The last exchange this was piped into, and by which listener.
   private pipedTo: HttpDuplex | null = null
   private pipeListener: unknown = null
@@ -305,25 +306,38 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   override pipe<T extends NodeJS.WritableStream> (destination: T, options?: { end?: boolean }): T {
-    super.pipe(destination, options)
-    if (destination instanceof HttpDuplex) {
-      this.pipedTo = destination
-      this.pipeListener = this.listeners('data').at(-1)
-    }
-    return destination
+    this.piping = destination instanceof HttpDuplex ? destination : null
+    return super.pipe(destination, options)
   }
 
-  get relay (): Relay | null {
+  /** Notes the listener by which a pipe passes content on: the first for 'data' that comes within `pipe`. */
+  override on (event: string | symbol, listener: (...args: any[]) => void): this {
+    if (event === 'data' && this.piping !== null) {
+      this.pipedTo = this.piping
+      this.pipeListener = listener
+      this.piping = null
+    }
+    return super.on(event, listener)
+  }
+
+  get relay (): Duplex | null {
     const { pipedTo } = this
-    return pipedTo !== null && pipedTo.writesAtOnce && this.flowsInto(pipedTo) ? pipedTo.carrier.relay : null
+    return pipedTo !== null && pipedTo.writesAtOnce && this.flowsInto(pipedTo) ? pipedTo.carrier.idleSocket : null
   }
 
   relayContent (content: Buffer): boolean {
     const to = this.pipedTo!
-    to.gathering = true // by itself, and at once
-    const more = this.onContent(content)
-    to.gathering = false
-    return more
+    to.gathering = true // as if it were: not to wait for the end of the tick
+    try {
+      return this.onContent(content)
+    } finally {
+      to.gathering = false
+    }
+  }
+
+  hasRelayed (size: number): boolean {
+    const { done, size: writing, writableLength } = this.pipedTo!
+    return this.readableLength === 0 && done !== ignore && writing === size && writableLength === size
   }
 
   /** Whether what is pushed now is written to there, by the pipe and unseen. */

@@ -92,11 +92,6 @@ export function bodyWriter (framing: Framing): BodyWriter {
 /** Content from which a part is sent from where it lies; less is cheaper to copy than to hand over by itself. */
 const COPY_BELOW = 16 * 1024
 
-/** Whether so much content is copied when it is gathered: with framing about it, where it is small. */
-export function isCopied (writer: BodyWriter, size: number): boolean {
-  return writer === chunkedWriter && size < COPY_BELOW
-}
-
 /** Text of which the bytes are set one by one: Buffer's own way leaves JavaScript, which costs more than so few. */
 const CALL_ABOVE = 24
 
