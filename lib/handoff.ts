@@ -354,6 +354,7 @@ class Connection {
     this.stopped = false
     for (const event in listeners) socket.removeListener(event, listeners[event as keyof Listeners])
     this.listeners = null
+    this.landing.leave()
     socket.readableFlowing = null
   }
 
@@ -461,6 +462,7 @@ class Connection {
     if (this.listeners === null) return
     swapListeners(this.socket, this.listeners, this.nodeListeners!)
     this.listeners = null
+    this.landing.leave()
     if (this.ended) emitEnd(this.socket)
   }
 

@@ -24,9 +24,9 @@ export const MAX_MOVES = 256
 const RETURNED_SIZE = 24 * 1024 * 1024
 
 /** Memory for one connection at a time. */
-interface Own {
+export interface Own {
   memory: Buffer
-  reader: Duplex | null // the socket whose reads land in it, or did before they were stuck
+  reader: Duplex | null // the socket that has it: for as long as it relays, however little comes
   writer: Duplex | null // the socket that what lies in it was written to
 }
 
@@ -64,24 +64,26 @@ export class Landing {
   }
 
   /**
-   * Whether the piece lies in memory of the connection's own, so that it can be left there. If not, the next one will, if
-   * any is left.
+   * The connection's own memory, if the piece lies there: then it can be left there, to a `writer`. If not, the next one
+   * will lie there, if any is left.
    */
-  wantOwn (): boolean {
-    this.wanted = true
-    return this.isIn
-  }
-
-  /** The piece was written to `writer`, from where it lies, and nobody else has it. */
-  leaveTo (writer: Duplex): void {
-    this.own!.writer = writer
+  wantOwn (): Own | null {
+    // A write can make TLS give its next piece within the call for this one.
+    this.wanted = !('encrypted' in this.socket)
+    return this.isIn ? this.own : null
   }
 
   /** Somebody has the piece, who may keep it where it lies. */
-  abandon (): void {
-    landings.delete(this.own!.memory.buffer)
-    this.own!.memory = allocate()
-    this.move(false)
+  abandon (own: Own): void {
+    this.leave()
+    owns.splice(owns.indexOf(own), 1)
+    landings.delete(own.memory.buffer)
+  }
+
+  /** Who reads the socket from now on may read it in another way. */
+  leave (): void {
+    this.wanted = false
+    this.moveOn()
   }
 
   /** After each piece: where the next one lands. */

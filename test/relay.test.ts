@@ -9,12 +9,13 @@ import { type Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
+import { TLSSocket, connect as tlsConnect } from 'node:tls'
 import t, { type Test } from 'tap'
 import { Landing, MAX_MOVES, MAX_OWN, READ_SIZE } from '../lib/landing.ts'
 import { queuedBytes } from '../lib/net-internals.ts'
 import type { ExchangeEvent, HttpDuplex } from '../types/index.d.ts'
 import { collectGarbage } from './garbage.ts'
-import { GET, OPEN, TRANSPORTS, chunk, type Served, type Transport, type Wire, serve } from './wire.ts'
+import { GET, OPEN, TLS, TRANSPORTS, chunk, type Served, type Transport, type Wire, serve } from './wire.ts'
 
 const MIB = 1024 ** 2
 
@@ -235,6 +236,14 @@ for (const transport of TRANSPORTS) {
       })
     },
     'an emit of his own': (duplex, keep) => tap(duplex, 'emit', (event, piece) => { if (event === 'data') keep(piece) }),
+    'an on of his own': (duplex, keep) => {
+      duplex.unpipe(duplex)
+      tap(duplex, 'on', () => {})
+      const { on } = duplex
+      duplex.on = (event: string, listener: any) => on.call(duplex, event, event !== 'data' ? listener : (piece: Buffer) => { keep(piece); listener(piece) })
+      duplex.pipe(duplex)
+    },
+    'a _write of his own': (duplex, keep) => tap(duplex, '_write', keep),
     'a push of his own': (duplex, keep) => tap(duplex as Readable, 'push', keep),
     'a write of his own': (duplex, keep) => tap(duplex, 'write', keep),
     'a write of the socket of his own': ({ socket }, keep) => tap(socket, 'write', keep),
@@ -302,6 +311,115 @@ function tap (object: any, method: string, look: (...args: any[]) => void): void
     return original.apply(this, args)
   }
 }
+
+t.test('a listener for data that comes after a pipe has failed', async (t) => {
+  const { open } = await handled(t, 'tcp')
+  const source = await open('/source')
+  const to = await open('/to')
+  to.duplex.flushHeaders()
+  const fail = (event: string): void => { if (event === 'end') throw new Error('mine') }
+  source.duplex.on('newListener', fail)
+  t.throws(() => source.duplex.pipe(to.duplex), { message: 'mine' })
+  source.duplex.off('newListener', fail)
+  const kept: Buffer[] = []
+  source.duplex.on('data', (piece: Buffer) => {
+    kept.push(piece)
+    to.duplex.write(piece)
+  })
+  const bytes = content(1, 4 * MIB)
+  source.wire.send(chunks(bytes)).send(END)
+  await once(source.duplex, 'end')
+  t.equal(hash(Buffer.concat(kept)), hash(bytes))
+})
+
+t.test('a write that makes TLS give its next piece', async (t) => {
+  const { open } = await handled(t, 'tls')
+  await Promise.all(Array.from({ length: 8 }, async (_, i) => {
+    const source = await open(`/source${i}`)
+    const to = await open(`/to${i}`)
+    to.duplex.flushHeaders()
+    source.duplex.on('pause', () => { source.duplex.socket.write('') })
+    source.duplex.pipe(to.duplex)
+    to.wire.socket.pause()
+    const size = 6 * MIB
+    source.wire.send(`${size.toString(16)}\r\n`).send(content(i, size)).send('\r\n').send(END)
+    await untilStuck([source.wire])
+    to.wire.socket.resume()
+    await to.wire.head()
+    t.equal(await hashOf(to.wire, size), hash(content(i, size)))
+    source.duplex.end()
+  }))
+})
+
+/** As `handled`, with the head of a tunnel on its way. */
+async function tunnels (t: Test): Promise<{ open: (path: string) => Promise<{ wire: Wire, duplex: HttpDuplex }> }> {
+  const opened = new EventEmitter()
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.get('/:name', { duplex: true }, async (request, reply) => {
+      reply.code(101).headers({ connection: 'upgrade', upgrade: 'echo' })
+      reply.duplex.flushHeaders()
+      opened.emit(request.url, reply.duplex)
+      await once(reply.duplex, 'close')
+    })
+  })
+  const open = async (path: string): Promise<{ wire: Wire, duplex: HttpDuplex }> => {
+    const wire = await connect()
+    wire.send(`GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n`)
+    const [duplex] = await once(opened, path)
+    await wire.head()
+    return { wire, duplex }
+  }
+  return { open }
+}
+
+t.test('a tunnel that is detached and goes on as TLS after a relay', async (t) => {
+  const { open } = await tunnels(t)
+  const source = await open('/source')
+  const to = await open('/to')
+  source.duplex.pipe(to.duplex, { end: false })
+  const bytes = content(1, 4 * MIB)
+  source.wire.send(bytes)
+  t.equal(await hashOf(to.wire, bytes.length), hash(bytes))
+  source.duplex.unpipe(to.duplex)
+  source.duplex.on('data', () => {
+    const secured = new TLSSocket(source.duplex.detach().socket, { isServer: true, ...TLS })
+    secured.pipe(secured)
+  }).resume()
+  source.wire.socket.removeAllListeners('data')
+  source.wire.send('STARTTLS')
+  await new Promise((resolve) => { source.duplex.once('close', resolve) })
+  const client = tlsConnect({ socket: source.wire.socket, rejectUnauthorized: false })
+  client.write('hello')
+  const [answer] = await once(client, 'data')
+  t.equal(String(answer), 'hello')
+  client.destroy()
+})
+
+t.test('a tunnel that is detached while what it has relayed is stuck', async (t) => {
+  const { open } = await tunnels(t)
+  const source = await open('/source')
+  const to = await open('/to')
+  to.wire.socket.pause()
+  const leave = (): void => {
+    source.duplex.unpipe(to.duplex)
+    source.duplex.detach().socket.destroy()
+  }
+  source.duplex.on('pause', () => { if (to.duplex.socket.writableLength > 0 && !source.duplex.destroyed) leave() })
+  source.duplex.pipe(to.duplex, { end: false })
+  const bytes = content(1, 16 * MIB)
+  source.wire.send(bytes)
+  await untilStuck([source.wire])
+  if (!source.duplex.destroyed) leave() // what is stuck came after a pause
+  const other = await open('/other')
+  other.duplex.pipe(other.duplex)
+  other.wire.send(content(2, 4 * MIB))
+  t.equal(await hashOf(other.wire, 4 * MIB), hash(content(2, 4 * MIB)))
+  to.duplex.end()
+  to.wire.socket.resume()
+  const received = Buffer.from(await to.wire.body(), 'latin1')
+  t.ok(received.length > 0)
+  t.equal(hash(received), hash(bytes.subarray(0, received.length)))
+})
 
 // Who listens at the moment of the pipe could be taken for it.
 const bystanders: Record<string, (source: HttpDuplex, to: HttpDuplex, keep: (piece: Buffer) => void) => void> = {
@@ -421,9 +539,9 @@ function countOwn (t: Test): () => number {
   t.teardown(() => { Landing.prototype.wantOwn = wantOwn })
   let count = 0
   Landing.prototype.wantOwn = function () {
-    const isOwn = wantOwn.call(this)
-    if (isOwn) count++
-    return isOwn
+    const own = wantOwn.call(this)
+    if (own !== null) count++
+    return own
   }
   return () => {
     const counted = count

@@ -3,6 +3,7 @@
 
 import type { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
+import { Duplex } from 'node:stream'
 import { AbortedError, DetachError, IdleError } from '../errors.ts'
 import { type Borrower, type Handoff, claim, closeSoon } from '../handoff.ts'
 import { isLanded, toKeep } from '../landing.ts'
@@ -19,7 +20,7 @@ import type { IdleWatch } from './idle-watch.ts'
 /** Content from which a relay leaves it where it has landed; less is cheaper to copy. */
 const LEAVE_FROM = 16 * 1024
 
-const { write } = Socket.prototype
+const { write } = Duplex.prototype // not of Socket's, which others may have replaced before
 
 export interface SocketOptions {
   idleTimeout: number
@@ -159,13 +160,14 @@ export class SocketCarrier implements Carrier, Borrower {
     const to = this.reader.done || !isLanded(content) ? null : sink!.relay
     if (to === null) return sink!.onContent(toKeep(content))
     if (content.length < LEAVE_FROM) return sink!.relayContent(Buffer.from(content))
-    if (!landing.wantOwn()) return sink!.onContent(toKeep(content))
+    const own = landing.wantOwn()
+    if (own === null) return sink!.onContent(toKeep(content))
     try {
       return sink!.relayContent(content)
     } finally {
       // Also when a listener for 'pause' has thrown.
-      if (sink!.hasRelayed(content.length)) landing.leaveTo(to)
-      else landing.abandon()
+      if (sink!.hasRelayed(content.length)) own.writer = to
+      else landing.abandon(own)
     }
   }
 

@@ -307,7 +307,11 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
 
   override pipe<T extends NodeJS.WritableStream> (destination: T, options?: { end?: boolean }): T {
     this.piping = destination instanceof HttpDuplex ? destination : null
-    return super.pipe(destination, options)
+    try {
+      return super.pipe(destination, options)
+    } finally {
+      this.piping = null
+    }
   }
 
   /** Notes the listener by which a pipe passes content on: the first for 'data' that comes within `pipe`. */
@@ -343,8 +347,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   /** Whether what is pushed now is written to there, by the pipe and unseen. */
   private flowsInto (to: HttpDuplex): boolean {
     if (this.readableFlowing !== true || this.readableLength > 0) return false
-    const { emit, push, write } = HttpDuplex.prototype
-    if (this.emit !== emit || this.push !== push || to.write !== write) return false
+    if (SEES_READ.some((method) => this[method] !== ORIGINAL[method]) || SEES_WRITTEN.some((method) => to[method] !== ORIGINAL[method])) return false
     const listeners = this.listeners('data')
     return listeners.length === 1 && listeners[0] === this.pipeListener
   }
@@ -460,6 +463,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     this.owner?.onStreamError(error) // who has it no more after a good end
   }
 }
+
+/** The methods through which what is read or written can be seen, as they are when nobody has replaced them. */
+const SEES_READ = ['on', 'push', 'emit'] as const
+const SEES_WRITTEN = ['write', '_write', '_writev'] as const
+const { on, push, emit, write, _write, _writev } = HttpDuplex.prototype
+const ORIGINAL = { on, push, emit, write, _write, _writev }
 
 function endGathering (stream: HttpDuplex): void {
   stream.endGathering()
