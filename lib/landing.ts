@@ -9,7 +9,7 @@ import { moveReads, readInto } from './net-internals.ts'
 /** Bytes asked for in one read: four times what Node asks for, and so a quarter of the calls. */
 export const READ_SIZE = 256 * 1024
 
-/** Connections that have memory of their own at a time, and those whose memory is still written from. */
+/** Blocks of memory, each of one connection alone, or of one that has left, but for what is still written from it. */
 export const MAX_OWN = 16
 
 /** How often the reads of one connection may begin to land in memory of its own: each time costs a little, for good. */
@@ -26,7 +26,7 @@ const RETURNED_SIZE = 24 * 1024 * 1024
 /** Memory for one connection at a time. */
 export interface Own {
   memory: Buffer
-  reader: Duplex | null // the socket that has it: for as long as it relays, however little comes
+  reader: Duplex | null // the socket that has it: its reads land there, but while that is written from
   writer: Duplex | null // the socket that what lies in it was written to
 }
 
@@ -109,8 +109,11 @@ export class Landing {
 
 function takeOwn (reader: Duplex): Own | null {
   let own = owns.find((own) => (own.reader === null || own.reader.destroyed) && isWritten(own))
-  if (own === undefined && owns.length < MAX_OWN) owns.push(own = { memory: allocate(), reader, writer: null })
-  if (own === undefined) return null
+  if (own === undefined) {
+    if (owns.length === MAX_OWN) return null
+    own = { memory: allocate(), reader: null, writer: null }
+    owns.push(own)
+  }
   own.reader = reader
   return own
 }

@@ -2,11 +2,10 @@
 
 import { EventEmitter, once } from 'node:events'
 import type { Writable } from 'node:stream'
-import { setImmediate as immediate } from 'node:timers/promises'
 import t from 'tap'
 import { READ_SIZE } from '../lib/landing.ts'
 import { collectGarbage } from './garbage.ts'
-import { GET, OPEN, TRANSPORTS, serve } from './wire.ts'
+import { GET, OPEN, TRANSPORTS, serve, untilStuck } from './wire.ts'
 
 const MIB = 1024 ** 2
 const TOTAL = 1024 * MIB
@@ -20,15 +19,6 @@ function memory (): number {
   collectGarbage()
   const { heapUsed, arrayBuffers } = process.memoryUsage()
   return heapUsed + arrayBuffers
-}
-
-/** Returns when so many turns of the event loop have brought nothing more. */
-async function untilStuck (progress: () => number): Promise<void> {
-  for (let turns = 0, before = -1; turns < 500; turns++) {
-    await immediate()
-    if (progress() !== before) turns = 0
-    before = progress()
-  }
 }
 
 interface Flow { sent: number }

@@ -1,7 +1,6 @@
 // Taking a connection and giving it back: exactly the bytes of the body, whatever the segmentation, on every transport,
 // and the next request on the connection answered.
 
-import { createHash } from 'node:crypto'
 import dns from 'node:dns'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
@@ -14,13 +13,9 @@ import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import t from 'tap'
 import WebSocket from 'ws'
 import duplex from '../lib/index.ts'
-import { GET, OPEN, TRANSPORTS, chunk, chunked, serve, Wire } from './wire.ts'
+import { GET, OPEN, TRANSPORTS, chunk, chunked, hash, serve, Wire } from './wire.ts'
 
 const BIG = Buffer.alloc(8_000_000, 'x')
-
-function hash (content: string | Buffer): string {
-  return createHash('sha1').update(content).digest('hex')
-}
 
 function routes (app: FastifyInstance): void {
   app.post('/echo', { duplex: true }, async (request, reply) => {

@@ -8,14 +8,14 @@ import { Socket } from 'node:net'
 import { type Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
-import type { FastifyInstance } from 'fastify'
 import { TLSSocket, connect as tlsConnect } from 'node:tls'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { Landing, MAX_MOVES, MAX_OWN, READ_SIZE } from '../lib/landing.ts'
 import { queuedBytes } from '../lib/net-internals.ts'
 import type { ExchangeEvent, HttpDuplex } from '../types/index.d.ts'
 import { collectGarbage } from './garbage.ts'
-import { GET, OPEN, TLS, TRANSPORTS, chunk, type Served, type Transport, type Wire, serve } from './wire.ts'
+import { GET, OPEN, TLS, TRANSPORTS, type Served, type Transport, type Wire, chunk, hash, serve, untilStuck } from './wire.ts'
 
 const MIB = 1024 ** 2
 
@@ -42,18 +42,9 @@ function memory (): number {
   return process.memoryUsage().arrayBuffers
 }
 
-/** Returns when nothing has left these clients for some turns of the event loop. */
-async function untilStuck (wires: readonly Wire[]): Promise<void> {
-  const queued = (): number => wires.reduce((sum, { socket }) => sum + queuedBytes(socket), 0)
-  for (let turns = 0, before = -1; turns < 100; turns++) {
-    await immediate()
-    if (queued() !== before) turns = 0
-    before = queued()
-  }
-}
-
-function hash (bytes: Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex')
+/** Bytes that these clients still have to send. */
+function queued (...wires: Wire[]): number {
+  return wires.reduce((sum, { socket }) => sum + queuedBytes(socket), 0)
 }
 
 /** The hash of so many bytes of a body. */
@@ -67,6 +58,10 @@ async function hashOf (wire: Wire, size: number): Promise<string> {
   return sum.digest('hex')
 }
 
+function upgrade (reply: FastifyReply): void {
+  reply.code(101).headers({ connection: 'upgrade', upgrade: 'echo' })
+}
+
 function echo (app: FastifyInstance): void {
   app.post('/', { duplex: true }, async (request, reply) => {
     const { 'content-length': length } = request.headers
@@ -75,15 +70,17 @@ function echo (app: FastifyInstance): void {
   })
   app.get('/', { duplex: true }, async (request, reply) => {
     if (request.headers.upgrade === undefined) return 'next'
-    reply.code(101).headers({ connection: 'upgrade', upgrade: 'echo' })
+    upgrade(reply)
     await pipeline(reply.duplex, reply.duplex)
   })
 }
 
+const UPGRADE = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n`
+
 const FRAMINGS = {
   chunked: (bytes: Buffer) => Buffer.concat([Buffer.from(OPEN('/')), chunks(bytes), Buffer.from(END)]),
   length: (bytes: Buffer) => Buffer.concat([Buffer.from(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${bytes.length}\r\n\r\n`), bytes]),
-  tunnel: (bytes: Buffer) => Buffer.concat([Buffer.from('GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n'), bytes])
+  tunnel: (bytes: Buffer) => Buffer.concat([Buffer.from(UPGRADE('/')), bytes])
 }
 
 for (const transport of TRANSPORTS) {
@@ -98,7 +95,7 @@ for (const transport of TRANSPORTS) {
         wire.send(message(content(i, size)))
         if (framing !== 'tunnel') wire.send(GET('/')) // which must stay what it is
       }
-      await untilStuck(wires)
+      await untilStuck(() => queued(...wires))
       await Promise.all(wires.map(async (wire, i) => {
         wire.socket.resume()
         await wire.head()
@@ -111,21 +108,44 @@ for (const transport of TRANSPORTS) {
   }
 }
 
+interface Opened {
+  wire: Wire
+  duplex: HttpDuplex
+}
+
+interface Handled {
+  open: (path: string) => Promise<Opened>
+  /** With the head of the response read. */
+  openTunnel: (path: string) => Promise<Opened>
+}
+
 /** An app whose exchanges are for the test to handle: each is emitted, by its path. */
-async function handled (t: Test, transport: Transport): Promise<{ open: (path: string) => Promise<{ wire: Wire, duplex: HttpDuplex }> }> {
+async function handled (t: Test, transport: Transport): Promise<Handled> {
   const opened = new EventEmitter()
+  const handle = async (request: FastifyRequest, { duplex }: FastifyReply): Promise<void> => {
+    opened.emit(request.url, duplex)
+    await once(duplex, 'close')
+  }
   const { connect } = await serve(t, transport, (app) => {
-    app.post('/:name', { duplex: { highWaterMark: 16 * 1024 } }, async (request, reply) => {
-      opened.emit(request.url, reply.duplex)
-      await once(reply.duplex, 'close')
+    app.post('/:name', { duplex: { highWaterMark: 16 * 1024 } }, handle)
+    app.get('/:name', { duplex: true }, async (request, reply) => {
+      upgrade(reply)
+      reply.duplex.flushHeaders()
+      await handle(request, reply)
     })
   })
+  const send = async (head: string, path: string): Promise<Opened> => {
+    const wire = await connect()
+    wire.send(head)
+    const [duplex] = await once(opened, path)
+    return { wire, duplex }
+  }
   return {
-    async open (path) {
-      const wire = await connect()
-      wire.send(OPEN(path))
-      const [duplex] = await once(opened, path)
-      return { wire, duplex }
+    open: (path) => send(OPEN(path), path),
+    async openTunnel (path) {
+      const tunnel = await send(UPGRADE(path), path)
+      await tunnel.wire.head()
+      return tunnel
     }
   }
 }
@@ -142,8 +162,8 @@ for (const transport of TRANSPORTS) {
     const bytes = content(1, size)
     source.wire.send(chunks(bytes)).send(END)
     source.duplex.pipe(first.duplex, { end: false })
-    await untilStuck([source.wire])
-    t.ok(queuedBytes(source.wire.socket) > 0, 'is stuck')
+    await untilStuck(() => queued(source.wire))
+    t.ok(queued(source.wire) > 0, 'is stuck')
     source.duplex.unpipe(first.duplex)
     first.duplex.end()
     source.duplex.pipe(second.duplex)
@@ -167,7 +187,7 @@ for (const transport of TRANSPORTS) {
     const bytes = content(1, 16 * MIB)
     source.wire.send(chunks(bytes))
     source.duplex.pipe(first.duplex, { end: false })
-    await untilStuck([source.wire])
+    await untilStuck(() => queued(source.wire))
     const { socket } = source.duplex
     socket.destroy() // not by the client: nothing is read meanwhile
     await once(socket, 'close')
@@ -312,26 +332,6 @@ function tap (object: any, method: string, look: (...args: any[]) => void): void
   }
 }
 
-t.test('a listener for data that comes after a pipe has failed', async (t) => {
-  const { open } = await handled(t, 'tcp')
-  const source = await open('/source')
-  const to = await open('/to')
-  to.duplex.flushHeaders()
-  const fail = (event: string): void => { if (event === 'end') throw new Error('mine') }
-  source.duplex.on('newListener', fail)
-  t.throws(() => source.duplex.pipe(to.duplex), { message: 'mine' })
-  source.duplex.off('newListener', fail)
-  const kept: Buffer[] = []
-  source.duplex.on('data', (piece: Buffer) => {
-    kept.push(piece)
-    to.duplex.write(piece)
-  })
-  const bytes = content(1, 4 * MIB)
-  source.wire.send(chunks(bytes)).send(END)
-  await once(source.duplex, 'end')
-  t.equal(hash(Buffer.concat(kept)), hash(bytes))
-})
-
 t.test('a write that makes TLS give its next piece', async (t) => {
   const { open } = await handled(t, 'tls')
   await Promise.all(Array.from({ length: 8 }, async (_, i) => {
@@ -343,7 +343,7 @@ t.test('a write that makes TLS give its next piece', async (t) => {
     to.wire.socket.pause()
     const size = 6 * MIB
     source.wire.send(`${size.toString(16)}\r\n`).send(content(i, size)).send('\r\n').send(END)
-    await untilStuck([source.wire])
+    await untilStuck(() => queued(source.wire))
     to.wire.socket.resume()
     await to.wire.head()
     t.equal(await hashOf(to.wire, size), hash(content(i, size)))
@@ -351,31 +351,10 @@ t.test('a write that makes TLS give its next piece', async (t) => {
   }))
 })
 
-/** As `handled`, with the head of a tunnel on its way. */
-async function tunnels (t: Test): Promise<{ open: (path: string) => Promise<{ wire: Wire, duplex: HttpDuplex }> }> {
-  const opened = new EventEmitter()
-  const { connect } = await serve(t, 'tcp', (app) => {
-    app.get('/:name', { duplex: true }, async (request, reply) => {
-      reply.code(101).headers({ connection: 'upgrade', upgrade: 'echo' })
-      reply.duplex.flushHeaders()
-      opened.emit(request.url, reply.duplex)
-      await once(reply.duplex, 'close')
-    })
-  })
-  const open = async (path: string): Promise<{ wire: Wire, duplex: HttpDuplex }> => {
-    const wire = await connect()
-    wire.send(`GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n`)
-    const [duplex] = await once(opened, path)
-    await wire.head()
-    return { wire, duplex }
-  }
-  return { open }
-}
-
 t.test('a tunnel that is detached and goes on as TLS after a relay', async (t) => {
-  const { open } = await tunnels(t)
-  const source = await open('/source')
-  const to = await open('/to')
+  const { openTunnel } = await handled(t, 'tcp')
+  const source = await openTunnel('/source')
+  const to = await openTunnel('/to')
   source.duplex.pipe(to.duplex, { end: false })
   const bytes = content(1, 4 * MIB)
   source.wire.send(bytes)
@@ -396,9 +375,9 @@ t.test('a tunnel that is detached and goes on as TLS after a relay', async (t) =
 })
 
 t.test('a tunnel that is detached while what it has relayed is stuck', async (t) => {
-  const { open } = await tunnels(t)
-  const source = await open('/source')
-  const to = await open('/to')
+  const { openTunnel } = await handled(t, 'tcp')
+  const source = await openTunnel('/source')
+  const to = await openTunnel('/to')
   to.wire.socket.pause()
   const leave = (): void => {
     source.duplex.unpipe(to.duplex)
@@ -408,9 +387,9 @@ t.test('a tunnel that is detached while what it has relayed is stuck', async (t)
   source.duplex.pipe(to.duplex, { end: false })
   const bytes = content(1, 16 * MIB)
   source.wire.send(bytes)
-  await untilStuck([source.wire])
+  await untilStuck(() => queued(source.wire))
   if (!source.duplex.destroyed) leave() // what is stuck came after a pause
-  const other = await open('/other')
+  const other = await openTunnel('/other')
   other.duplex.pipe(other.duplex)
   other.wire.send(content(2, 4 * MIB))
   t.equal(await hashOf(other.wire, 4 * MIB), hash(content(2, 4 * MIB)))
@@ -422,7 +401,17 @@ t.test('a tunnel that is detached while what it has relayed is stuck', async (t)
 })
 
 // Who listens at the moment of the pipe could be taken for it.
-const bystanders: Record<string, (source: HttpDuplex, to: HttpDuplex, keep: (piece: Buffer) => void) => void> = {
+const bystanders: Record<string, (source: HttpDuplex, to: HttpDuplex, keep: (piece: Buffer) => void, t: Test) => void> = {
+  'who listens and writes after a pipe has failed': (source, to, keep, t) => {
+    const fail = (event: string): void => { if (event === 'end') throw new Error('mine') }
+    source.on('newListener', fail)
+    t.throws(() => source.pipe(to), { message: 'mine' })
+    source.off('newListener', fail)
+    source.on('data', (piece: Buffer) => {
+      keep(piece)
+      to.write(piece)
+    })
+  },
   'who unpipes at once, and listens before': (source, to, keep) => {
     source.on('data', keep)
     to.once('pipe', () => source.unpipe(to))
@@ -446,7 +435,7 @@ for (const [name, join] of Object.entries(bystanders)) {
     const to = await open('/to')
     to.duplex.flushHeaders()
     const kept: Buffer[] = []
-    join(source.duplex, to.duplex, (piece) => { kept.push(piece) })
+    join(source.duplex, to.duplex, (piece) => { kept.push(piece) }, t)
     source.duplex.resume()
     const bytes = content(1, 4 * MIB)
     source.wire.send(chunks(bytes)).send(END)
@@ -470,7 +459,7 @@ t.test('a pipe whose listener is taken off and put back', async (t) => {
   source.duplex.resume()
   const bytes = content(1, 16 * MIB)
   source.wire.send(chunks(bytes)).send(END)
-  await untilStuck([source.wire])
+  await untilStuck(() => queued(source.wire))
   const received = Buffer.from(await to.wire.content(), 'latin1')
   t.equal(hash(received), hash(bytes.subarray(0, received.length)))
 })
@@ -496,7 +485,7 @@ t.test('a listener that throws while what is relayed is stuck', async (t) => {
   const bytes = content(1, 16 * MIB)
   source.wire.send(chunks(bytes)).send(END)
   await thrown
-  await untilStuck([source.wire])
+  await untilStuck(() => queued(source.wire))
   to.wire.socket.resume()
   await to.wire.head()
   const received: Buffer[] = []
@@ -570,7 +559,7 @@ t.test('memory of its own comes back, however a relay ends', LANDS, async (t) =>
       wire.socket.pause()
       return wire.send(OPEN('/')).send(chunks(content(1, 12 * MIB)))
     }))
-    await untilStuck(wires)
+    await untilStuck(() => queued(...wires))
     t.ok(own() > 0, 'for those who are stuck')
     for (const { socket } of wires) socket.resetAndDestroy()
     await Promise.all(closed)
@@ -591,7 +580,7 @@ t.test('memory is landed in again when who writes from it is done', LANDS, async
   const wire = await connect()
   wire.socket.pause()
   wire.send(FRAMINGS.length(content(1, 12 * MIB)))
-  await untilStuck([wire])
+  await untilStuck(() => queued(wire))
   t.ok(own() > 0)
   wire.socket.resume()
   await wire.head()
@@ -614,20 +603,20 @@ t.test('a connection whose reads have moved often stays where it is', LANDS, asy
 /** Sends until nothing more is taken, a little at a time. */
 async function fill (wires: readonly Wire[]): Promise<void> {
   const piece = content(1, 20 * 1024)
-  for (let open = wires; open.length > 0; open = open.filter(({ socket }) => queuedBytes(socket) === 0)) {
+  for (let open = wires; open.length > 0; open = open.filter((wire) => queued(wire) === 0)) {
     for (const wire of open) wire.send(chunk(piece.toString('latin1')))
     await immediate()
     await immediate()
   }
-  await untilStuck(wires)
+  await untilStuck(() => queued(...wires))
 }
 
 for (const leaves of [false, true]) {
   t.test(`what is stuck holds only so much memory${leaves ? ', when its source is gone' : ''}`, LANDS, async (t) => {
     const { open } = await handled(t, 'unix')
     const clients = 8 * MAX_OWN
-    const from: Awaited<ReturnType<typeof open>>[] = []
-    const to: typeof from = []
+    const from: Opened[] = []
+    const to: Opened[] = []
     for (let i = 0; i < clients; i++) {
       from.push(await open(`/from${i}`))
       to.push(await open(`/to${i}`))

@@ -1,12 +1,14 @@
 // A server under test and a raw client for it: bytes out, responses in, read with the project's own reader, which is
 // itself compared with others in transfer.test.ts. Nothing here waits for time to pass.
 
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate as immediate } from 'node:timers/promises'
 import tls from 'node:tls'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import type { Test } from 'tap'
@@ -194,3 +196,16 @@ export function chunk (content: string): string {
 
 export const OPEN = (path: string): string => `POST ${path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n`
 export const GET = (path: string): string => `GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`
+
+export function hash (content: string | Buffer): string {
+  return createHash('sha256').update(content).digest('hex')
+}
+
+/** Returns when so many turns of the event loop have brought nothing more: there is no event for that. */
+export async function untilStuck (progress: () => number): Promise<void> {
+  for (let turns = 0, before = -1; turns < 500; turns++) {
+    await immediate()
+    if (progress() !== before) turns = 0
+    before = progress()
+  }
+}

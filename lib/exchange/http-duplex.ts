@@ -347,7 +347,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   /** Whether what is pushed now is written to there, by the pipe and unseen. */
   private flowsInto (to: HttpDuplex): boolean {
     if (this.readableFlowing !== true || this.readableLength > 0) return false
-    if (SEES_READ.some((method) => this[method] !== ORIGINAL[method]) || SEES_WRITTEN.some((method) => to[method] !== ORIGINAL[method])) return false
+    if (!isAsMade(this, SEES_READ) || !isAsMade(to, SEES_WRITTEN)) return false
     const listeners = this.listeners('data')
     return listeners.length === 1 && listeners[0] === this.pipeListener
   }
@@ -464,11 +464,17 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 }
 
-/** The methods through which what is read or written can be seen, as they are when nobody has replaced them. */
-const SEES_READ = ['on', 'push', 'emit'] as const
-const SEES_WRITTEN = ['write', '_write', '_writev'] as const
+// The methods through which what is read or written can be seen, as they are when nobody has replaced them.
 const { on, push, emit, write, _write, _writev } = HttpDuplex.prototype
-const ORIGINAL = { on, push, emit, write, _write, _writev }
+const SEES_READ: Partial<HttpDuplex> = { on, push, emit }
+const SEES_WRITTEN: Partial<HttpDuplex> = { write, _write, _writev }
+
+function isAsMade (stream: HttpDuplex, methods: Partial<HttpDuplex>): boolean {
+  for (const name in methods) {
+    if (stream[name as keyof HttpDuplex] !== methods[name as keyof HttpDuplex]) return false
+  }
+  return true
+}
 
 function endGathering (stream: HttpDuplex): void {
   stream.endGathering()
