@@ -20,7 +20,7 @@ import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
 import { keepingCloseListeners } from './fastify-internals.ts'
 import { Landing, toKeep } from './landing.ts'
-import { restartReading, startReading, stopReading } from './net-internals.ts'
+import { closeWhenEnded, restartReading, startReading, stopReading } from './net-internals.ts'
 import { NO_BYTES, restOf } from './transfer/body-reader.ts'
 import { asksToClose } from './transfer/head-writer.ts'
 
@@ -339,6 +339,7 @@ class Connection {
     if (socket.destroyed) return
     this.wake()
     socket.allowHalfOpen = this.halfOpen
+    closeWhenEnded(socket, true)
     if (!(socket.server.keepAliveTimeout > 0)) setSocketTimeout(socket, socket.server.timeout)
     socket.removeListener('error', listeners!.error)
     socket.on('error', nodeListeners!.error)
@@ -355,6 +356,7 @@ class Connection {
     for (const event in listeners) socket.removeListener(event, listeners[event as keyof Listeners])
     this.listeners = null
     this.landing.leave()
+    closeWhenEnded(socket, true)
     socket.readableFlowing = null
   }
 
@@ -405,9 +407,11 @@ class Connection {
       this.stop() // as if by us, who start again
     }
     if (socket.timeout) setSocketTimeout(socket, 0) // Node's, for requests it reads itself
-    // The socket of a TLS server would end its own side with the client's.
+    // The socket of a TLS server would end its own side with the client's. And it ends when all is decrypted, however much
+    // of that is still held: who has ended his own side before may yet want to read it.
     this.halfOpen = socket.allowHalfOpen
     socket.allowHalfOpen = true
+    closeWhenEnded(socket, false)
     this.held = join(restOf(piece, this.parsed as number), this.held)
     this.handoff!.taken = true
     this.handoff!.borrower.onTaken()
@@ -483,9 +487,12 @@ function join (first: Buffer, second: Buffer): Buffer {
   return second.length === 0 ? first : Buffer.concat([first, second])
 }
 
-/** For who comes to the socket after its 'end'. */
+/** For who comes to the socket after its 'end'; which, if the other side had ended before, was to close it. */
 function emitEnd (socket: Socket): void {
-  process.nextTick(() => socket.emit('end'))
+  process.nextTick(() => {
+    socket.emit('end')
+    if (socket.writableFinished) socket.destroy()
+  })
 }
 
 /** All but those for errors. */

@@ -1,5 +1,5 @@
-// How a socket is read: stopped at once, started again, and into which memory; and whether anything moves on it. The
-// ONLY file that knows the insides of node:net; the same on Node 20, 22, 24 and 26.
+// How a socket is read: stopped at once, started again, and into which memory; whether it closes by itself, and whether
+// anything moves on it. The ONLY file that knows the insides of node:net; the same on Node 20, 22, 24 and 26.
 
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -12,7 +12,10 @@ interface Handle {
   useUserBuffer? (memory: Buffer): void
 }
 
-type ReadSocket = Duplex & { _handle?: Handle | null }
+interface ReadSocket extends Duplex {
+  _handle?: Handle | null
+  _readableState: { autoDestroy: boolean }
+}
 
 /** Where Node has what `net.connect({ onread })` sets; undefined where it has it no more. */
 const [BUFFER, CALLBACK] = ['kBuffer', 'kBufferCb'].map((name) =>
@@ -41,13 +44,18 @@ export function moveReads (socket: Duplex, memory: Buffer): void {
   ;(socket as ReadSocket)._handle?.useUserBuffer!(memory)
 }
 
+/** Whether the socket is destroyed when both its sides have ended (`autoDestroy`, which all streams begin with). */
+export function closeWhenEnded (socket: Duplex, closes: boolean): void {
+  ;(socket as ReadSocket)._readableState.autoDestroy = closes
+}
+
 /** A number that changes with every byte that comes, or that the kernel takes. */
 export function progressOf (socket: Socket): number {
   return socket.bytesRead + socket.bytesWritten - queuedBytes(socket)
 }
 
 /** What waits for the kernel to take it. */
-export function queuedBytes (socket: Socket): number {
+export function queuedBytes (socket: Duplex): number {
   return (socket as ReadSocket)._handle?.writeQueueSize ?? 0
 }
 

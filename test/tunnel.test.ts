@@ -3,14 +3,17 @@
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import net, { type AddressInfo } from 'node:net'
+import { Duplex } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
+import tls from 'node:tls'
 import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
 import WebSocket, { WebSocketServer } from 'ws'
 import duplex from '../lib/index.ts'
+import type { HttpDuplex } from '../types/index.d.ts'
 import { GET, TLS, TRANSPORTS, chunk, chunked, serve } from './wire.ts'
 
 const UPGRADE = (path: string, fields = '', method = 'GET'): string =>
@@ -226,6 +229,52 @@ t.test('beside @fastify/websocket', async (t) => {
   t.equal(String((await once(socket, 'message'))[0]), 'ws a')
   wire.send('cd')
   t.equal(await wire.content(2), 'cd')
+})
+
+t.test('over TLS, what has come waits to be read when both sides have ended', async (t) => {
+  const readers: Record<string, (duplex: HttpDuplex) => Promise<string>> = {
+    stream: text,
+    detached: async (duplex) => {
+      const { socket, head } = duplex.detach()
+      await once(socket, 'close')
+      return String(head)
+    }
+  }
+  const { port, logged } = await serve(t, 'tls', (app) => {
+    app.get('/:reader', { duplex: true }, async (request, reply) => {
+      const { duplex } = reply.code(101).header('upgrade', 'x')
+      const ended = Promise.all([once(duplex.socket!, 'end'), once(duplex.socket!, 'finish')])
+      duplex.end()
+      await once(duplex, 'readable')
+      duplex.on('readable', () => {}) // who will read on
+      await ended
+      await immediate()
+      const { length } = await readers[(request.params as { reader: string }).reader](duplex)
+      request.log.info({ length, aborted: request.signal.aborted }, 'heard')
+    })
+  })
+  for (const reader in readers) {
+    const raw = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+    const below = new Duplex({
+      read () {},
+      write (piece, _encoding, done) {
+        raw.write(piece)
+        done()
+      }
+    })
+    raw.on('data', (piece) => below.push(piece))
+    const socket = tls.connect({ socket: below, rejectUnauthorized: false })
+    socket.write(UPGRADE(`/${reader}`))
+    await once(socket, 'data')
+    // Read in one go, and so decrypted to its end, however little of it is wanted yet.
+    raw.cork()
+    socket.end('x'.repeat(60_000))
+    await once(socket, 'finish')
+    raw.uncork()
+    raw.end()
+    t.match(await logged('heard'), { length: 60_000, aborted: false }, reader)
+    await once(raw, 'close')
+  }
 })
 
 t.test('detach() after the client has ended its side', async (t) => {
