@@ -347,7 +347,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   /** Whether what is pushed now is written to there, by the pipe and unseen. */
   private flowsInto (to: HttpDuplex): boolean {
     if (this.readableFlowing !== true || this.readableLength > 0) return false
-    if (!isAsMade(this, SEES_READ) || !isAsMade(to, SEES_WRITTEN)) return false
+    // Where somebody has replaced a method, it may see, and keep, what passes.
+    if (this.on !== on || this.push !== push || this.emit !== emit) return false
+    if (to.write !== write || to._write !== _write || to._writev !== _writev) return false
     const listeners = this.listeners('data')
     return listeners.length === 1 && listeners[0] === this.pipeListener
   }
@@ -464,17 +466,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 }
 
-// The methods through which what is read or written can be seen, as they are when nobody has replaced them.
+// As they are when nobody has replaced them.
 const { on, push, emit, write, _write, _writev } = HttpDuplex.prototype
-const SEES_READ: Partial<HttpDuplex> = { on, push, emit }
-const SEES_WRITTEN: Partial<HttpDuplex> = { write, _write, _writev }
-
-function isAsMade (stream: HttpDuplex, methods: Partial<HttpDuplex>): boolean {
-  for (const name in methods) {
-    if (stream[name as keyof HttpDuplex] !== methods[name as keyof HttpDuplex]) return false
-  }
-  return true
-}
 
 function endGathering (stream: HttpDuplex): void {
   stream.endGathering()
