@@ -40,7 +40,7 @@ async function run (options: Options): Promise<void> {
   const plugin = peers.find(({ id }) => id === 'plugin')
   let ordinary: Routes | null = null
   if (only.has('routes')) {
-    ordinary = await routes(full ? 8 : 4, full ? 40 : 14)
+    ordinary = await routes(full ? 48 : 16)
     console.log(reportRoutes(ordinary) + '\n')
   }
   if (only.has('growth') && plugin !== undefined) await showGrowth(plugin, options)

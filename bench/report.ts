@@ -55,9 +55,9 @@ export function round (value: number): string {
   return value.toFixed(value >= 10 ? 1 : 2)
 }
 
-export function reportRoutes ({ ratio, from, to, rounds }: Routes): string {
+export function reportRoutes ({ ratio, from, to, pairs }: Routes): string {
   return `Ordinary routes of an app with the plugin: ${ratio.toFixed(3)} × the rate of those without, per second of processor time ` +
-    `(${from.toFixed(3)} to ${to.toFixed(3)} with 95 % confidence, ${rounds} pairs of rounds)`
+    `(${from.toFixed(3)} to ${to.toFixed(3)} with 95 % confidence, ${pairs} pairs of processes)`
 }
 
 export function reportLengths (peer: Peer, points: Point[]): string {
