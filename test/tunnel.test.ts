@@ -241,7 +241,7 @@ t.test('over TLS, what has come waits to be read when both sides have ended', as
     }
   }
   const { port, logged } = await serve(t, 'tls', (app) => {
-    app.get('/:reader', { duplex: true }, async (request, reply) => {
+    app.get('/:reader', { duplex: { highWaterMark: 16 * 1024 } }, async (request, reply) => {
       const { duplex } = reply.code(101).header('upgrade', 'x')
       const ended = Promise.all([once(duplex.socket!, 'end'), once(duplex.socket!, 'finish')])
       duplex.end()
