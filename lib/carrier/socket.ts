@@ -9,16 +9,13 @@ import { type Borrower, type Handoff, claim, closeSoon } from '../handoff.ts'
 import { isLanded, toKeep } from '../landing.ts'
 import { startReading } from '../net-internals.ts'
 import { type BodyReader, CloseReader, NO_BYTES, restOf } from '../transfer/body-reader.ts'
-import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
+import { type BodyWriter, COPY_BELOW, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, TUNNEL, bodyReader } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import { checkUpgrade } from '../transfer/tunnel.ts'
 import { type Carrier, type Detached, type ResponseStart, type Sink, frame } from './carrier.ts'
 import type { IdleWatch } from './idle-watch.ts'
-
-/** Content from which a relay leaves it where it has landed; less is cheaper to copy. */
-const LEAVE_FROM = 16 * 1024
 
 const { write } = Duplex.prototype // not of Socket's, which others may have replaced before
 
@@ -157,9 +154,9 @@ export class SocketCarrier implements Carrier, Borrower {
   private passOn (content: Buffer): boolean {
     const { sink, handoff: { landing } } = this
     // The last of a body is not relayed: the end of the response may follow it within the tick.
-    const to = this.reader.done || !isLanded(content) ? null : sink!.relay
-    if (to === null) return sink!.onContent(toKeep(content))
-    if (content.length < LEAVE_FROM) return sink!.relayContent(Buffer.from(content))
+    const to = this.reader.done ? null : sink!.relay
+    if (to === null || !isLanded(content)) return sink!.onContent(toKeep(content))
+    if (content.length < COPY_BELOW) return sink!.relayContent(Buffer.from(content))
     const own = landing.wantOwn()
     if (own === null) return sink!.onContent(toKeep(content))
     try {

@@ -90,7 +90,7 @@ export function bodyWriter (framing: Framing): BodyWriter {
 }
 
 /** Content from which a part is sent from where it lies; less is cheaper to copy than to hand over by itself. */
-const COPY_BELOW = 16 * 1024
+export const COPY_BELOW = 16 * 1024
 
 /** Text of which the bytes are set one by one: Buffer's own way leaves JavaScript, which costs more than so few. */
 const CALL_ABOVE = 24
