@@ -63,6 +63,9 @@ interface Response extends ServerResponse {
 /** llhttp's answer to the end of a head: the message has no body, and the parser stops here. */
 const STOP_AFTER_HEAD = 2
 
+/** Bytes given to Node's parser in one turn of the event loop: what Node reads at a time by itself. */
+const NODE_READ_SIZE = 64 * 1024
+
 /**
  * What takes that answer back, of which llhttp makes an upgrade: up to the end of the next head, it would keep every error
  * to itself.
@@ -253,6 +256,7 @@ class Connection {
   private parsed: number | Error = 0 // how much of its last piece, by the parser
   private passing = false
   private stopped = false
+  private pumpsLater = false
   private error: Error | null = null
   private halfOpen = false
   private nodeListeners: Listeners | null = null
@@ -313,18 +317,33 @@ class Connection {
   pump (): void {
     if (this.passing) return
     while (this.isWanted && this.held.length > 0) {
-      const piece = this.held
+      const { held } = this
+      if (this.handoff === null && held.length > NODE_READ_SIZE) {
+        this.held = held.subarray(NODE_READ_SIZE)
+        this.pass(held.subarray(0, NODE_READ_SIZE))
+        this.pumpLater()
+        return
+      }
       this.held = NO_BYTES
-      // Before Node gets it, which may pause the socket then, for reasons of its own.
-      this.start()
-      this.pass(piece)
+      this.pass(held)
     }
+    // Reading starts only when nothing is held: otherwise each exchange would let one more read be added to it.
     if (!this.isWanted || this.held.length > 0) return
     this.start()
     if (!this.ended) return
     if (this.handoff !== null) this.handoff.borrower.onEnd()
     // Node ends its side with the client's; what was held may have been requests, whose answers come first if they can.
     else setImmediate(() => { if (!this.socket.destroyed) this.nodeListeners!.end() })
+  }
+
+  /** Passes on what is held in the next turn of the event loop: a client that pipelines must leave room for all others. */
+  private pumpLater (): void {
+    if (this.pumpsLater) return
+    this.pumpsLater = true
+    setImmediate(() => {
+      this.pumpsLater = false
+      this.pump()
+    })
   }
 
   stop (): void {
@@ -343,8 +362,14 @@ class Connection {
     if (!(socket.server.keepAliveTimeout > 0)) setSocketTimeout(socket, socket.server.timeout)
     socket.removeListener('error', listeners!.error)
     socket.on('error', nodeListeners!.error)
-    // Not within the end of the exchange before.
-    if (this.held.length > 0 || this.stopped) process.nextTick(() => this.pump())
+    if (this.held.length > 0 || this.stopped) this.pumpLater()
+  }
+
+  /** Node resumes the socket at the end of each message (`readStart`), and when its responses have drained. */
+  private readonly onResume = (): void => {
+    if (!this.stopped) return
+    stopReading(this.socket)
+    if (this.isWanted) this.pumpLater()
   }
 
   /** Takes our listeners off. What comes then waits for others. */
@@ -355,6 +380,7 @@ class Connection {
     this.stopped = false
     for (const event in listeners) socket.removeListener(event, listeners[event as keyof Listeners])
     this.listeners = null
+    socket.removeListener('resume', this.onResume)
     this.landing.leave()
     closeWhenEnded(socket, true)
     socket.readableFlowing = null
@@ -362,7 +388,10 @@ class Connection {
 
   /** Whether what comes now is for the parser, or a borrower who reads. */
   private get isWanted (): boolean {
-    return this.listeners !== null && !this.socket.destroyed && (this.handoff === null || this.handoff.reading)
+    const { socket, handoff } = this
+    if (this.listeners === null || socket.destroyed) return false
+    // Node pauses a connection whose responses are congested, and its listener for 'data' asserts that it is not paused.
+    return handoff === null ? !socket._paused : handoff.reading
   }
 
   /** Whether the parser has just stopped behind the head of a claimed request. */
@@ -424,7 +453,7 @@ class Connection {
       data: (piece: Buffer) => { this.receive(piece) },
       end: () => {
         this.ended = true
-        this.pump()
+        if (!this.pumpsLater) this.pump()
       },
       timeout: () => {
         if (this.handoff === null) nodeListeners.timeout.call(socket)
@@ -434,6 +463,7 @@ class Connection {
       error: (error: Error) => { this.error = error }
     }
     swapListeners(socket, nodeListeners, listeners)
+    socket.on('resume', this.onResume)
     this.landing.open((piece) => {
       if (this.isForStream) return socket.push(toKeep(piece))
       this.receive(piece)
@@ -455,6 +485,10 @@ class Connection {
     if (this.passing || this.held.length > 0 || !this.isWanted) {
       this.held = join(this.held, toKeep(piece))
       this.stop()
+    } else if (this.handoff === null && piece.length > NODE_READ_SIZE) {
+      this.held = toKeep(piece)
+      this.stop()
+      this.pump()
     } else {
       this.pass(piece)
       if (this.held.length > 0) this.pump()
@@ -466,6 +500,7 @@ class Connection {
     if (this.listeners === null) return
     swapListeners(this.socket, this.listeners, this.nodeListeners!)
     this.listeners = null
+    this.socket.removeListener('resume', this.onResume)
     this.landing.leave()
     if (this.ended) emitEnd(this.socket)
   }
@@ -484,7 +519,12 @@ class Connection {
 
 function join (first: Buffer, second: Buffer): Buffer {
   if (first.length === 0) return second
-  return second.length === 0 ? first : Buffer.concat([first, second])
+  if (second.length === 0) return first
+  // Two parts of one read that were separated before: no copy, or a read full of requests would be copied by each of them.
+  if (first.buffer === second.buffer && first.byteOffset + first.length === second.byteOffset) {
+    return Buffer.from(first.buffer, first.byteOffset, first.length + second.length)
+  }
+  return Buffer.concat([first, second])
 }
 
 /** For who comes to the socket after its 'end'; which, if the other side had ended before, was to close it. */
