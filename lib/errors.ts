@@ -21,6 +21,7 @@ export const TrailerError = createError('FST_ERR_DUPLEX_TRAILER', 'Malformed tra
 export const TrailerLimitError = createError('FST_ERR_DUPLEX_TRAILER_LIMIT', 'The trailer section exceeds %s bytes', 431)
 export const HeadError = createError('FST_ERR_DUPLEX_HEAD', 'Malformed message head: %s', 400)
 export const HeadLimitError = createError('FST_ERR_DUPLEX_HEAD_LIMIT', 'The message head exceeds %s bytes', 431)
+export const FieldLimitError = createError('FST_ERR_DUPLEX_FIELD_LIMIT', 'The request head has %s field lines or more', 431)
 export const BodyLimitError = createError('FST_ERR_DUPLEX_BODY_LIMIT', 'The request body exceeds %s bytes', 413)
 export const TruncatedError = createError('FST_ERR_DUPLEX_TRUNCATED', 'The body ended before its end was marked', 400)
 

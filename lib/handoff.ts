@@ -19,7 +19,7 @@ import type { Http2ServerRequest } from 'node:http2'
 import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
 import { keepingCloseListeners } from './fastify-internals.ts'
-import { Landing, toKeep } from './landing.ts'
+import { Landing, abandonWrites, copyOf, toHold, toKeep } from './landing.ts'
 import { closeWhenEnded, restartReading, startReading, stopReading } from './net-internals.ts'
 import { NO_BYTES, restOf } from './transfer/body-reader.ts'
 import { asksToClose } from './transfer/head-writer.ts'
@@ -30,6 +30,7 @@ interface Parser {
   constructor: { kOnHeadersComplete: number, kOnMessageComplete: number, kOnExecute: number, prototype: { execute (piece: Buffer): number | Error } }
   [callback: number]: Listener | undefined
   onIncoming: (request: IncomingMessage, shouldKeepAlive: boolean) => number
+  maxHeaderPairs: number
   execute?: (piece: Buffer) => number | Error
   getCurrentBuffer (): Buffer
   resume (): void
@@ -38,7 +39,7 @@ interface Parser {
 
 interface ParsedSocket extends Socket {
   parser: Parser | null
-  server: Server
+  server: Server & { httpAllowHalfOpen: boolean }
   _httpMessage: ServerResponse | null
   _paused: boolean
   readableFlowing: boolean | null
@@ -81,7 +82,7 @@ type Listeners = Record<keyof typeof NODE_LISTENERS, Listener>
 export interface Borrower {
   /** The parser has stopped: the connection may be read from now on. */
   onTaken (): void
-  /** Some bytes, of which may be kept what is `toKeep`. Only while the borrower reads. */
+  /** Some bytes, of which may be held what is `toHold`. Only while the borrower reads. */
   onData (piece: Buffer): void
   /** The response was sent by Node, through the ServerResponse; `reusable` is what its head said of the connection. */
   onAnswered (reusable: boolean): void
@@ -102,6 +103,8 @@ export class Handoff {
   readonly persistent: boolean
   taken = false
   reading = false
+  /** No response to a request before this one is due any more. */
+  inTurn = false
   private readonly connection: Connection
   private readonly response: Response
   private answered = false
@@ -113,7 +116,7 @@ export class Handoff {
     this.response = response
     this.borrower = borrower
     // llhttp overlooks a close beside a keep-alive in HTTP/1.0.
-    this.persistent = response.shouldKeepAlive && response.maxRequestsOnConnectionReached !== true && !asksToClose(request.headers.connection)
+    this.persistent = connection.shouldKeepAlive && response.maxRequestsOnConnectionReached !== true && !asksToClose(request.headers.connection)
     // Before Node's own: the fate of the connection is ours to decide, not that of a `_last` computed without us.
     response.prependListener('finish', this.onFinish)
   }
@@ -221,12 +224,13 @@ export class Handoff {
   detach (): Buffer {
     const { socket, connection: { held, parser, ended } } = this
     this.connection.release()
+    abandonWrites(socket)
     setSocketTimeout(socket, 0)
     // Off the server's list: to Node the connection is idle now, which the server would destroy when it closes.
     parser.remove()
     restartReading(socket)
     if (ended) emitEnd(socket)
-    return held
+    return toKeep(held)
   }
 
   private readonly onFinish = (): void => {
@@ -247,6 +251,7 @@ class Connection {
   /** While it is being routed. */
   request: IncomingMessage | null = null
   response: Response | null = null
+  shouldKeepAlive = false // as llhttp sees it
   /** Of the request that has the connection, from its claim on. */
   handoff: Handoff | null = null
   /** Nobody has wanted it yet: what is behind a head, or behind a body. */
@@ -279,9 +284,11 @@ class Connection {
       const outer = routing
       routing = this
       this.request = request
+      this.shouldKeepAlive = shouldKeepAlive
       try {
         const result = nodeOnIncoming(request, shouldKeepAlive)
         if ((request as Request).upgrade) this.leaveToUpgrade()
+        else if (request.method === 'CONNECT' && this.handoff === null) gate.onUnclaimedConnect(request)
         return this.handoff === null ? result : STOP_AFTER_HEAD
       } finally {
         routing = outer
@@ -408,7 +415,7 @@ class Connection {
   private pass (piece: Buffer): void {
     this.passing = true
     try {
-      if (this.handoff === null) this.nodeListeners!.data(toKeep(piece))
+      if (this.handoff === null) this.nodeListeners!.data(toHold(piece))
       else this.handoff.borrower.onData(piece)
     } finally {
       this.passing = false
@@ -428,35 +435,51 @@ class Connection {
     const listeners = this.listeners ??= this.interpose(nodeListeners)
     socket.removeListener('error', nodeListeners.error)
     socket.on('error', listeners.error)
-    // Node pauses a connection whose earlier responses are congested (its 'drain' listener stays, for their sake); this
-    // request is the last the parser will read before the connection is given back.
+    // Node pauses a connection whose earlier responses are congested (its 'drain' listener stays, for their sake). This
+    // request is the last the parser will read before the connection is given back; reading goes on, up to the first
+    // bytes that nobody wants, to notice when the client leaves.
     if (socket._paused) {
       socket._paused = false
       this.parser.resume()
-      this.stop() // as if by us, who start again
+      startReading(socket)
     }
-    if (socket.timeout) setSocketTimeout(socket, 0) // Node's, for requests it reads itself
+    const handoff = this.handoff!
+    if (handoff.mayWrite) this.suspendNode(handoff)
+    else handoff.whenMayWrite(() => { if (this.handoff === handoff) this.suspendNode(handoff) })
+    this.held = join(restOf(piece, this.parsed as number), this.held)
+    handoff.taken = true
+    handoff.borrower.onTaken()
+  }
+
+  /**
+   * Suspends what Node does for requests it reads itself. Not before it is the turn of the claimed one: until then the
+   * connection is that of earlier requests, with Node's timeout, and its end when the client has left.
+   */
+  private suspendNode (handoff: Handoff): void {
+    const { socket } = this
+    handoff.inTurn = true
+    if (socket.timeout) setSocketTimeout(socket, 0)
     // The socket of a TLS server would end its own side with the client's. And it ends when all is decrypted, however much
     // of that is still held: who has ended his own side before may yet want to read it.
     this.halfOpen = socket.allowHalfOpen
     socket.allowHalfOpen = true
     closeWhenEnded(socket, false)
-    this.held = join(restOf(piece, this.parsed as number), this.held)
-    this.handoff!.taken = true
-    this.handoff!.borrower.onTaken()
   }
 
   /** Puts our listeners in the place of Node's, but for errors. The first for 'data' makes Node unconsume the handle. */
   private interpose (nodeListeners: Listeners): Listeners {
     const { socket } = this
     const listeners: Listeners = {
-      data: (piece: Buffer) => { this.receive(piece) },
+      // Others who listen must not see it decoded in place.
+      data: (piece: Buffer) => { this.receive(socket.listenerCount('data') > 1 ? copyOf(piece) : piece) },
       end: () => {
         this.ended = true
-        if (!this.pumpsLater) this.pump()
+        // As Node does: the responses that are due are not sent any more.
+        if (this.handoff !== null && !this.handoff.inTurn && !socket.server.httpAllowHalfOpen) socket.end()
+        else if (!this.pumpsLater) this.pump()
       },
       timeout: () => {
-        if (this.handoff === null) nodeListeners.timeout.call(socket)
+        if (this.handoff === null || !this.handoff.inTurn) nodeListeners.timeout.call(socket)
         // After Fastify's listener, which does not bear that the request is over.
         else process.nextTick(() => this.handoff?.borrower.onTimeout())
       },
@@ -483,10 +506,10 @@ class Connection {
 
   private receive (piece: Buffer): void {
     if (this.passing || this.held.length > 0 || !this.isWanted) {
-      this.held = join(this.held, toKeep(piece))
+      this.held = join(this.held, toHold(piece))
       this.stop()
     } else if (this.handoff === null && piece.length > NODE_READ_SIZE) {
-      this.held = toKeep(piece)
+      this.held = toHold(piece)
       this.stop()
       this.pump()
     } else {
@@ -573,9 +596,25 @@ export function claim (request: IncomingMessage, borrower: Borrower): Handoff | 
   return connection.handoff
 }
 
+/**
+ * How many field lines Node keeps of a head, if this one may have had more: the others are dropped unseen (on Node 20 and
+ * 25; later ones refuse it), but llhttp has read them, framing included. Null when all are there.
+ */
+export function fieldLimitReached ({ httpVersionMajor, socket, rawHeaders }: IncomingMessage): number | null {
+  if (httpVersionMajor > 1) return null
+  const { maxHeaderPairs = 0 } = (socket as Partial<ParsedSocket>).parser ?? {} // twice the number: a name and a value each
+  return maxHeaderPairs > 0 && rawHeaders.length >= maxHeaderPairs ? maxHeaderPairs / 2 : null
+}
+
 /** What else than ordinary requests an app has routes for. */
 export interface Gate {
   connect: boolean
+  /**
+   * A CONNECT request was routed, and nobody has claimed it: a 404. What follows its head must not be read as a request: the
+   * client may have meant it for the tunnel, or for a body, which such a request has not. Its connection can be claimed
+   * within the call.
+   */
+  onUnclaimedConnect (request: IncomingMessage): void
 }
 
 /** Lets the requests of a server be claimed. */
@@ -602,7 +641,10 @@ export function routeStreams (server: Server): void {
 
 function noteResponse (request: IncomingMessage, response: ServerResponse): void {
   const connection = routingOf(request)
-  if (connection !== null) connection.response = response as Response
+  if (connection === null) return
+  connection.response = response as Response
+  // Unless it is claimed: see `onUnclaimedConnect`.
+  if (request.method === 'CONNECT') response.shouldKeepAlive = false
 }
 
 /**
@@ -669,7 +711,7 @@ function tryToTake (socket: ParsedSocket): string | null {
     const server = createServer((request) => {
       handoff = claim(request, { onData, onTaken: ignore, onAnswered: ignore, onTimeout: ignore, onEnd: ignore, onClose: ignore })
     })
-    watch(server, { connect: false })
+    watch(server, { connect: false, onUnclaimedConnect: ignore })
     server.emit('connection', socket)
     const { parser } = socket
     const { kOnHeadersComplete, kOnMessageComplete, kOnExecute } = parser?.constructor ?? {} as Partial<Parser['constructor']>

@@ -5,16 +5,21 @@ import { Server as NetServer } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { FastifyDuplexOptions } from '../types/index.d.ts'
+import { IdleWatch } from './carrier/idle-watch.ts'
+import { claimSocket } from './carrier/socket.ts'
 import { Registry } from './exchange/registry.ts'
 import { otherServers } from './fastify-internals.ts'
 import { injectDuplex } from './inject/index.ts'
-import { missingFromNode, routeStreams, watch } from './handoff.ts'
+import { type Gate, missingFromNode, routeStreams, watch } from './handoff.ts'
 import { DEFAULT_OPTIONS, resolveOptions } from './options.ts'
 import { type RouteSetup, getAuthority, getDuplex, makeDuplex } from './route.ts'
 
 async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
   const registry = new Registry()
-  const setup: RouteSetup = { options: resolveOptions(options, DEFAULT_OPTIONS), registry, admitted: { count: 0 }, gate: { connect: false } }
+  const defaults = resolveOptions(options, DEFAULT_OPTIONS)
+  const idleWatch = new IdleWatch(defaults.idleTimeout)
+  const gate: Gate = { connect: false, onUnclaimedConnect: (request) => { claimSocket(request, registry, idleWatch, defaults)?.refuse() } }
+  const setup: RouteSetup = { options: defaults, registry, idleWatch, admitted: { count: 0 }, gate }
 
   const obstacle = findObstacle(app)
   if (obstacle !== null) {

@@ -50,7 +50,7 @@ export class Landing {
   /**
    * Has all that the socket reads from now on land here, if that is possible.
    *
-   * @param onPiece gets what was read, and may keep of it what is `toKeep`; returns whether to read on
+   * @param onPiece gets what was read, and may hold of it what is `toHold`; returns whether to read on
    */
   open (onPiece: (piece: Buffer) => boolean): void {
     readInto(this.socket, common ??= allocateCommon(), (size, memory) => {
@@ -76,8 +76,7 @@ export class Landing {
   /** Somebody has the piece, who may keep it where it lies. */
   abandon (own: Own): void {
     this.leave()
-    owns.splice(owns.indexOf(own), 1)
-    landings.delete(own.memory.buffer)
+    forget(own)
   }
 
   /** Who reads the socket from now on may read it in another way. */
@@ -118,6 +117,21 @@ function takeOwn (reader: Duplex): Own | null {
   return own
 }
 
+/**
+ * Never uses again what may still be sent on a connection that is left to others: they may pass it to another process, and
+ * destroy it here while the kernel has not taken all.
+ */
+export function abandonWrites (writer: Duplex): void {
+  for (const own of [...owns]) {
+    if (own.writer === writer && !isWritten(own)) forget(own)
+  }
+}
+
+function forget (own: Own): void {
+  owns.splice(owns.indexOf(own), 1)
+  landings.delete(own.memory.buffer)
+}
+
 /** Whether nothing of what lies there is still to be sent. */
 function isWritten (own: Own): boolean {
   if (own.writer !== null && (own.writer.destroyed || own.writer.writableLength === 0)) own.writer = null
@@ -129,12 +143,21 @@ export function isLanded (piece: Buffer): boolean {
   return landings.has(piece.buffer)
 }
 
+/** The same bytes, which may wait for somebody to read them: a copy if the next read would overwrite them. */
+export function toHold (piece: Buffer): Buffer {
+  return isLanded(piece) ? copyOf(piece) : piece
+}
+
 /**
- * The same bytes, to be kept. Not in memory from a pool, though that is faster: who keeps or transfers a piece must not
- * keep or transfer those of others.
+ * The same bytes, for the user to keep, change or transfer: a copy if they are not all of their memory. What came with them
+ * may be a head, with its cookies, or the next request.
  */
 export function toKeep (piece: Buffer): Buffer {
-  if (!isLanded(piece)) return piece
+  return piece.length < piece.buffer.byteLength || isLanded(piece) ? copyOf(piece) : piece
+}
+
+/** A copy in memory of its own; not from Node's pool, though that is faster. */
+export function copyOf (piece: Buffer): Buffer {
   const copy = Buffer.allocUnsafeSlow(piece.length)
   piece.copy(copy)
   return copy

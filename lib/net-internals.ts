@@ -54,9 +54,21 @@ export function progressOf (socket: Socket): number {
   return socket.bytesRead + socket.bytesWritten - queuedBytes(socket)
 }
 
-/** What waits for the kernel to take it. */
+/** Bytes that wait for the kernel to take them. */
 export function queuedBytes (socket: Duplex): number {
   return (socket as ReadSocket)._handle?.writeQueueSize ?? 0
+}
+
+/**
+ * Closes with a reset, so that what was sent cannot look complete. A socket that is shutting down cannot be reset (EINVAL):
+ * Node 20 to 26 would then drop its handle without closing it. All it had to send is with the kernel then: it is destroyed.
+ */
+export function resetConnection (socket: Socket): void {
+  const isShuttingDown = socket.writableEnded && !socket.writableFinished && socket.writableLength === 0
+  // Only TCP has resets, and of TCP what is no TLS.
+  const isResettable = typeof socket.resetAndDestroy === 'function' && socket.remoteFamily !== undefined && !('encrypted' in socket)
+  if (isResettable && !isShuttingDown) socket.resetAndDestroy()
+  else socket.destroy()
 }
 
 /**

@@ -10,7 +10,7 @@ import type { Carrier } from './carrier/carrier.ts'
 import { IdleWatch } from './carrier/idle-watch.ts'
 import { MessageCarrier } from './carrier/message.ts'
 import { claimSocket } from './carrier/socket.ts'
-import { AbortedError, BodyLimitError, BodySchemaError, HeadSentError, IdleError, NotEnabledError, TooManyExchangesError } from './errors.ts'
+import { AbortedError, BodyLimitError, BodySchemaError, HeadSentError, NotEnabledError, TooManyExchangesError } from './errors.ts'
 import { HttpDuplex, type Owner } from './exchange/http-duplex.ts'
 import type { Registry } from './exchange/registry.ts'
 import { hooksOf } from './fastify-internals.ts'
@@ -28,6 +28,7 @@ type Hook = (request: FastifyRequest, reply: FastifyReply, ...rest: any[]) => un
 export interface RouteSetup {
   options: ResolvedOptions
   registry: Registry
+  idleWatch: IdleWatch
   /** Exchanges open now, of those that share one `maxExchanges`. */
   admitted: { count: number }
   gate: Gate
@@ -60,13 +61,8 @@ class Exchange implements Owner {
     return this.stream
   }
 
-  onStreamError (error: Error): void {
-    const { failure, headersSent } = this.stream!
-    if (failure === null) {
-      answerFailure(this, this.reply)
-    } else if (headersSent && error instanceof IdleError) {
-      runHooks(hooksOf(this.reply, 'onTimeout'), this.reply.request, this.reply)
-    }
+  onStreamError (): void {
+    if (this.stream!.failure === null) answerFailure(this, this.reply)
   }
 
   /** Before the exchange ends: onError comes before onResponse, up to the first hook that takes its time. */
@@ -101,7 +97,8 @@ function authorityOf (exchange: Exchange, { method, url }: IncomingMessage): Aut
 }
 
 function carrierOf (exchange: Exchange, reply: FastifyReply): Carrier {
-  exchange.carrier ??= new MessageCarrier(reply.request.raw, reply.raw, exchange.setup.options.idleTimeout)
+  const { idleWatch, options: { idleTimeout } } = exchange.setup
+  exchange.carrier ??= new MessageCarrier(reply.request.raw, reply.raw, idleWatch, idleTimeout)
   return exchange.carrier
 }
 
@@ -121,10 +118,12 @@ export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: 
   own.handler = runHandler(own.handler)
 }
 
-function setUp ({ options, registry, admitted, gate }: RouteSetup, own: DuplexOptions, bodyLimit = options.bodyLimit): RouteSetup {
+function setUp ({ options: defaults, registry, admitted, gate }: RouteSetup, own: DuplexOptions, bodyLimit = defaults.bodyLimit): RouteSetup {
+  const options = resolveOptions(own, { ...defaults, bodyLimit })
   return {
-    options: resolveOptions(own, { ...options, bodyLimit }),
+    options,
     registry,
+    idleWatch: new IdleWatch(options.idleTimeout),
     gate,
     admitted: own.maxExchanges === undefined ? admitted : { count: 0 }
   }
@@ -135,9 +134,9 @@ function setUp ({ options, registry, admitted, gate }: RouteSetup, own: DuplexOp
  * comes before any hook, while Node's 'request' event is on the call stack and the connection can still be claimed.
  */
 function claimWithLogger (makeLogger: Function, setup: RouteSetup): Function {
-  const idleWatch = new IdleWatch(setup.options.idleTimeout)
+  const { registry, idleWatch, options } = setup
   return function (this: FastifyInstance, logger: unknown, bindings: unknown, loggerOptions: unknown, raw: DuplexRequest) {
-    raw[kExchange] = new Exchange(setup, claimSocket(raw, setup.registry, idleWatch, setup.options))
+    raw[kExchange] = new Exchange(setup, claimSocket(raw, registry, idleWatch, options))
     return makeLogger.call(this, logger, bindings, loggerOptions, raw)
   }
 }
@@ -189,6 +188,8 @@ function refuse (exchange: Exchange, reply: FastifyReply): Error | null {
   const { framingError, requestFraming } = carrier
   exchange.send = reply.send
   reply.send = noteAnswer
+  const onTimeout = hooksOf(reply, 'onTimeout')
+  if (onTimeout.length > 0) carrier.onIdleTimeout = () => { runHooks(onTimeout, reply.request, reply) }
   if (framingError !== null) return framingError
   try {
     authorityOf(exchange, reply.request.raw)

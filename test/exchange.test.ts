@@ -10,7 +10,9 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
-import { IdleWatch } from '../lib/carrier/idle-watch.ts'
+import { SocketCarrier } from '../lib/carrier/socket.ts'
+import { IdleWatch, type Watched } from '../lib/carrier/idle-watch.ts'
+import { progressOf } from '../lib/net-internals.ts'
 import type { ExchangeEvent } from '../types/index.d.ts'
 import { collectGarbage } from './garbage.ts'
 import { GET, OPEN, TLS, chunk, chunked, serve } from './wire.ts'
@@ -247,10 +249,14 @@ for (const transport of ['tcp', 'tls'] as const) {
       let answer!: (value: string) => void
       const { connect } = await serve(t, transport, (app) => {
         app.get('/slow', () => new Promise((resolve) => { answer = resolve }))
-        app.post('/', { duplex: { idleTimeout: 1 } }, async (request, reply) => {
-          request.socket.once('timeout', () => answer('slow'))
-          await echo(request, reply)
-        })
+        app.post('/', { duplex: { idleTimeout: 1 } }, echo)
+      })
+      const { onIdle } = SocketCarrier.prototype
+      t.intercept(SocketCarrier.prototype, 'onIdle', {
+        value (this: SocketCarrier) {
+          onIdle.call(this)
+          answer('slow')
+        }
       })
       const wire = await connect()
       wire.send(GET('/slow') + chunked('/', 'a'))
@@ -393,7 +399,7 @@ for (const transport of ['tcp', 'tls'] as const) {
 
 t.test('what breaks a silence', async (t) => {
   /** A socket on which something has moved each time it is looked at, so many times. */
-  class Looked extends EventEmitter {
+  class Looked extends EventEmitter implements Watched {
     looks = 0
     received = 0
     sent = 0
@@ -419,6 +425,18 @@ t.test('what breaks a silence', async (t) => {
     get _handle (): { writeQueueSize: number } {
       return { writeQueueSize: this.queued }
     }
+
+    get progress (): number {
+      return progressOf(this as unknown as Socket)
+    }
+
+    get isStuck (): boolean {
+      return this.queued > 0
+    }
+
+    onIdle (): void {
+      this.emit('timeout')
+    }
   }
 
   const awake = setInterval(() => {}, 1000) // the watch keeps no process alive
@@ -433,8 +451,8 @@ t.test('what breaks a silence', async (t) => {
   const gone = new Looked(0, () => {})
   gone.on('timeout', () => t.fail('not watched any more'))
   const watch = new IdleWatch(4)
-  for (const socket of [still, ...moving, gone]) watch.add(socket as unknown as Socket)
-  watch.delete(gone as unknown as Socket)
+  for (const socket of [still, ...moving, gone]) watch.add(socket)
+  watch.delete(gone)
   const looks = [still, ...moving].map(async (socket) => {
     await once(socket, 'timeout')
     return socket.looks
@@ -442,10 +460,10 @@ t.test('what breaks a silence', async (t) => {
   t.strictSame(await Promise.all(looks), [5, 24, 24, 28])
   await once(still, 'timeout')
   t.equal(still.looks % 4, 1, 'each silence counts anew')
-  for (const socket of [still, ...moving]) watch.delete(socket as unknown as Socket)
+  for (const socket of [still, ...moving]) watch.delete(socket)
 
   const unasked = new Looked(0, () => {})
-  new IdleWatch(0).add(unasked as unknown as Socket)
+  new IdleWatch(0).add(unasked)
   t.equal(unasked.looks, 0, 'no watch')
 })
 

@@ -4,18 +4,18 @@
 import { createCipheriv, createHash } from 'node:crypto'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { EventEmitter, once } from 'node:events'
-import { Socket } from 'node:net'
-import { type Readable, Writable } from 'node:stream'
+import { type AddressInfo, Socket } from 'node:net'
+import { Duplex, Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { TLSSocket, connect as tlsConnect } from 'node:tls'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import { Landing, MAX_MOVES, MAX_OWN, READ_SIZE } from '../lib/landing.ts'
+import { Landing, MAX_MOVES, MAX_OWN, type Own, READ_SIZE } from '../lib/landing.ts'
 import { queuedBytes } from '../lib/net-internals.ts'
 import type { ExchangeEvent, HttpDuplex } from '../types/index.d.ts'
 import { collectGarbage } from './garbage.ts'
-import { GET, OPEN, TLS, TRANSPORTS, type Served, type Transport, type Wire, chunk, hash, serve, untilStuck } from './wire.ts'
+import { GET, OPEN, TLS, TRANSPORTS, type Served, type Transport, type Wire, chunk, dial, hash, serve, untilStuck } from './wire.ts'
 
 const MIB = 1024 ** 2
 
@@ -267,7 +267,51 @@ for (const transport of TRANSPORTS) {
     'a push of his own': (duplex, keep) => tap(duplex as Readable, 'push', keep),
     'a write of his own': (duplex, keep) => tap(duplex, 'write', keep),
     'a write of the socket of his own': ({ socket }, keep) => tap(socket, 'write', keep),
-    'a write of all sockets of his own': (duplex, keep) => tap(Socket.prototype, 'write', keep)
+    'a write of all sockets of his own': (duplex, keep) => tap(Socket.prototype, 'write', keep),
+    'a _write of all sockets of his own': (duplex, keep) => tap(Socket.prototype, '_write', keep),
+    'a _writev of all sockets of his own': (duplex, keep) => tap(Socket.prototype, '_writev', (chunks) => chunks.forEach(({ chunk }: { chunk: Buffer }) => keep(chunk))),
+    'a _writeGeneric of all sockets of his own': (duplex, keep) => tap(Socket.prototype, '_writeGeneric', (many, data) => {
+      if (many) data.forEach(({ chunk }: { chunk: Buffer }) => keep(chunk))
+      else keep(data)
+    }),
+    'a writev of the handle of his own': ({ socket }, keep) => tap((socket as any)._handle, 'writev', (_request, chunks) => chunks.forEach(keep)),
+    'a bound writeBuffer of the handle': ({ socket }, keep) => {
+      const handle = (socket as any)._handle
+      const { writeBuffer } = handle
+      handle.writeBuffer = ((_bound: unknown, request: unknown, buffer: Buffer) => {
+        keep(buffer)
+        return writeBuffer.call(handle, request, buffer)
+      }).bind(null, null)
+    },
+    'a pipe of all readables of his own': (duplex, keep) => {
+      duplex.unpipe(duplex)
+      const { pipe } = Readable.prototype
+      Readable.prototype.pipe = function (this: Readable, destination: any) {
+        this.on('data', (piece) => {
+          keep(piece)
+          destination.write(piece)
+        })
+        this.on('end', () => destination.end())
+        this.resume()
+        return destination
+      } as typeof pipe
+      duplex.pipe(duplex)
+      Readable.prototype.pipe = pipe
+    },
+    'a listener that comes within the pipe, and stays': (duplex, keep) => {
+      duplex.unpipe(duplex)
+      let first: unknown = null
+      duplex.once('newListener', () => {
+        duplex.on('data', first = (piece: Buffer) => {
+          keep(piece)
+          duplex.write(piece)
+        })
+      })
+      duplex.pipe(duplex)
+      for (const listener of duplex.listeners('data')) {
+        if (listener !== first) duplex.removeListener('data', listener as () => void)
+      }
+    }
   }
   for (const [name, lookOn] of Object.entries(onlookers)) {
     t.test(`${name} sees what can be kept, over ${transport}`, async (t) => {
@@ -279,8 +323,8 @@ for (const transport of TRANSPORTS) {
       await wire.head()
       t.equal(await hashOf(wire, size), hash(content(1, size)), 'relayed')
 
-      const { write } = Socket.prototype
-      t.teardown(() => { Socket.prototype.write = write })
+      const { write, _write, _writev, _writeGeneric } = Socket.prototype as any
+      t.teardown(() => { Object.assign(Socket.prototype, { write, _write, _writev, _writeGeneric }) })
       const kept: Buffer[] = []
       const copies: Buffer[] = []
       lookOn(duplex, (piece) => {
@@ -322,6 +366,68 @@ for (const transport of TRANSPORTS) {
     await writing
   })
 }
+
+t.test('methods that were replaced before the plugin was loaded', async (t) => {
+  const replaced: [object, string, (args: any[]) => unknown][] = [
+    [Duplex.prototype, 'write', ([piece]) => piece],
+    [Readable.prototype, 'push', ([piece]) => piece],
+    [Socket.prototype, '_writeGeneric', ([many, data]) => many ? data[data.length - 2]?.chunk : data],
+    [EventEmitter.prototype, 'emit', ([event, piece]) => event === 'data' ? piece : null]
+  ]
+  for (const [prototype, method, pieceOf] of replaced) {
+    await t.test(method, async (t) => {
+      const kept: Buffer[] = []
+      const copies: Buffer[] = []
+      const original = Object.getOwnPropertyDescriptor(prototype, method)!
+      t.teardown(() => { Object.defineProperty(prototype, method, original) })
+      tap(prototype, method, (...args) => {
+        const piece = pieceOf(args)
+        if (!Buffer.isBuffer(piece) || piece.length < 16 * 1024) return
+        kept.push(piece)
+        copies.push(Buffer.from(piece))
+      })
+      const { default: plugin } = t.mockRequire<typeof import('../lib/index.ts')>('../lib/index.ts', {})
+      const app = Fastify()
+      t.teardown(() => app.close())
+      await app.register(plugin)
+      app.post('/', { duplex: true }, (_request: FastifyRequest, { duplex }: FastifyReply) => { duplex.pipe(duplex) })
+      await app.listen({ port: 0, host: '127.0.0.1' })
+      const wire = await dial('tcp', { port: (app.server.address() as AddressInfo).port, host: '127.0.0.1' })
+      t.teardown(() => wire.socket.destroy())
+      wire.send(OPEN('/')).send(chunks(content(1, 4 * MIB))).send(END)
+      await wire.head()
+      t.equal(await hashOf(wire, 4 * MIB), hash(content(1, 4 * MIB)))
+      t.ok(kept.length > 0)
+      t.ok(kept.every((piece, i) => piece.equals(copies[i])), 'nothing that was kept has changed')
+    })
+  }
+})
+
+t.test('what is taken for a method of Node', (t) => {
+  const duplex = new (class extends Duplex {})()
+  const isIntact = (): boolean => t.mockRequire<typeof import('../lib/node-methods.ts')>('../lib/node-methods.ts', {}).pipesByNode(duplex)
+  t.ok(isIntact())
+  const { write } = Duplex.prototype
+  const replaced: Record<string, unknown> = {
+    'a wrapper': function (this: Duplex, ...args: any[]) { return write.apply(this, args as any) },
+    'one that looks first': function (this: Duplex, ...args: any[]) { return this.writable && write.apply(this, args as any) },
+    'one that does nothing': () => true,
+    'one that catches': function (this: Duplex, ...args: any[]) { try { return write.apply(this, args as any) } catch { return true } },
+    'a Proxy with a trap': new Proxy(write, { apply: (target, that, args) => Reflect.apply(target, that, args) }),
+    'none at all': undefined
+  }
+  for (const [name, method] of Object.entries(replaced)) {
+    Duplex.prototype.write = method as typeof write
+    t.notOk(isIntact(), name)
+  }
+  Duplex.prototype.write = write
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0
+  t.ok(isIntact(), 'whatever the app wants of stack traces')
+  t.equal(Error.stackTraceLimit, 0)
+  Error.stackTraceLimit = stackTraceLimit
+  t.end()
+})
 
 /** Calls `look` with the arguments of each call of a method. */
 function tap (object: any, method: string, look: (...args: any[]) => void): void {
@@ -639,3 +745,38 @@ for (const leaves of [false, true]) {
     t.ok(growth < most, `grown by ${growth} bytes, of ${most}`)
   })
 }
+
+t.test('memory that a detached connection may still send from is never read into again', LANDS, async (t) => {
+  const { wantOwn } = Landing.prototype
+  t.teardown(() => { Landing.prototype.wantOwn = wantOwn })
+  const owns = new Set<Own>()
+  Landing.prototype.wantOwn = function () {
+    const own = wantOwn.call(this)
+    if (own !== null) owns.add(own)
+    return own
+  }
+  const { open, openTunnel } = await handled(t, 'tcp')
+  const source = await open('/source')
+  const tunnel = await openTunnel('/tunnel')
+  tunnel.wire.socket.pause()
+  source.duplex.pipe(tunnel.duplex, { end: false })
+  source.wire.send(chunks(content(1, 12 * MIB)))
+  await untilStuck(() => source.duplex.bytesRead)
+  source.duplex.unpipe(tunnel.duplex)
+  const { socket } = tunnel.duplex
+  const own = [...owns].find(({ writer }) => writer === socket)!
+  t.ok(own, 'what is still to be sent lies there')
+  tunnel.duplex.detach()
+  socket.destroy() // as when it is sent to another process
+  source.duplex.destroy()
+  owns.clear()
+  await Promise.all(Array.from({ length: MAX_OWN }, async (_, i) => {
+    const { wire, duplex } = await open(`/x${i}`)
+    duplex.pipe(duplex)
+    wire.send(chunks(content(2, 4 * MIB)))
+    await wire.head()
+    t.equal(await hashOf(wire, 4 * MIB), hash(content(2, 4 * MIB)))
+  }))
+  t.ok(owns.size > 0)
+  t.notOk(owns.has(own))
+})

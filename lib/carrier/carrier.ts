@@ -4,6 +4,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { FieldLimitError } from '../errors.ts'
+import { fieldLimitReached } from '../handoff.ts'
 import type { Fields, OutgoingFields } from '../transfer/field-lines.ts'
 import { type Framing, NO_BODY, framingFields, minorVersion, requestFraming } from '../transfer/framing.ts'
 import type { ResponseHead } from '../transfer/head-writer.ts'
@@ -47,6 +49,8 @@ export interface Carrier {
   readonly over: boolean
   /** Told once when it has. */
   onOver: () => void
+  /** Told before the exchange fails because nothing has moved for `idleTimeout`. */
+  onIdleTimeout: () => void
   /** Fastify has begun to answer: the response is its own, though the head may not have gone out. */
   answering: boolean
   readonly socket: Duplex
@@ -98,6 +102,8 @@ export interface Carrier {
 export function frame (request: IncomingMessage): { framing: Framing, error: Error | null } {
   const fields = framingFields(request.rawHeaders)
   try {
+    const limit = fieldLimitReached(request)
+    if (limit !== null) throw new FieldLimitError(limit)
     if (request.method === 'CONNECT') checkConnect(fields)
     return { framing: requestFraming(fields, minorVersion(request)), error: null }
   } catch (error) {

@@ -2,7 +2,7 @@
 // requests that were not routed at once. Node reads and frames; for the handler the exchange is the same.
 
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
-import { type ServerHttp2Stream, constants } from 'node:http2'
+import type { ServerHttp2Stream } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import { AbortedError, IdleError, TunnelError } from '../errors.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
@@ -10,12 +10,16 @@ import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
+import { toKeep } from '../landing.ts'
+import { progressOf, queuedBytes } from '../net-internals.ts'
 import { type Carrier, type ResponseStart, type Sink, frame } from './carrier.ts'
+import type { IdleWatch, Watched } from './idle-watch.ts'
 
-export class MessageCarrier implements Carrier {
+export class MessageCarrier implements Carrier, Watched {
   sink: Sink | null = null
   over = false
   onOver: () => void = ignore
+  onIdleTimeout: () => void = ignore
   answering = false
   readonly mayWrite = true // Node holds back what is not in turn
   readonly idleSocket = null // Node's response does not tell
@@ -28,15 +32,21 @@ export class MessageCarrier implements Carrier {
   private trailersToSend: OutgoingFields | null = null
   private reading = false
   private timeoutBefore: number | null = null // of the connection whose timer is ours meanwhile
+  private readonly idleWatch: IdleWatch
+  private readonly idleTimeout: number
+  private moved = 0 //     bytes of content, in both directions
   private ended = false // all of the response has been written
 
   /** @param idleTimeout milliseconds; 0: none */
-  constructor (request: IncomingMessage, response: ServerResponse, idleTimeout: number) {
+  constructor (request: IncomingMessage, response: ServerResponse, idleWatch: IdleWatch, idleTimeout: number) {
     this.request = request
     this.response = response
+    this.idleWatch = idleWatch
+    this.idleTimeout = idleTimeout
     const { framing, error } = frame(request)
     this.requestFraming = framing === NO_BODY && hasUnannouncedBody(request) ? UNTIL_CLOSE : framing
     this.framingError = error
+    if (request.httpVersionMajor > 1) dropConnectionFields(response)
     // Before Fastify's own, which asks for the failure.
     response.prependListener('finish', () => this.onFinish())
     response.on('close', () => this.onClose())
@@ -44,11 +54,15 @@ export class MessageCarrier implements Carrier {
     if (request.aborted) {
       this.failure = new AbortedError()
       this.over = true
-    } else if (hasTimer(request, response)) {
-      // A stream of HTTP/2 has one of its own.
-      if (request.httpVersionMajor === 1) this.timeoutBefore = request.socket.timeout ?? 0
-      // The transport's own timer: it sees the partial progress of a slow reader.
-      response.setTimeout(idleTimeout, () => this.onTimeout(idleTimeout))
+    } else if (countsBytes(request, response)) {
+      idleWatch.add(this)
+      if (request.httpVersionMajor === 1) this.whenInTurn(() => { this.suspendTimeout() })
+    }
+    // Node does not close a response that is not in turn.
+    if (response.socket === null) {
+      const onClose = (): void => { this.onClose() }
+      request.socket.on('close', onClose)
+      response.once('socket', () => { request.socket.removeListener('close', onClose) })
     }
   }
 
@@ -69,7 +83,9 @@ export class MessageCarrier implements Carrier {
     this.reading = true
     if (request.method === 'CONNECT') this.sink!.onBodyEnd() // which has none
     request.on('data', (content: Buffer) => {
-      if (this.sink?.onContent(content) === false) request.pause()
+      this.moved += content.length
+      // HTTP/2 gives views of what it has read of the connection, with other streams in it.
+      if (this.sink?.onContent(toKeep(content)) === false) request.pause()
     })
     request.on('end', () => this.sink?.onComplete())
     request.on('error', (error) => this.sink?.onReadError(new AbortedError({ cause: error })))
@@ -86,7 +102,7 @@ export class MessageCarrier implements Carrier {
     // The same rules, though Node writes it.
     writeResponseHead(start, true)
     this.writer = bodyWriter(start.framing.kind === 'chunked' ? UNTIL_CLOSE : start.framing)
-    const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && !isConnectionField(name, response))
+    const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && name.toLowerCase() !== 'connection')
     if (start.close && streamOf(response) === undefined) fields.push(['connection', 'close'])
     response.writeHead(start.statusCode, Object.fromEntries(fields) as OutgoingHttpHeaders)
   }
@@ -96,6 +112,7 @@ export class MessageCarrier implements Carrier {
     const head = writeInterimHead(statusCode, fields)
     const stream = streamOf(response)
     if (stream !== undefined) {
+      if (stream.destroyed || stream.closed) return false
       stream.additionalHeaders({ ':status': statusCode, ...fields } as OutgoingHttpHeaders)
       return true
     }
@@ -121,6 +138,7 @@ export class MessageCarrier implements Carrier {
     const { response } = this
     const parts: Part[] = []
     this.ended = end
+    this.moved += size
     if (size > 0) this.writer!.write(content, size, parts)
     if (end) this.writer!.end('', parts)
     if (end && this.trailersToSend !== null) response.addTrailers(this.trailersToSend as Record<string, string>)
@@ -142,9 +160,22 @@ export class MessageCarrier implements Carrier {
     this.sink = null // what still comes is dropped
   }
 
+  private whenInTurn (callback: () => void): void {
+    if (this.response.socket !== null) callback()
+    else this.response.once('socket', callback)
+  }
+
+  /** The timeout of the connection is for requests that are answered at once. */
+  private suspendTimeout (): void {
+    if (this.over) return
+    this.timeoutBefore = this.request.socket.timeout ?? 0
+    this.request.socket.setTimeout(0)
+  }
+
   private end (): void {
     if (this.over) return
     this.over = true
+    this.idleWatch.delete(this)
     this.onOver()
     if (this.timeoutBefore !== null) this.request.socket.setTimeout(this.timeoutBefore)
   }
@@ -155,10 +186,12 @@ export class MessageCarrier implements Carrier {
     const { response } = this
     if (response.listenerCount('error') > 0) response.emit('error', error)
     response.on('error', ignore) // Fastify listens once, and app.inject() has an error of its own for a client that goes away
-    // A stream of HTTP/2 that is only destroyed may look like one that has ended.
+    // With an error: a stream of HTTP/2 that is only destroyed may look like one that has ended. Not `close(code)`, which
+    // Node 26 was seen to abort on (an assertion in Http2Stream::OnTrailers).
     const stream = streamOf(response)
-    if (stream !== undefined) stream.close(constants.NGHTTP2_INTERNAL_ERROR)
-    else response.destroy()
+    if (stream !== undefined) stream.destroy(error)
+    // From Node 24 on, a response that is destroyed before its turn leaves the connection open when its turn comes.
+    else this.whenInTurn(() => { response.destroy() })
   }
 
   private onFinish (): void {
@@ -177,8 +210,28 @@ export class MessageCarrier implements Carrier {
     if (!this.over) this.lose(new AbortedError())
   }
 
-  private onTimeout (idleTimeout: number): void {
-    if (!this.over) this.lose(new IdleError(idleTimeout))
+  // What the idle watch asks
+
+  get progress (): number {
+    const { request, response, moved } = this
+    const stream = streamOf(response)
+    if (stream === undefined) return progressOf(request.socket)
+    // How much of a write has left, only the connection tells (as Node's own timeout of a stream does it).
+    return moved - stream.bufferSize + (this.isStuck ? request.socket.bytesWritten : 0)
+  }
+
+  get isStuck (): boolean {
+    const stream = streamOf(this.response)
+    return stream === undefined ? queuedBytes(this.request.socket) > 0 : stream.bufferSize > 0
+  }
+
+  onIdle (): void {
+    const { request: { socket, httpVersionMajor }, response } = this
+    // A response to an earlier request is due. The app may take its time for it; the client may not.
+    if (httpVersionMajor === 1 && response.socket === null && !this.isStuck && socket.writable) return
+    this.onIdleTimeout()
+    this.lose(new IdleError(this.idleTimeout))
+    if (httpVersionMajor === 1 && !socket.writable) socket.destroy() // no response can be sent on it, and Node waits for those before this one
   }
 
   private lose (error: Error): void {
@@ -191,10 +244,24 @@ function streamOf (response: ServerResponse & { stream?: ServerHttp2Stream }): S
   return response.stream
 }
 
-/** Whether a field is about the connection: Node's own then, and forbidden in HTTP/2 (RFC 9113 section 8.2.2). */
-function isConnectionField (name: string, response: ServerResponse): boolean {
-  const key = name.toLowerCase()
-  return key === 'connection' || (streamOf(response) !== undefined && (key === 'upgrade' || key === 'http2-settings'))
+// RFC 9113 section 8.2.2, and the one of HTTP/1.1 that upgrades to HTTP/2.
+const CONNECTION_FIELDS = ['connection', 'http2-settings', 'keep-alive', 'proxy-connection', 'te', 'transfer-encoding', 'upgrade']
+
+/**
+ * Drops the fields of a response that HTTP/2 forbids. Node throws for some of them: also for the answer to that error, which
+ * has them too, and that ends the process. Whoever answers, a handler for both versions may set them.
+ */
+function dropConnectionFields (response: ServerResponse): void {
+  const { writeHead } = response as { writeHead (statusCode: number, ...rest: unknown[]): ServerResponse }
+  response.writeHead = (statusCode: number, ...rest: unknown[]) => {
+    for (const name of CONNECTION_FIELDS) response.removeHeader(name)
+    return writeHead.call(response, statusCode, ...rest.map(withoutConnectionFields))
+  }
+}
+
+function withoutConnectionFields (argument: unknown): unknown {
+  if (typeof argument !== 'object' || argument === null || Array.isArray(argument)) return argument
+  return Object.fromEntries(Object.entries(argument).filter(([name]) => !CONNECTION_FIELDS.includes(name.toLowerCase())))
 }
 
 /** Whether app.inject() made the pair: there is no connection below, so what is written goes elsewhere. */
@@ -202,9 +269,9 @@ function isInjected (request: IncomingMessage, response: ServerResponse): boolea
   return response.socket !== null && request.httpVersionMajor === 1 && response.socket !== request.socket
 }
 
-/** Whether there is a timer below, which neither app.inject() has nor every stream that serves as a connection. */
-function hasTimer (request: IncomingMessage, response: ServerResponse): boolean {
-  return !isInjected(request, response) && typeof request.socket.setTimeout === 'function'
+/** Whether one can see that nothing moves: not with app.inject(), nor on every stream that serves as a connection. */
+function countsBytes (request: IncomingMessage, response: ServerResponse): boolean {
+  return request.httpVersionMajor > 1 || (!isInjected(request, response) && 'bytesWritten' in request.socket)
 }
 
 /** A request of HTTP/2, or of app.inject() with a stream, need not announce its body, which ends with the stream. */

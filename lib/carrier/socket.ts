@@ -3,11 +3,11 @@
 
 import type { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
-import { Duplex } from 'node:stream'
 import { AbortedError, DetachError, IdleError } from '../errors.ts'
 import { type Borrower, type Handoff, claim, closeSoon } from '../handoff.ts'
-import { isLanded, toKeep } from '../landing.ts'
-import { startReading } from '../net-internals.ts'
+import { isLanded, toHold, toKeep } from '../landing.ts'
+import { writesByNode } from '../node-methods.ts'
+import { progressOf, queuedBytes, resetConnection, startReading } from '../net-internals.ts'
 import { type BodyReader, CloseReader, NO_BYTES, restOf } from '../transfer/body-reader.ts'
 import { type BodyWriter, COPY_BELOW, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
@@ -15,9 +15,7 @@ import { type Framing, TUNNEL, bodyReader } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import { checkUpgrade } from '../transfer/tunnel.ts'
 import { type Carrier, type Detached, type ResponseStart, type Sink, frame } from './carrier.ts'
-import type { IdleWatch } from './idle-watch.ts'
-
-const { write } = Duplex.prototype // not of Socket's, which others may have replaced before
+import type { IdleWatch, Watched } from './idle-watch.ts'
 
 export interface SocketOptions {
   idleTimeout: number
@@ -37,10 +35,11 @@ export function claimSocket (request: IncomingMessage, app: { closing: boolean }
   return carrier.claim() ? carrier : null
 }
 
-export class SocketCarrier implements Carrier, Borrower {
+export class SocketCarrier implements Carrier, Borrower, Watched {
   sink: Sink | null = null
   over = false //              the connection may not have been settled yet
   onOver: () => void = ignore
+  onIdleTimeout: () => void = ignore
   answering = false
   readonly socket: Socket
   readonly requestFraming: Framing
@@ -77,6 +76,11 @@ export class SocketCarrier implements Carrier, Borrower {
     this.framingError = error
     this.bodyReader = bodyReader(framing, options)
     this.reader = this.bodyReader
+  }
+
+  /** Closes the connection behind the answer that somebody else gives. */
+  refuse (): void {
+    this.handoff.allowKeepAlive(false)
   }
 
   claim (): boolean {
@@ -133,7 +137,7 @@ export class SocketCarrier implements Carrier, Borrower {
     const { reader } = this
     const content = reader.read(piece)
     // What follows the body belongs to the parser, or to a tunnel.
-    this.rest = reader.done ? toKeep(restOf(piece, reader.consumed)) : NO_BYTES
+    this.rest = reader.done ? toHold(restOf(piece, reader.consumed)) : NO_BYTES
     let more = true
     if (this.over) this.dropped += content.length
     else if (content.length > 0) more = this.passOn(content)
@@ -252,8 +256,7 @@ export class SocketCarrier implements Carrier, Borrower {
 
   get idleSocket (): Socket | null {
     const { socket } = this
-    // Not one whose write somebody has replaced: who looks on there may keep what he sees.
-    const isIdle = socket instanceof Socket && socket.write === write && socket.writableLength === 0 && socket.writableCorked === 0
+    const isIdle = socket instanceof Socket && socket.writableLength === 0 && socket.writableCorked === 0 && writesByNode(socket)
     return isIdle && !socket.destroyed && this.mayWrite ? socket : null
   }
 
@@ -310,13 +313,13 @@ export class SocketCarrier implements Carrier, Borrower {
 
   private cutOff (): void {
     // Where only the end of the connection ends the body, a FIN would make this look like a complete response.
-    if (this.untilClose && isResettable(this.socket)) this.socket.resetAndDestroy()
+    if (this.untilClose) resetConnection(this.socket)
     else this.socket.destroy()
   }
 
   private end (): void {
     this.over = true
-    this.idleWatch.delete(this.socket)
+    this.idleWatch.delete(this)
     this.onOver()
   }
 
@@ -362,7 +365,8 @@ export class SocketCarrier implements Carrier, Borrower {
 
   onTaken (): void {
     if (this.over) return // while the request was routed: the connection is being cut off
-    this.idleWatch.add(this.socket)
+    // Streams that are no sockets do not count their bytes.
+    if ('bytesWritten' in this.socket) this.idleWatch.add(this)
     if (this.reading) this.deliver()
   }
 
@@ -374,9 +378,29 @@ export class SocketCarrier implements Carrier, Borrower {
   }
 
   onTimeout (): void {
-    if (!this.mayWrite) return // it is the turn of a request before this one, which may take its time
+    if (this.over) return
+    // In turn and before the head, Fastify's own listener for 'timeout' has been called.
+    if (!this.mayWrite || this.writer !== null) this.onIdleTimeout()
     this.lose(new IdleError(this.options.idleTimeout))
-    this.cutOff()
+    // Where it is not its turn, the responses before it may yet be sent.
+    if (this.socket.writable) this.whenMayWrite(() => this.cutOff())
+    else this.cutOff()
+  }
+
+  // What the idle watch asks
+
+  get progress (): number {
+    return progressOf(this.socket)
+  }
+
+  get isStuck (): boolean {
+    return queuedBytes(this.socket) > 0
+  }
+
+  onIdle (): void {
+    if (this.mayWrite) this.socket.emit('timeout') // Fastify and the app may listen
+    // Else a response to an earlier request is due. The app may take its time for it; the client may not.
+    else if (this.isStuck || !this.socket.writable) this.onTimeout()
   }
 
   onEnd (): void {
@@ -406,10 +430,6 @@ export class SocketCarrier implements Carrier, Borrower {
     if (this.handoff.taken) this.handoff.pause()
     this.handoff.fail(error)
   }
-}
-
-function isResettable (socket: Socket): boolean {
-  return typeof socket.resetAndDestroy === 'function' && socket.remoteFamily !== undefined && !('encrypted' in socket)
 }
 
 function drop (): void {}

@@ -10,6 +10,8 @@ import type { FastifyError, FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import type { Carrier, Sink } from '../carrier/carrier.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
+import { toKeep } from '../landing.ts'
+import { pipesByNode } from '../node-methods.ts'
 import { abortSignal, hijack } from '../fastify-internals.ts'
 import { type Framing, UNTIL_CLOSE, minorVersion, responseFraming } from '../transfer/framing.ts'
 import { asksToClose, isSendable } from '../transfer/head-writer.ts'
@@ -28,7 +30,7 @@ export interface ExchangeOptions {
 /** Who answers for the failures of an exchange. */
 export interface Owner {
   /** Every error of the stream: one to which nobody listens would end the process. */
-  onStreamError (error: Error): void
+  onStreamError (): void
   /** The response is about to be cut off. */
   onCutOff (error: Error): void
 }
@@ -59,7 +61,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private size = 0
   private last = false // it, or one before, has the end of the body
   private done: WriteCallback = ignore
-  private piping: HttpDuplex | null = null // within `pipe`: to where
+  private piping = false // within `pipe`, into another exchange
+  private dataListeners = 0 // added since
   // The last exchange this was piped into, and by which listener.
   private pipedTo: HttpDuplex | null = null
   private pipeListener: unknown = null
@@ -111,17 +114,21 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   flushHeaders (): void {
+    if (this.isDetached) throw new DetachedError()
     if (this.headersSent) throw new HeadSentError()
-    if (this.errored !== null) throw this.errored
+    // The client has left, or sent nonsense. Node's own does not throw then: a timer need not know.
+    if (this.destroyed) return
     this.commit()
     this.carrier.whenMayWrite(() => this.carrier.write([], 0, false, ignore))
   }
 
   writeInformation (statusCode: number, fields: OutgoingFields = {}): boolean {
     if (this.isDetached) throw new DetachedError()
-    if (this.headersSent || this.reply.sent) throw new HeadSentError()
     if (!(statusCode >= 100 && statusCode < 200) || statusCode === 101) throw new StatusError(statusCode)
-    return !this.destroyed && this.carrier.writeInterim(statusCode, fields)
+    if (this.headersSent) throw new HeadSentError()
+    if (this.destroyed) return false
+    if (this.reply.sent || this.carrier.answering) throw new HeadSentError()
+    return this.carrier.writeInterim(statusCode, fields)
   }
 
   detach ({ counted = true }: { counted?: boolean } = {}): { socket: Socket, head: Buffer } {
@@ -139,12 +146,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     this.removeAllListeners('data')
     // One by one, as a stream that flows gives them.
     const unread: Buffer[] = []
-    for (let piece; (piece = this.read() as Buffer | string | null) !== null;) unread.push(Buffer.from(piece as string, this.readableEncoding ?? undefined))
+    for (let piece; (piece = this.read() as Buffer | string | null) !== null;) {
+      unread.push(typeof piece === 'string' ? Buffer.from(piece, this.readableEncoding!) : piece)
+    }
     if (counted) socket.once('close', () => this.registry.remove(this))
     else this.registry.remove(this)
     this.complete()
     this.destroy(new DetachedError())
-    return { socket, head: unread.length === 0 ? head : Buffer.concat([...unread, head]) }
+    return { socket, head: unread.length === 0 ? head : toKeep(Buffer.concat([...unread, head])) }
   }
 
   setTrailers (fields: OutgoingFields): this {
@@ -306,20 +315,23 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   override pipe<T extends NodeJS.WritableStream> (destination: T, options?: { end?: boolean }): T {
-    this.piping = destination instanceof HttpDuplex ? destination : null
+    this.pipedTo = null
+    this.piping = destination instanceof HttpDuplex && pipesByNode(this)
+    this.dataListeners = 0
+    this.pipeListener = null
     try {
       return super.pipe(destination, options)
     } finally {
-      this.piping = null
+      // Without a listener there was none or more than one, one of them from a listener for 'newListener'.
+      if (this.piping && this.pipeListener !== null) this.pipedTo = destination as unknown as HttpDuplex
+      this.piping = false
     }
   }
 
-  /** Notes the listener by which a pipe passes content on: the first for 'data' that comes within `pipe`. */
+  /** Notes the listener by which a pipe passes content on: the only one for 'data' that is added within `pipe`. */
   override on (event: string | symbol, listener: (...args: any[]) => void): this {
-    if (event === 'data' && this.piping !== null) {
-      this.pipedTo = this.piping
-      this.pipeListener = listener
-      this.piping = null
+    if (event === 'data' && this.piping) {
+      this.pipeListener = this.dataListeners++ === 0 ? listener : null
     }
     return super.on(event, listener)
   }
@@ -461,8 +473,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   /** A listener: `this` is the stream. */
-  private tellOwner (error: Error): void {
-    this.owner?.onStreamError(error) // who has it no more after a good end
+  private tellOwner (): void {
+    this.owner?.onStreamError() // who has it no more after a good end
   }
 }
 

@@ -1,0 +1,73 @@
+// Whether Node's stream methods are as Node made them. Code that runs before us (an instrumentation, a debugging aid) may
+// have replaced one: it sees what is written and may keep it, so content must not be passed on in a read buffer. The only
+// file that looks at stack traces.
+
+import { EventEmitter } from 'node:events'
+import { Socket } from 'node:net'
+import { Duplex, Readable } from 'node:stream'
+
+type Method = (...args: any[]) => unknown
+
+/** A `this` that throws at the first touch. */
+const untouchable = new Proxy({}, { get () { throw new Error('touched') } })
+
+/**
+ * Whether a method is Node's own: between us and the first touch of its `this` there is nobody but Node. A wrapper stands in
+ * between, touches it first, or never does.
+ */
+function isFromNode (method: unknown, ...args: unknown[]): boolean {
+  if (typeof method !== 'function') return false
+  const { prepareStackTrace, stackTraceLimit } = Error
+  try {
+    Error.prepareStackTrace = (_error, sites) => sites
+    Error.stackTraceLimit = 20
+    method.apply(untouchable, args)
+    return false
+  } catch (error) {
+    const sites = (error as { stack: unknown }).stack as NodeJS.CallSite[]
+    // The first is the trap, the last before us is what we have called.
+    const us = sites.findIndex((site) => site.getFunctionName() === isFromNode.name)
+    return us > 1 && sites.slice(1, us).every((site) => String(site.getFileName()).startsWith('node:'))
+  } finally {
+    Error.prepareStackTrace = prepareStackTrace
+    Error.stackTraceLimit = stackTraceLimit
+  }
+}
+
+const BYTES = Buffer.alloc(1)
+const { emit, on } = EventEmitter.prototype
+const { pipe, push } = Readable.prototype
+const { write } = Duplex.prototype
+const { _write, _writev, _writeGeneric } = Socket.prototype as unknown as Record<'_write' | '_writev' | '_writeGeneric', Method>
+
+/** Whether nobody had replaced one of these before this file was loaded. */
+const wereIntact = isFromNode(emit, 'data', BYTES) && isFromNode(on, 'data', Boolean) && isFromNode(Readable.prototype.on, 'data', Boolean) &&
+  isFromNode(pipe, new Duplex()) && isFromNode(push, BYTES) && isFromNode(write, BYTES, 'buffer', Boolean) &&
+  isFromNode(_write, BYTES, 'buffer', Boolean) && isFromNode(_writev, [], Boolean) && isFromNode(_writeGeneric, false, BYTES, 'buffer', Boolean)
+
+/** Whether `pipe` is Node's, so that the listener it adds to the source is, too. */
+export function pipesByNode (source: Readable): boolean {
+  return wereIntact && Object.getPrototypeOf(Object.getPrototypeOf(source)).pipe === pipe
+}
+
+interface Internals extends Record<'write' | '_write' | '_writev' | '_writeGeneric', Method> {
+  _handle: { writev?: Method, writeBuffer?: Method } | null
+}
+
+/** Whether nobody can see what is written to a socket. */
+export function writesByNode (socket: Socket): boolean {
+  const one = socket as unknown as Internals
+  return wereIntact && one.write === write && one._write === _write && one._writev === _writev && one._writeGeneric === _writeGeneric &&
+    isNative('writev', one._handle?.writev) && isNative('writeBuffer', one._handle?.writeBuffer)
+}
+
+/** Methods of handles found to be native, by name: TCP connections and pipes have the same. */
+const natives = new Map<string, Method>()
+
+function isNative (name: string, method: Method | undefined): boolean {
+  if (method === undefined || natives.get(name) === method) return method !== undefined
+  // What is bound, or a Proxy, is shown without a name.
+  if (Function.prototype.toString.call(method) !== `function ${name}() { [native code] }`) return false
+  natives.set(name, method)
+  return true
+}
