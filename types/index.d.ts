@@ -192,7 +192,8 @@ declare namespace fastifyDuplex {
     /** Whether the response head is on its way: `reply` is hijacked, and nothing about it can be changed. */
     readonly headersSent: boolean
     /**
-     * Sends the head now, not with the first bytes of the body.
+     * Sends the head now, not with the first bytes of the body. Does nothing when the client is gone or has sent what cannot
+     * be read, or when another answers.
      *
      * @throws FST_ERR_DUPLEX_HEAD_SENT, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_OWN_FIELD, FST_ERR_DUPLEX_STATUS
      */
@@ -201,7 +202,8 @@ declare namespace fastifyDuplex {
      * Sends an interim response.
      *
      * @param statusCode 100 to 199, but not 101
-     * @returns false when nothing was sent: the client is of HTTP/1.0 or gone, or the request of `app.inject()`
+     * @returns false when nothing was sent: the client is of HTTP/1.0, is gone or has sent what cannot be read, another answers,
+     *   or the request is of `app.inject()`
      * @throws FST_ERR_DUPLEX_HEAD_SENT, FST_ERR_DUPLEX_STATUS, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_OWN_FIELD
      */
     writeInformation (statusCode: number, fields?: OutgoingFields): boolean

@@ -116,8 +116,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   flushHeaders (): void {
     if (this.isDetached) throw new DetachedError()
     if (this.headersSent) throw new HeadSentError()
-    // The client has left, or sent nonsense. Node's own does not throw then: a timer need not know.
-    if (this.destroyed) return
+    if (this.isOutOfHand) return
     this.commit()
     this.carrier.whenMayWrite(() => this.carrier.write([], 0, false, ignore))
   }
@@ -126,9 +125,15 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     if (this.isDetached) throw new DetachedError()
     if (!(statusCode >= 100 && statusCode < 200) || statusCode === 101) throw new StatusError(statusCode)
     if (this.headersSent) throw new HeadSentError()
-    if (this.destroyed) return false
-    if (this.reply.sent || this.carrier.answering) throw new HeadSentError()
-    return this.carrier.writeInterim(statusCode, fields)
+    return !this.isOutOfHand && this.carrier.writeInterim(statusCode, fields)
+  }
+
+  /**
+   * The client has left or sent nonsense, or somebody else answers, as Fastify does after `handlerTimeout`. A timer or an
+   * event of the handler need not know: Node's own methods do not throw then.
+   */
+  private get isOutOfHand (): boolean {
+    return this.destroyed || this.reply.sent || this.carrier.answering
   }
 
   detach ({ counted = true }: { counted?: boolean } = {}): { socket: Socket, head: Buffer } {
