@@ -46,6 +46,16 @@ export function abortSignal (request: FastifyRequest, reason: Error): void {
   if (!request.signal.aborted) ownSymbol(request, 'fastify.request.signal')?.abort(reason)
 }
 
+/** Whether onError hooks run for a reply: Fastify throws from its `send` then. */
+export function isInOnError (reply: FastifyReply): boolean {
+  return ownSymbol(reply, 'fastify.reply.isRunningOnErrorHook') === true
+}
+
+/** Whether `send` with this payload ends the handling of an error: no further error handler would be asked. */
+export function endsErrorHandling (reply: FastifyReply, payload: unknown): boolean {
+  return !(payload instanceof Error) || ownSymbol(reply, 'fastify.reply.nextErrorHandler')?.func === undefined
+}
+
 /** Symbols found before: looking through all those of an object takes long. */
 const known = new Map<string, symbol>()
 

@@ -160,8 +160,17 @@ export class Handoff {
 
   /** Tells Node, and with it Fastify, that the head has been written. */
   setHead (head: string): void {
-    this.response._header = head
-    this.response._headerSent = true
+    const { response } = this
+    response._header = head
+    response._headerSent = true
+    if (this.mayWrite) return
+    // To Node nothing is left to be sent then: an `end` by somebody else would finish the response before its turn, on which
+    // Node's assertion fails.
+    const { end } = response
+    response.end = ((...args: unknown[]) => {
+      this.whenMayWrite(() => { (end as Listener).apply(response, args) })
+      return response
+    }) as typeof end
   }
 
   /** Starts to read, or goes on. What is held already comes within this call. */
@@ -620,8 +629,9 @@ export interface Gate {
 /** Lets the requests of a server be claimed. */
 export function watch (server: Server, gate: Gate): void {
   const watchConnection = (socket: Duplex): void => {
-    const { parser } = socket as ParsedSocket
-    if (parser) new Connection(socket as ParsedSocket, parser).watch(gate)
+    const { parser, server: owner } = socket as ParsedSocket
+    // Another server may have the connection, which this one only accepts: its requests are not seen here.
+    if (parser && owner === server) new Connection(socket as ParsedSocket, parser).watch(gate)
   }
   // Both, for a TLS server emits 'connection' too, for the socket below. Node's own listeners ran before.
   server.on('connection', watchConnection)

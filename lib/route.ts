@@ -13,7 +13,7 @@ import { claimSocket } from './carrier/socket.ts'
 import { AbortedError, BodyLimitError, BodySchemaError, HeadSentError, NotEnabledError, TooManyExchangesError } from './errors.ts'
 import { HttpDuplex, type Owner } from './exchange/http-duplex.ts'
 import type { Registry } from './exchange/registry.ts'
-import { hooksOf } from './fastify-internals.ts'
+import { endsErrorHandling, hooksOf, isInOnError } from './fastify-internals.ts'
 import type { Gate } from './handoff.ts'
 import { type ResolvedOptions, resolveOptions } from './options.ts'
 import { type Authority, parseAuthority } from './transfer/tunnel.ts'
@@ -48,6 +48,10 @@ class Exchange implements Owner {
   authority: Authority | null = null
   /** What `reply.send` was before. */
   send: FastifyReply['send'] | null = null
+  /** We have answered why the exchange failed: a handler that answers later comes too late. */
+  answersFailure = false
+  /** And an error handler has given its answer. */
+  failureAnswered = false
   private reply!: FastifyReply
 
   constructor (setup: RouteSetup, carrier: Carrier | null) {
@@ -216,7 +220,13 @@ function refuse (exchange: Exchange, reply: FastifyReply): Error | null {
 function noteAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
   const exchange = (this.request.raw as DuplexRequest)[kExchange]!
   exchange.carrier!.answering = true
-  return exchange.send!.call(this, payload)
+  if (!exchange.answersFailure) return exchange.send!.call(this, payload)
+  // Fastify would throw from a handler's own, late `send`, or run the onSend hooks twice.
+  if (exchange.failureAnswered || isInOnError(this)) return this
+  const isLast = endsErrorHandling(this, payload)
+  exchange.send!.call(this, payload)
+  if (isLast) exchange.failureAnswered = true
+  return this
 }
 
 /** Makes Fastify log why an exchange failed: "request errored" takes the error of the last onResponse hook. */
@@ -248,6 +258,7 @@ async function settleHandler (result: PromiseLike<unknown>, exchange: Exchange, 
     let value = await result
     if (isAsyncIterable(value, exchange)) value = await stream(value, request, reply)
     exchange.stream?.settle()
+    if (exchange.answersFailure) return reply
     // Nobody has answered, and the exchange failed before it could be: that is the answer.
     if ((value === undefined || value === exchange.stream) && isFailedUnanswered(exchange, reply)) return onThrow(exchange, reply, exchange.stream!.errored!)
     return afterHead(exchange, value)
@@ -293,9 +304,13 @@ async function drained (stream: Duplex): Promise<void> {
 }
 
 /** A handler has failed. Before the head that is Fastify's to answer; after it the response can only be cut off. */
-function onThrow ({ stream }: Exchange, reply: FastifyReply, error: Error): void {
+function onThrow ({ stream, answersFailure }: Exchange, reply: FastifyReply, error: Error): FastifyReply | undefined {
   if (stream === null) throw error
   const { failure } = stream
+  if (answersFailure) {
+    reply.log.debug({ err: error }, 'duplex handler failed after its exchange')
+    return reply
+  }
   if (failure !== null) {
     // The exchange had failed before; mostly that is what the handler tells now, in its own words.
     if (failure !== error) reply.log.debug({ err: error }, 'duplex handler failed after its exchange')
@@ -307,6 +322,7 @@ function onThrow ({ stream }: Exchange, reply: FastifyReply, error: Error): void
   } else {
     stream.destroy(error)
   }
+  return undefined
 }
 
 /**
@@ -318,7 +334,9 @@ function answerFailure (exchange: Exchange, reply: FastifyReply): void {
   const { stream, unattended } = exchange
   if (!unattended && stream!.listenerCount('error') > 1) return
   const answer = (): void => {
-    if (isFailedUnanswered(exchange, reply)) reply.send(stream!.errored)
+    if (!isFailedUnanswered(exchange, reply)) return
+    exchange.answersFailure = exchange.carrier!.answering = true
+    exchange.send!.call(reply, stream!.errored)
   }
   // After the other listeners, or the promises that such an error may settle.
   if (unattended) process.nextTick(answer)

@@ -1,6 +1,7 @@
 // What a client can do with a few lines, against the server or against others on it, and what must not come of it.
 
 import { once } from 'node:events'
+import http from 'node:http'
 import http2 from 'node:http2'
 import net, { type Socket } from 'node:net'
 import { pipeline } from 'node:stream/promises'
@@ -690,4 +691,93 @@ t.test('CONNECT without a route for its target', async (t) => {
       })
     }
   }
+})
+
+t.test('a handler that answers later than we do', async (t) => {
+  for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http2)) {
+    for (const handled of ['by Fastify', 'by the app', 'by an app that fails'] as const) {
+      for (const slow of ['onError', 'onSend'] as const) {
+        for (const style of ['callback', 'promise', 'rejects'] as const) {
+          await t.test(`${name}: ${style} handler, slow ${slow} hook, answered ${handled}`, async (t) => {
+            const hooked = resolvers()
+            const answered = resolvers()
+            const { ask } = await start(t, kind, (app, routeOptions) => {
+              app.addHook(slow, ((...args: any[]) => {
+                hooked.resolve()
+                const done = args.at(-1) as (error?: null, payload?: unknown) => void
+                answered.promise.then(() => slow === 'onSend' ? done(null, args[2]) : done())
+              }) as any)
+              if (handled !== 'by Fastify') {
+                app.setErrorHandler((_error, _request, reply) => {
+                  if (handled === 'by an app that fails') throw Object.assign(new Error('fails'), { statusCode: 400 })
+                  reply.code(400).send('by the app')
+                })
+              }
+              app.post('/', routeOptions, async () => 'x')
+              app.post('/late', { ...routeOptions, duplex: true }, (_request, reply) => {
+                reply.duplex.resume()
+                const late = hooked.promise.then(() => {
+                  setImmediate(answered.resolve)
+                  if (style === 'rejects') throw new Error('late')
+                  if (style === 'promise') return 'late'
+                  t.doesNotThrow(() => reply.code(403).send('late'))
+                  return undefined
+                })
+                return style === 'callback' ? undefined : late
+              })
+            })
+            const late = await ask('/late')
+            late.nonsense()
+            t.match(await late.status(), style === 'callback' && slow === 'onError' ? 400 : /40[03]/)
+            t.notMatch(await late.body(), 'late')
+          })
+        }
+      }
+    }
+  }
+})
+
+t.test('a response that somebody else ends', async (t) => {
+  for (const behind of [false, true]) {
+    await t.test(behind ? 'before its turn' : 'in its turn', async (t) => {
+      let answer!: (content: string) => void
+      const { connect } = await serve(t, 'tcp', (app) => {
+        app.get('/ordinary', async () => new Promise((resolve) => { answer = resolve }))
+        app.post('/', { duplex: true }, async (_request, reply) => {
+          reply.duplex.write('some')
+          await immediate()
+          t.equal(reply.raw.end(), reply.raw)
+          await immediate()
+          answer?.('ordinary')
+          await once(reply.duplex, 'close')
+        })
+      })
+      const wire = await connect()
+      wire.send((behind ? GET('/ordinary') : '') + 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n' + GET('/ordinary'))
+      if (behind) t.equal((await wire.response()).body, 'ordinary')
+      await wire.head()
+      await t.rejects(wire.body(), { code: 'FST_ERR_DUPLEX_TRUNCATED' })
+    })
+  }
+})
+
+t.test('CONNECT to a server that another stands behind', async (t) => {
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    app.addHttpMethod('CONNECT')
+    app.route({ method: 'CONNECT', url: '*', duplex: true, handler: echo })
+    app.post('/', { duplex: true }, echo)
+    app.get('/smuggled', async () => t.fail('smuggled'))
+  }, {
+    serverFactory (onRequest: http.RequestListener) {
+      const inner = http.createServer(onRequest)
+      const outer = net.createServer({ allowHalfOpen: true }, (socket) => inner.emit('connection', socket))
+      return Object.assign(outer, { setTimeout: () => outer, closeIdleConnections: () => {}, closeAllConnections: () => { inner.closeAllConnections() } })
+    }
+  })
+  const [wire, socket] = await accepted(app, connect)
+  t.match(await wire.request('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx'), { body: 'x' })
+  const closed = new Promise((resolve) => socket.once('close', resolve))
+  wire.send('CONNECT a:1 HTTP/1.1\r\nHost: a\r\nContent-Length: 35\r\n\r\n' + GET('/smuggled'))
+  await closed
+  await wire.ended
 })

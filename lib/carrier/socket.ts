@@ -3,7 +3,7 @@
 
 import type { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
-import { AbortedError, DetachError, IdleError } from '../errors.ts'
+import { AbortedError, DestroyedError, DetachError, IdleError } from '../errors.ts'
 import { type Borrower, type Handoff, claim, closeSoon } from '../handoff.ts'
 import { isLanded, toHold, toKeep } from '../landing.ts'
 import { writesByNode } from '../node-methods.ts'
@@ -371,6 +371,12 @@ export class SocketCarrier implements Carrier, Borrower, Watched {
   }
 
   onAnswered (reusable: boolean): void {
+    if (this.writer !== null) {
+      // Somebody else has ended a response that is ours, without what its framing needs.
+      this.lose(new DestroyedError())
+      this.cutOff()
+      return
+    }
     this.end()
     this.reusable = reusable
     this.sink?.onAnswered()
