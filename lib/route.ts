@@ -101,8 +101,8 @@ function authorityOf (exchange: Exchange, { method, url }: IncomingMessage): Aut
 }
 
 function carrierOf (exchange: Exchange, reply: FastifyReply): Carrier {
-  const { idleWatch, options: { idleTimeout } } = exchange.setup
-  exchange.carrier ??= new MessageCarrier(reply.request.raw, reply.raw, idleWatch, idleTimeout)
+  const { idleWatch, options } = exchange.setup
+  exchange.carrier ??= new MessageCarrier(reply.request.raw, reply.raw, idleWatch, options)
   return exchange.carrier
 }
 

@@ -781,3 +781,21 @@ t.test('CONNECT to a server that another stands behind', async (t) => {
   await closed
   await wire.ended
 })
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: a response that ends while the rest of the request is unread and does not come`, async (t) => {
+    const over = resolvers()
+    const { ask } = await start(t, kind, (app, routeOptions) => {
+      app.addHook('onResponse', async () => over.resolve())
+      app.post('/', { ...routeOptions, duplex: { drainTimeout: 20 } }, async (_request, { duplex }) => {
+        for await (const content of duplex) if (content.length > 0) break
+        duplex.end('end')
+      })
+    })
+    const client = await ask('/')
+    client.write('x'.repeat(100_000))
+    t.equal(await client.status(), 200)
+    t.equal(await client.body(), 'end')
+    await over.promise
+  })
+}

@@ -2,7 +2,7 @@
 // requests that were not routed at once. Node reads and frames; for the handler the exchange is the same.
 
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
-import type { ServerHttp2Stream } from 'node:http2'
+import { type ServerHttp2Stream, constants } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import { AbortedError, IdleError, TunnelError } from '../errors.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
@@ -14,6 +14,12 @@ import { toKeep } from '../landing.ts'
 import { progressOf, queuedBytes } from '../net-internals.ts'
 import { type Carrier, type ResponseStart, type Sink, frame } from './carrier.ts'
 import type { IdleWatch, Watched } from './idle-watch.ts'
+
+/** Milliseconds */
+export interface MessageOptions {
+  idleTimeout: number
+  drainTimeout: number
+}
 
 export class MessageCarrier implements Carrier, Watched {
   sink: Sink | null = null
@@ -33,16 +39,15 @@ export class MessageCarrier implements Carrier, Watched {
   private reading = false
   private timeoutBefore: number | null = null // of the connection whose timer is ours meanwhile
   private readonly idleWatch: IdleWatch
-  private readonly idleTimeout: number
+  private readonly options: MessageOptions
   private moved = 0 //     bytes of content, in both directions
   private ended = false // all of the response has been written
 
-  /** @param idleTimeout milliseconds; 0: none */
-  constructor (request: IncomingMessage, response: ServerResponse, idleWatch: IdleWatch, idleTimeout: number) {
+  constructor (request: IncomingMessage, response: ServerResponse, idleWatch: IdleWatch, options: MessageOptions) {
     this.request = request
     this.response = response
     this.idleWatch = idleWatch
-    this.idleTimeout = idleTimeout
+    this.options = options
     const { framing, error } = frame(request)
     this.requestFraming = framing === NO_BODY && hasUnannouncedBody(request) ? UNTIL_CLOSE : framing
     this.framingError = error
@@ -156,8 +161,16 @@ export class MessageCarrier implements Carrier, Watched {
   }
 
   finish (): void {
+    const { request, response } = this
     this.end()
     this.sink = null // what still comes is dropped
+    if (request.readableEnded) return
+    request.resume()
+    const stream = streamOf(response)
+    if (stream === undefined) return
+    // Until the client has sent the rest, the stream would not close; it need not send it (RFC 9113 section 8.1).
+    const timer = setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), this.options.drainTimeout)
+    stream.on('close', () => clearTimeout(timer))
   }
 
   private whenInTurn (callback: () => void): void {
@@ -230,7 +243,7 @@ export class MessageCarrier implements Carrier, Watched {
     // A response to an earlier request is due. The app may take its time for it; the client may not.
     if (httpVersionMajor === 1 && response.socket === null && !this.isStuck && socket.writable) return
     this.onIdleTimeout()
-    this.lose(new IdleError(this.idleTimeout))
+    this.lose(new IdleError(this.options.idleTimeout))
     if (httpVersionMajor === 1 && !socket.writable) socket.destroy() // no response can be sent on it, and Node waits for those before this one
   }
 

@@ -1,6 +1,8 @@
 // Requests to disagree about: from the grammar, with whatever is known to be read in two ways put into it. The same seed
 // and number always give the same message.
 
+import { randomFrom, seedOf } from '../random.ts'
+
 /** Behind every message, as far as nothing in it says otherwise. */
 export const NEXT = 'GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'
 
@@ -9,18 +11,6 @@ export interface Message {
   bytes: string
   /** Where it is cut into pieces. */
   cuts: number[]
-}
-
-/** Numbers from 0 to 1 (mulberry32). */
-function randomFrom (seed: number): () => number {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
 }
 
 const TOKENS = ['a', 'B-c', 'x', '0', "!#$%&'*+-.^_`|~", 'chunked']
@@ -40,7 +30,7 @@ const BYTES = ['\r', '\n', '\r\n', '\0', ' ', '\t', '\v', '\f', '\x7f', '\x80', 
 
 /** The message with this number. */
 export function messageFrom (seed: number, number: number): Message {
-  const random = randomFrom(Math.imul(seed, 0x9e3779b1) ^ Math.imul(number + 1, 0x85ebca6b))
+  const random = randomFrom(seedOf(seed, number))
   const below = (n: number): number => Math.floor(random() * n)
   const chance = (p: number): boolean => random() < p
   const pick = <T>(list: readonly T[]): T => list[below(list.length)]

@@ -1,0 +1,151 @@
+// A client of HTTP/1 that does what its case says: bytes, and what it does to its connection behind some of them.
+
+import type { Case } from './case.ts'
+import { Connection, type Dial, pause } from './connection.ts'
+import { pathOf } from './handlers.ts'
+import { ANSWER_LIMIT, PATIENCE, comesWithin } from './limits.ts'
+
+/** What a client needs to know of its child. */
+export interface Surroundings {
+  dial: Dial
+  /** Where tunnels lead to. */
+  authorities: Record<string, string>
+  /** Whether every request of the case has ended, as the server has it. */
+  balance: (number: number) => Promise<string[]>
+}
+
+/** What a body is made of: if the framing is misread, it is a request. */
+function contentOf (size: number, id: string): string {
+  const request = `GET /smuggled HTTP/1.1\r\nHost: a\r\nX-Id: ${id}s\r\n\r\n`
+  return request.repeat(Math.ceil(size / request.length)).slice(0, size)
+}
+
+function chunksOf (content: string, parts: number): string[] {
+  const size = Math.max(1, Math.ceil(content.length / parts))
+  const chunks: string[] = []
+  for (let at = 0; at < content.length; at += size) chunks.push(content.slice(at, at + size))
+  return chunks
+}
+
+function chunked (content: string, parts: number): string {
+  return chunksOf(content, parts).map((chunk) => `${chunk.length.toString(16)}\r\n${chunk}\r\n`).join('') + '0\r\n\r\n'
+}
+
+/** With what is wrong at about the middle of the body. */
+const WRONG_CHUNKS = ['5\r\nhelloXX', 'g\r\n', '5 \r\nhello\r\n', '-1\r\n', '5\nhello\r\n', 'ffffffffffffffffff\r\n', '0\r\nContent-Length: 5\r\n\r\n', '0\r\n: x\r\n\r\n', '5;"\r\n', '\0']
+
+export function requestOf (one: Case, id: string, authorities: Record<string, string>): { head: string, body: string } {
+  const { request, size, parts } = one
+  const content = contentOf(size, id)
+  const path = pathOf(one.pace, one.handler)
+  const lines = ['Host: a', `X-Id: ${id}`]
+  if (one.refusedIn !== '') lines.push(`X-Refuse: ${one.refusedIn}`)
+  const head = (method: string, target = path, version = '1.1'): string => `${method} ${target} HTTP/${version}\r\n${lines.join('\r\n')}\r\n\r\n`
+  const length = `Content-Length: ${size}`
+  if (request === 'none') return { head: head('GET'), body: '' }
+  if (request === 'HEAD') return { head: head('HEAD'), body: '' }
+  if (request === 'connect') {
+    lines.push(`X-Handler: ${one.handler}`)
+    const target = one.at < 0.05 ? 'nowhere' : authorities[one.target]
+    // Behind the head is the tunnel, or if that is refused, whatever comes next.
+    if (one.at < 0.8) return { head: head('CONNECT', target), body: 'x'.repeat(size) }
+    // A body has no place there, and must not be read as requests.
+    lines.push(length)
+    return { head: head('CONNECT', target), body: content }
+  }
+  if (request === 'many fields') {
+    const limit = 15_500
+    const field = 'a:'
+    for (let i = 0; i < one.fields && i * (field.length + 2) < limit; i++) lines.push(field)
+    lines.push(one.at < 0.3 ? 'Transfer-Encoding: chunked' : length)
+    return { head: head('POST'), body: one.at < 0.3 ? chunked(content, parts) : content }
+  }
+  if (request === 'both framings') {
+    lines.push(length, 'Transfer-Encoding: chunked')
+    return { head: head('POST'), body: chunked(content, parts) }
+  }
+  if (request === 'upgrade') lines.push('Upgrade: tcp', 'Connection: upgrade')
+  if (request === 'expect') lines.push('Expect: 100-continue')
+  if (request === 'length' || request === 'HTTP/1.0' || (request !== 'chunked' && one.parts === 1)) {
+    lines.push(length)
+    return { head: head('POST', path, request === 'HTTP/1.0' ? '1.0' : '1.1'), body: content }
+  }
+  lines.push('Transfer-Encoding: chunked')
+  return { head: head('POST'), body: chunked(content, parts) }
+}
+
+function ordinary (path: string, id: string): string {
+  return `GET ${path} HTTP/1.1\r\nHost: a\r\nX-Id: ${id}\r\n\r\n`
+}
+
+const exchange = (id: string): string => `POST /patient/echo HTTP/1.1\r\nHost: a\r\nX-Id: ${id}\r\nContent-Length: 5\r\n\r\nhello`
+const MANY = 30
+
+function bytesBefore ({ number, before }: Case): string {
+  const id = (n: number): string => `${number}.b${n}`
+  if (before === 'big ordinary') return ordinary('/big', id(0))
+  if (before === 'slow ordinary') return ordinary('/slow', id(0))
+  if (before === 'exchange') return exchange(id(0))
+  return before === 'several' ? ordinary('/slow', id(0)) + exchange(id(1)) + ordinary('/slow', id(2)) : ''
+}
+
+function bytesBehind ({ number, behind }: Case): string {
+  const id = (n: number): string => `${number}.a${n}`
+  if (behind === 'ordinary') return ordinary('/slow', id(0))
+  if (behind === 'exchange') return exchange(id(0))
+  return behind === 'many' ? Array.from({ length: MANY }, (_, n) => n % 3 === 0 ? ordinary('/pong', id(n)) : exchange(id(n))).join('') : ''
+}
+
+/** @returns what is wrong */
+export async function runHttp1 (one: Case, { dial, authorities, balance }: Surroundings): Promise<string[]> {
+  const connection = new Connection(await dial())
+  try {
+    await act(one, connection, authorities)
+    // What is detached is the handler's own affair.
+    const wrong = one.act === 'complete' && !one.handler.startsWith('detach') ? await next(one, connection) : []
+    // Without a byte of the client the server has to end what it has begun.
+    if (one.ends) wrong.push(...(await balance(one.number)).map((what) => `with its client there, ${what}`))
+    return wrong
+  } finally {
+    connection.leave()
+  }
+}
+
+async function act (one: Case, connection: Connection, authorities: Record<string, string>): Promise<void> {
+  const { head, body } = requestOf(one, `${one.number}.0`, authorities)
+  const bytes = head + body
+  const isWhole = ['complete', 'half-close', 'stuck', 'stuck, then leaves'].includes(one.act)
+  const at = one.act === 'malformed' ? head.length : Math.floor(one.at * bytes.length)
+  if (!one.act.startsWith('stuck') && one.before !== 'big ordinary') connection.read()
+  await connection.sendInParts(bytesBefore(one) + (isWhole ? bytes + bytesBehind(one) : bytes.slice(0, at)), one.parts)
+  await pause(one.delay)
+  if (one.act === 'complete') {
+    connection.read()
+  } else if (one.act === 'malformed') {
+    connection.send(body.slice(0, Math.floor(body.length / 2)) + WRONG_CHUNKS[Math.floor(one.at * WRONG_CHUNKS.length)])
+  } else if (one.act === 'garbage') {
+    connection.send('\0\xff\x01'.repeat(10))
+  } else if (one.act === 'truncated' || one.act === 'half-close') {
+    connection.half()
+  } else if (one.act === 'reset') {
+    connection.reset()
+  } else if (one.act === 'leave') {
+    connection.leave()
+  } else if (one.act === 'stuck, then leaves') {
+    await pause(40)
+    if (one.at < 0.5) connection.reset()
+  }
+  // Who is silent reads: with responses before it that nobody takes, an exchange may wait for ever.
+  if (one.act === 'silent' || one.act === 'half-close') connection.read()
+  if (['silent', 'malformed', 'garbage', 'truncated', 'half-close', 'stuck'].includes(one.act)) await comesWithin(PATIENCE, connection.ended)
+}
+
+/** The next request on the connection: answered, or the connection ends. */
+async function next (one: Case, connection: Connection): Promise<string[]> {
+  const id = `${one.number}.next`
+  connection.send(ordinary('/pong', id))
+  let answered = false
+  const settled = connection.sees(`pong-${id}.`).then((seen) => { answered = seen })
+  if (!await comesWithin(ANSWER_LIMIT, settled)) return ['the next request on the connection is not answered']
+  return answered || !one.keeps ? [] : ['the connection is not kept']
+}

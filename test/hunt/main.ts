@@ -1,0 +1,30 @@
+// npm run hunt -- [--seconds 60] [--seed 123] [--only crash|resources] [--only-case 4567] [--transport h2]
+//
+// What a client alone can do to the process of an app: the crash hunt looks for ways to end it, or to leave something behind
+// that never ends; the resource hunt for memory, time and descriptors beyond their bounds. Each has half of the seconds.
+
+import { parseArgs } from 'node:util'
+import { huntCrashes } from './crash/index.ts'
+import { numbersOf } from './crash/problems.ts'
+import { huntResources } from './resources/index.ts'
+
+const HUNTS = ['crash', 'resources']
+
+async function run (): Promise<number> {
+  const { values } = parseArgs({
+    options: { seconds: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' }, 'only-case': { type: 'string' }, transport: { type: 'string' } }
+  })
+  const cases = values['only-case']
+  const only = cases === undefined && values.transport === undefined ? values.only : 'crash'
+  if (only !== undefined && !HUNTS.includes(only)) throw new Error(`--only ${only}: there are ${HUNTS.join(' and ')}`)
+  const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 32))
+  // Cases by number are run once, or until one of them shows a problem.
+  const seconds = Number(values.seconds ?? (cases === undefined ? 60 : 0)) / (only === undefined ? HUNTS.length : 1)
+  console.log(`seed ${seed}, Node ${process.version}, ${process.platform}`)
+  let problems = 0
+  if (only !== 'resources') problems += await huntCrashes({ seed, seconds, transport: values.transport, onlyCases: cases === undefined ? undefined : numbersOf(cases) })
+  if (only !== 'crash') problems += await huntResources({ seed, seconds })
+  return problems === 0 ? 0 : 1
+}
+
+run().then((code) => { process.exitCode = code })

@@ -1,0 +1,88 @@
+// What was measured, held against its bounds, and printed.
+
+import { BOUNDS } from './bounds.ts'
+import type { Flooded } from './flood.ts'
+import type { Flood } from './floods.ts'
+import type { Cost, Measured } from './measure.ts'
+import type { State } from './states.ts'
+
+const KIB = 1024
+const MIB = 1024 * KIB
+
+/** One state, over all its rounds: the most of everything. */
+export interface StateRow { state: State, measured: Measured, plain: Cost | null }
+
+export interface FloodRow { flood: Flood, duplex: Flooded, plain: Flooded }
+
+/** What is wrong with a state. */
+export function judgeState ({ state, measured, plain }: StateRow): string[] {
+  const { clients, memory, rss, longestTurn, inProgress, expected, left } = measured
+  const memoryBound = Math.max(state.memory + BOUNDS.processMemory / clients, BOUNDS.timesPlain * (plain?.memory ?? 0))
+  const turnBound = Math.max(BOUNDS.turn, BOUNDS.timesPlain * (plain?.longestTurn ?? 0))
+  return found({
+    [`${inProgress} of ${expected} requests were in progress: the state was not reached`]: inProgress < expected,
+    [`${kib(memory)} KiB of memory for one client, more than ${kib(memoryBound)}`]: memory > memoryBound,
+    [`the process has grown by ${mib(rss * clients)} MiB`]: rss * clients > BOUNDS.processGrowth + clients * memoryBound,
+    [`a turn of ${round(longestTurn)} ms, longer than ${round(turnBound)}`]: longestTurn > turnBound,
+    [`${left.descriptors} descriptors are left`]: left.descriptors > 0,
+    [`${left.connections} connections are left`]: left.connections > 0,
+    [`${left.requests} requests have not ended`]: left.requests > 0,
+    [`${left.slots} slots of maxExchanges are left`]: left.slots > 0,
+    [`${left.end}`]: left.end !== null
+  })
+}
+
+export function judgeFlood ({ flood, duplex, plain }: FloodRow): string[] {
+  const held = Math.max(BOUNDS.floodHeld + flood.connections * BOUNDS.floodHeldEach, BOUNDS.timesPlain * plain.held)
+  const rss = Math.max(BOUNDS.floodGrowth, BOUNDS.timesPlain * plain.rss)
+  const turn = Math.max(BOUNDS.floodTurn, BOUNDS.timesPlain * plain.longestTurn)
+  const slowest = Math.max(BOUNDS.othersAnswered, BOUNDS.timesPlain * plain.slowest)
+  return found({
+    [`${mib(duplex.held)} MiB are held, more than ${mib(held)}`]: duplex.held > held,
+    [`the process has grown by ${mib(duplex.rss)} MiB, more than ${mib(rss)}`]: duplex.rss > rss,
+    [`a turn of ${round(duplex.longestTurn)} ms, longer than ${round(turn)}`]: duplex.longestTurn > turn,
+    [`${duplex.rate.toFixed(0)} requests are answered in a second, ${plain.rate.toFixed(0)} by Fastify alone`]: duplex.rate < BOUNDS.floodRate * plain.rate && flood.reads,
+    [`others have waited for ${round(duplex.slowest)} ms, longer than ${round(slowest)}`]: duplex.slowest > slowest,
+    [`${duplex.others} answers to others`]: duplex.others === 0,
+    [`${duplex.closed} connections were closed`]: duplex.closed > 0,
+    [`${duplex.left} connections or requests are left`]: duplex.left > 0,
+    [`${duplex.end}`]: duplex.end !== null
+  })
+}
+
+function found (conditions: Record<string, boolean>): string[] {
+  return Object.keys(conditions).filter((problem) => conditions[problem])
+}
+
+export function stateTable (rows: StateRow[]): string {
+  const head = ['one hostile client', 'of', 'KiB', 'plain', 'longest turn, ms', 'plain', 'left: descriptors', 'requests', 'slots', 'free after, ms']
+  return table(head, rows.map(({ state, measured: { clients, memory, longestTurn, left }, plain }) => [
+    state.name, clients, kib(memory), plain === null ? '-' : kib(plain.memory), round(longestTurn), plain === null ? '-' : round(plain.longestTurn),
+    left.descriptors, left.requests, left.slots, left.released
+  ]))
+}
+
+export function floodTable (rows: FloodRow[]): string {
+  const head = ['a flood', 'requests/s', 'plain', 'held, MiB', 'plain', 'process, MiB', 'plain', 'longest turn, ms', 'plain', 'slowest answer to others, ms', 'plain']
+  return table(head, rows.map(({ flood, duplex, plain }) => [
+    flood.name, round(duplex.rate), plain.closed > 0 ? 'closed' : round(plain.rate), mib(duplex.held), mib(plain.held), mib(duplex.rss), mib(plain.rss),
+    round(duplex.longestTurn), round(plain.longestTurn), round(duplex.slowest), round(plain.slowest)
+  ]))
+}
+
+function table (head: string[], rows: (string | number)[][]): string {
+  const line = (cells: (string | number)[]): string => `| ${cells.join(' | ')} |`
+  return [line(head), line(head.map((_, i) => i === 0 ? '---' : '--:')), ...rows.map(line)].join('\n')
+}
+
+function kib (bytes: number): string {
+  return (bytes / KIB).toFixed(0)
+}
+
+function mib (bytes: number): string {
+  return (bytes / MIB).toFixed(1)
+}
+
+function round (value: number): string {
+  return Math.max(0, value).toFixed(0)
+}
