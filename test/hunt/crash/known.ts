@@ -10,6 +10,8 @@ interface Known {
   is: (what: string, profile: Profile, one: Case | OrdinaryCase | null) => boolean
 }
 
+const MAJOR = Number.parseInt(process.versions.node)
+
 /** Problems that are counted apart. */
 export const KNOWN: readonly Known[] = [
   {
@@ -21,8 +23,12 @@ export const KNOWN: readonly Known[] = [
     is: (what, { transport, hooks }) => what.includes('no onResponse') && isMessageBased(transport) && !isHttp2(transport) && EARLY_HOOKS.some((name) => hooks[name] !== undefined)
   },
   {
-    reason: 'Node 20: app.close() of HTTP/2 waits for ever for sessions whose client has left within a body, on ordinary routes too',
-    is: (what, { transport }) => what.startsWith('app.close()') && isHttp2(transport) && process.version.startsWith('v20.')
+    reason: 'Node below 26: app.close() of HTTP/2 waits for ever for sessions whose client has left within a body, on ordinary routes too',
+    is: (what, { transport }) => what.startsWith('app.close()') && isHttp2(transport) && MAJOR < 26
+  },
+  {
+    reason: 'Node below 26: streams behind a GOAWAY can end the process natively, that of a bare node:http2 server too',
+    is: (what, { transport }) => /^ended with SIG(SEGV|ABRT)/.test(what) && isHttp2(transport) && MAJOR < 26
   }
 ]
 
