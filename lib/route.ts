@@ -219,6 +219,8 @@ function refuse (exchange: Exchange, reply: FastifyReply): Error | null {
  */
 function noteAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
   const exchange = (this.request.raw as DuplexRequest)[kExchange]!
+  // Nothing can be answered: what has failed may be the very answer that hooks are still running for.
+  if (exchange.carrier!.failure !== null) return this
   exchange.carrier!.answering = true
   if (!exchange.answersFailure) return exchange.send!.call(this, payload)
   // Fastify would throw from a handler's own, late `send`, or run the onSend hooks twice.

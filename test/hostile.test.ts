@@ -799,3 +799,40 @@ for (const [name, kind] of Object.entries(KINDS)) {
     await over.promise
   })
 }
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: the client leaves while hooks run for an answer that has failed`, async (t) => {
+    for (const style of ['promise', 'callback'] as const) {
+      const running = resolvers()
+      const over = resolvers()
+      const goOn = resolvers()
+      const { ask } = await start(t, kind, (app, routeOptions) => {
+        app.addHook('onSend', (_request, _reply, _payload, done) => { done(new Error('of a hook')) })
+        app.addHook('onError', (_request, _reply, _error, done) => {
+          running.resolve()
+          goOn.promise.then(() => done())
+        })
+        app.addHook('onResponse', async () => over.resolve())
+        app.setErrorHandler(async (_error, _request, reply) => {
+          await immediate()
+          return reply.code(418).send('own')
+        })
+        app.post('/', {
+          ...routeOptions,
+          duplex: true,
+          ...(style === 'promise'
+            ? { handler: async (_request: FastifyRequest, reply: FastifyReply) => reply.code(403).send('no') }
+            : { handler: (_request: FastifyRequest, reply: FastifyReply) => { reply.code(403).send('no') } })
+        })
+      })
+      const client = await ask('/')
+      client.write('x')
+      await running.promise
+      client.leave()
+      await over.promise
+      for (let turns = 0; turns < 5; turns++) await immediate()
+      goOn.resolve()
+      for (let turns = 0; turns < 5; turns++) await immediate()
+    }
+  })
+}

@@ -19,8 +19,9 @@ export const KNOWN: readonly Known[] = [
     is: (what, { transport }, one) => what.startsWith('the next request on the connection') && one !== null && 'request' in one && one.request === 'upgrade' && isMessageBased(transport)
   },
   {
-    reason: 'Fastify: a client that leaves during early hooks, where Node writes: no onResponse, as on ordinary routes',
-    is: (what, { transport, hooks }) => what.includes('no onResponse') && isMessageBased(transport) && !isHttp2(transport) && EARLY_HOOKS.some((name) => hooks[name] !== undefined)
+    reason: 'Fastify: a client that leaves during early hooks, or while one answers, where Node writes: no onResponse, as on ordinary routes',
+    is: (what, { transport, hooks }, one) => what.includes('no onResponse') && isMessageBased(transport) && !isHttp2(transport) &&
+      (EARLY_HOOKS.some((name) => hooks[name] !== undefined) || (one !== null && 'refusedIn' in one && one.refusedIn === 'onRequest'))
   },
   {
     reason: 'Node below 26: app.close() of HTTP/2 waits for ever for sessions whose client has left within a body, on ordinary routes too',
