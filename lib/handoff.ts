@@ -168,7 +168,9 @@ export class Handoff {
     // Node's assertion fails.
     const { end } = response
     response.end = ((...args: unknown[]) => {
-      this.whenMayWrite(() => { (end as Listener).apply(response, args) })
+      const endNow = (): void => { (end as Listener).apply(response, args) }
+      if (this.inTurn) endNow()
+      else this.whenMayWrite(endNow)
       return response
     }) as typeof end
   }
@@ -271,6 +273,7 @@ class Connection {
   private passing = false
   private stopped = false
   private pumpsLater = false
+  private endPassed = false // the client's end, to Node
   private error: Error | null = null
   private halfOpen = false
   private nodeListeners: Listeners | null = null
@@ -315,8 +318,12 @@ class Connection {
 
     // The plain path: Node's 'data' listener calls execute, as for streams that are no handles.
     const execute = parser.execute = (piece: Buffer) => {
-      this.parsed = prototype.execute.call(parser, piece)
+      // Of what we pass on it gets no more than Node would read at a time. The listener gets all of it: behind a head that
+      // upgrades, Node gives what the parser has not read to whoever listens to 'upgrade'.
+      const share = this.listeners !== null && piece.length > NODE_READ_SIZE ? piece.subarray(0, NODE_READ_SIZE) : piece
+      this.parsed = prototype.execute.call(parser, share)
       if (this.isClaimed) this.take(piece)
+      else if (share !== piece && this.listeners !== null && typeof this.parsed === 'number') this.held = join(piece.subarray(this.parsed), this.held)
       return this.parsed
     }
 
@@ -333,23 +340,26 @@ class Connection {
   pump (): void {
     if (this.passing) return
     while (this.isWanted && this.held.length > 0) {
-      const { held } = this
-      if (this.handoff === null && held.length > NODE_READ_SIZE) {
-        this.held = held.subarray(NODE_READ_SIZE)
-        this.pass(held.subarray(0, NODE_READ_SIZE))
+      const { held, handoff } = this
+      this.held = NO_BYTES
+      this.pass(held)
+      // The parser has had its share of this turn.
+      if (handoff === null && this.handoff === null && this.held.length > 0) {
         this.pumpLater()
         return
       }
-      this.held = NO_BYTES
-      this.pass(held)
     }
     // Reading starts only when nothing is held: otherwise each exchange would let one more read be added to it.
     if (!this.isWanted || this.held.length > 0) return
     this.start()
     if (!this.ended) return
-    if (this.handoff !== null) this.handoff.borrower.onEnd()
-    // Node ends its side with the client's; what was held may have been requests, whose answers come first if they can.
-    else setImmediate(() => { if (!this.socket.destroyed) this.nodeListeners!.end() })
+    if (this.handoff !== null) {
+      this.handoff.borrower.onEnd()
+    } else if (!this.endPassed) {
+      // Node ends its side with the client's; what was held may have been requests, whose answers come first if they can.
+      this.endPassed = true
+      setImmediate(() => { if (!this.socket.destroyed) this.nodeListeners!.end() })
+    }
   }
 
   /** Passes on what is held in the next turn of the event loop: a client that pipelines must leave room for all others. */
@@ -383,8 +393,8 @@ class Connection {
 
   /** Node resumes the socket at the end of each message (`readStart`), and when its responses have drained. */
   private readonly onResume = (): void => {
-    if (!this.stopped) return
-    stopReading(this.socket)
+    if (this.stopped) stopReading(this.socket)
+    else if (this.held.length === 0 && !this.ended) return
     if (this.isWanted) this.pumpLater()
   }
 

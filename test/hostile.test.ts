@@ -242,7 +242,8 @@ async function start (t: Test, { options, routeOptions, http2: isHttp2 }: Kind, 
         write: (content) => { stream.write(content) },
         end: () => { stream.end() },
         nonsense: () => { stream.close(http2.constants.NGHTTP2_PROTOCOL_ERROR) },
-        leave: () => { session.destroy() },
+        // Not the whole session: below Node 26 its end is not always seen over TLS, by Fastify alone either.
+        leave: () => { stream.close(http2.constants.NGHTTP2_CANCEL) },
         pause: () => { stream.pause() },
         status: async () => Number((await response)[0][':status']),
         body: async () => Buffer.concat(await stream.toArray()).toString(),
@@ -738,17 +739,21 @@ t.test('a handler that answers later than we do', async (t) => {
 })
 
 t.test('a response that somebody else ends', async (t) => {
-  for (const behind of [false, true]) {
-    await t.test(behind ? 'before its turn' : 'in its turn', async (t) => {
+  for (const [name, behind, waits] of [['in its turn', false, false], ['before its turn', true, false], ['in its turn, the head before', true, true]] as const) {
+    await t.test(name, async (t) => {
       let answer!: (content: string) => void
       const { connect } = await serve(t, 'tcp', (app) => {
         app.get('/ordinary', async () => new Promise((resolve) => { answer = resolve }))
         app.post('/', { duplex: true }, async (_request, reply) => {
           reply.duplex.write('some')
           await immediate()
+          if (waits) {
+            answer('ordinary')
+            await once(reply.raw, 'socket')
+          }
           t.equal(reply.raw.end(), reply.raw)
           await immediate()
-          answer?.('ordinary')
+          if (!waits) answer?.('ordinary')
           await once(reply.duplex, 'close')
         })
       })
@@ -836,3 +841,83 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
   })
 }
+
+t.test('asynchronous constraint: many exchanges behind a slow response, whose client leaves before they are routed', async (t) => {
+  t.intercept(process, 'emitWarning', { value: (warning: Error) => t.fail(String(warning)) })
+  const over: string[] = []
+  const all = resolvers()
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    ASYNC(app)
+    app.addHook('onResponse', async (request) => {
+      over.push(request.url)
+      if (over.length === 40) all.resolve()
+    })
+    app.get('/slow', async () => { await new Promise(() => {}) })
+    app.post('/:name', {
+      constraints: { later: 'yes' },
+      duplex: { maxExchanges: 20 },
+      // Half of them are past this hook when the client leaves.
+      async onRequest (request) { if (request.url.endsWith('late')) await new Promise((resolve) => socket.once('close', resolve)) },
+      handler: echo
+    })
+  }, { keepAliveTimeout: 0 })
+  const [wire, socket] = await accepted(app, connect)
+  socket.setMaxListeners(100)
+  const close = new Promise((resolve) => socket.once('close', resolve))
+  wire.send(GET('/slow') + ['early', 'late'].map((name) => `POST /${name} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n`).join('').repeat(20))
+  await untilStuck(() => socket.bytesRead)
+  t.ok(socket.listenerCount('close') < 40)
+  wire.socket.resetAndDestroy()
+  await close
+  await all.promise
+})
+
+t.test('requests held behind an exchange, whose answers are congested', async (t) => {
+  const ANSWER = 'x'.repeat(20_000)
+  for (const ends of [false, true]) {
+    await t.test(ends ? 'the client has ended its side' : 'the client waits', async (t) => {
+      const { app, connect } = await serve(t, 'tcp', (app) => {
+        app.post('/', { duplex: true }, async (_request, { duplex }) => {
+          await duplex.toArray()
+          duplex.end('ok')
+        })
+        app.get('/ordinary', { logLevel: 'silent' }, async () => ANSWER)
+      }, { keepAliveTimeout: 0 })
+      const [wire, socket] = await accepted(app, connect)
+      const closed = new Promise((resolve) => socket.once('close', resolve))
+      const body = 4_000_000 // which opens the window of TCP: what follows comes in one read
+      wire.send(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${body + 1}\r\n\r\n`).send(Buffer.alloc(body))
+      await untilStuck(() => socket.bytesRead)
+      const count = 1000
+      wire.send('z' + GET('/ordinary').repeat(count))
+      if (ends) wire.socket.end()
+      t.equal((await wire.response()).body, 'ok')
+      if (!ends) {
+        for (let i = 0; i < count; i++) if ((await wire.response()).body !== ANSWER) t.fail()
+      } else {
+        wire.socket.resume()
+        await closed
+      }
+    })
+  }
+})
+
+t.test('what is behind a head that upgrades, on a connection that had an exchange', async (t) => {
+  const size = 150_000
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, (_request, { duplex }) => { duplex.end('ok') })
+  })
+  app.server.on('upgrade', (_request, socket: Socket, head: Buffer) => {
+    let received = head.length
+    const look = (): void => { if (received === size) socket.end(`got ${received}`) }
+    socket.on('data', (piece) => { received += piece.length; look() })
+    look()
+  })
+  const [wire, socket] = await accepted(app, connect)
+  t.equal((await wire.request('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n')).body, 'ok')
+  const answer = once(wire.socket, 'data')
+  wire.send('GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n' + 'x'.repeat(size - 1000))
+  await untilStuck(() => socket.bytesRead)
+  wire.send('x'.repeat(1000))
+  t.equal(String((await answer)[0]), `got ${size}`)
+})

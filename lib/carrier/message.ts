@@ -15,6 +15,9 @@ import { progressOf, queuedBytes } from '../net-internals.ts'
 import { type Carrier, type ResponseStart, type Sink, frame } from './carrier.ts'
 import type { IdleWatch, Watched } from './idle-watch.ts'
 
+/** Bytes given to a stream of HTTP/2 at a time: who takes none of them for `idleTimeout` is silent. */
+const STREAM_WRITE_SIZE = 64 * 1024
+
 /** Milliseconds */
 export interface MessageOptions {
   idleTimeout: number
@@ -55,20 +58,28 @@ export class MessageCarrier implements Carrier, Watched {
     // Before Fastify's own, which asks for the failure.
     response.prependListener('finish', () => this.onFinish())
     response.on('close', () => this.onClose())
-    // The client left during the hooks, before anybody listened.
-    if (request.aborted) {
-      this.failure = new AbortedError()
-      this.over = true
-    } else if (countsBytes(request, response)) {
+    if (request.aborted || (request.httpVersionMajor === 1 && request.socket.destroyed)) {
+      this.abort(new AbortedError()) // the client left during the hooks, before anybody listened
+      return
+    }
+    if (countsBytes(request, response)) {
       idleWatch.add(this)
       if (request.httpVersionMajor === 1) this.whenInTurn(() => { this.suspendTimeout() })
     }
-    // Node does not close a response that is not in turn.
-    if (response.socket === null) {
-      const onClose = (): void => { this.onClose() }
-      request.socket.on('close', onClose)
-      response.once('socket', () => { request.socket.removeListener('close', onClose) })
+    if (response.socket === null) this.onSocketClose()
+  }
+
+  /** Node does not close a response that is not in turn. One listener for all those of a connection, or Node warns. */
+  private onSocketClose (): void {
+    const { request: { socket }, response } = this
+    let waiting = outOfTurn.get(socket)
+    if (waiting === undefined) {
+      const carriers = waiting = new Set()
+      outOfTurn.set(socket, carriers)
+      socket.on('close', () => { for (const carrier of carriers) carrier.onClose() })
     }
+    const carriers = waiting.add(this)
+    response.once('socket', () => { carriers.delete(this) })
   }
 
   get socket (): Duplex {
@@ -147,13 +158,34 @@ export class MessageCarrier implements Carrier, Watched {
     if (size > 0) this.writer!.write(content, size, parts)
     if (end) this.writer!.end('', parts)
     if (end && this.trailersToSend !== null) response.addTrailers(this.trailersToSend as Record<string, string>)
-    response.cork()
     const buffers = gather(parts)
+    if (streamOf(response) !== undefined && size > STREAM_WRITE_SIZE) {
+      this.writeInParts(buffers, end, done)
+      return
+    }
+    response.cork()
     const last = buffers.length - 1
     buffers.forEach((buffer, i) => response.write(buffer, i === last && !end ? done : undefined))
     if (end) response.end(done)
     else if (size === 0) response.flushHeaders()
     response.uncork()
+  }
+
+  /** One part after the other: how much of a write has left, a stream of HTTP/2 does not tell. */
+  private writeInParts (buffers: readonly Buffer[], end: boolean, done: (error?: Error | null) => void): void {
+    const { response } = this
+    const left = buffers.flatMap((buffer) => {
+      const parts: Buffer[] = []
+      for (let at = 0; at < buffer.length; at += STREAM_WRITE_SIZE) parts.push(buffer.subarray(at, at + STREAM_WRITE_SIZE))
+      return parts
+    }).values()
+    const next = (error?: Error | null): void => {
+      const part = error ? undefined : left.next().value
+      if (part !== undefined) response.write(part, next)
+      else if (error || !end) done(error)
+      else response.end(done)
+    }
+    next()
   }
 
   detach (): never {
@@ -228,9 +260,8 @@ export class MessageCarrier implements Carrier, Watched {
   get progress (): number {
     const { request, response, moved } = this
     const stream = streamOf(response)
-    if (stream === undefined) return progressOf(request.socket)
-    // How much of a write has left, only the connection tells (as Node's own timeout of a stream does it).
-    return moved - stream.bufferSize + (this.isStuck ? request.socket.bytesWritten : 0)
+    // Of HTTP/2 the stream's own bytes alone: a client must not keep one stream open by what moves on another.
+    return stream === undefined ? progressOf(request.socket) : moved - stream.bufferSize
   }
 
   get isStuck (): boolean {
@@ -252,6 +283,9 @@ export class MessageCarrier implements Carrier, Watched {
     this.sink?.onLost(error)
   }
 }
+
+/** The exchanges of a connection whose responses are not in turn. */
+const outOfTurn = new WeakMap<Duplex, Set<MessageCarrier>>()
 
 function streamOf (response: ServerResponse & { stream?: ServerHttp2Stream }): ServerHttp2Stream | undefined {
   return response.stream
