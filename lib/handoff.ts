@@ -561,12 +561,7 @@ class Connection {
 
 function join (first: Buffer, second: Buffer): Buffer {
   if (first.length === 0) return second
-  if (second.length === 0) return first
-  // Two parts of one read that were separated before: no copy, or a read full of requests would be copied by each of them.
-  if (first.buffer === second.buffer && first.byteOffset + first.length === second.byteOffset) {
-    return Buffer.from(first.buffer, first.byteOffset, first.length + second.length)
-  }
-  return Buffer.concat([first, second])
+  return second.length === 0 ? first : Buffer.concat([first, second])
 }
 
 /** For who comes to the socket after its 'end'; which, if the other side had ended before, was to close it. */

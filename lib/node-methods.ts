@@ -20,14 +20,14 @@ function isFromNode (method: unknown, ...args: unknown[]): boolean {
   const { prepareStackTrace, stackTraceLimit } = Error
   try {
     Error.prepareStackTrace = (_error, sites) => sites
-    Error.stackTraceLimit = 20
+    Error.stackTraceLimit = Infinity
     method.apply(untouchable, args)
     return false
   } catch (error) {
     const sites = (error as { stack: unknown }).stack as NodeJS.CallSite[]
     // The first is the trap, the last before us is what we have called.
     const us = sites.findIndex((site) => site.getFunctionName() === isFromNode.name)
-    return us > 1 && sites.slice(1, us).every((site) => String(site.getFileName()).startsWith('node:'))
+    return sites.slice(1, Math.max(us, 2)).every((site) => String(site.getFileName()).startsWith('node:'))
   } finally {
     Error.prepareStackTrace = prepareStackTrace
     Error.stackTraceLimit = stackTraceLimit

@@ -921,3 +921,27 @@ t.test('what is behind a head that upgrades, on a connection that had an exchang
   wire.send('x'.repeat(1000))
   t.equal(String((await answer)[0]), `got ${size}`)
 })
+
+for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => http2)) {
+  t.test(`${name}: writes larger than a window`, async (t) => {
+    const size = 3 * 1024 * 1024 + 5
+    const failed = resolvers<unknown>()
+    const { ask } = await start(t, kind, (app) => {
+      app.post('/whole', { duplex: true }, (_request, { duplex }) => {
+        duplex.write(Buffer.alloc(size))
+        duplex.write('x'.repeat(10))
+        setImmediate(() => duplex.end(Buffer.alloc(size)))
+      })
+      app.post('/left', { duplex: true }, (_request, { duplex }) => {
+        duplex.on('error', () => {}).write(Buffer.alloc(size), failed.resolve)
+      })
+    })
+    const whole = await ask('/whole')
+    whole.end()
+    t.equal((await whole.body()).length, 2 * size + 10)
+    const left = await ask('/left')
+    t.equal(await left.status(), 200)
+    left.leave()
+    t.match(await failed.promise, { code: 'FST_ERR_DUPLEX_ABORTED' })
+  })
+}
