@@ -18,20 +18,19 @@ const untouchable = new Proxy({}, { get () { throw new Error('touched') } })
 function isFromNode (method: unknown, ...args: unknown[]): boolean {
   if (typeof method !== 'function') return false
   const { prepareStackTrace, stackTraceLimit } = Error
+  Error.prepareStackTrace = (_error, sites) => sites
+  Error.stackTraceLimit = Infinity
+  let sites: NodeJS.CallSite[] = []
   try {
-    Error.prepareStackTrace = (_error, sites) => sites
-    Error.stackTraceLimit = Infinity
     method.apply(untouchable, args)
-    return false
   } catch (error) {
-    const sites = (error as { stack: unknown }).stack as NodeJS.CallSite[]
-    // The first is the trap, the last before us is what we have called.
-    const us = sites.findIndex((site) => site.getFunctionName() === isFromNode.name)
-    return sites.slice(1, Math.max(us, 2)).every((site) => String(site.getFileName()).startsWith('node:'))
-  } finally {
-    Error.prepareStackTrace = prepareStackTrace
-    Error.stackTraceLimit = stackTraceLimit
+    sites = (error as { stack: unknown }).stack as NodeJS.CallSite[]
   }
+  Error.prepareStackTrace = prepareStackTrace
+  Error.stackTraceLimit = stackTraceLimit
+  // The first is the trap; the last before us is what we have called.
+  const between = sites.slice(1, sites.findIndex((site) => site.getFunctionName() === isFromNode.name))
+  return between.length > 0 && between.every((site) => String(site.getFileName()).startsWith('node:'))
 }
 
 const BYTES = Buffer.alloc(1)
