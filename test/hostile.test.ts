@@ -10,7 +10,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { MessageCarrier } from '../lib/carrier/message.ts'
 import { SocketCarrier } from '../lib/carrier/socket.ts'
-import { GET, OPEN, type Served, TLS, type Wire, chunk, serve, untilStuck } from './wire.ts'
+import { GET, OPEN, type Served, TLS, type Wire, addLaterConstraint, chunk, serve, untilStuck } from './wire.ts'
 
 /** All that a handler can leave to the plugin. */
 async function echo (_request: FastifyRequest, { duplex }: FastifyReply): Promise<void> {
@@ -185,15 +185,6 @@ t.test('requests without end', async (t) => {
 
 // Apps whose responses Node writes, and raw ones. `request` sends one request and returns what it got.
 
-const ASYNC = (app: FastifyInstance): void => {
-  app.addConstraintStrategy({
-    name: 'later',
-    storage: () => { let handler: any; return { get: () => handler, set: (_value: unknown, value: any) => { handler = value } } },
-    deriveConstraint: ((_request: unknown, _context: unknown, done: (error: null, value: string) => void) => { setImmediate(done, null, 'yes') }) as any,
-    validate: () => true
-  })
-}
-
 interface Kind { options: object, routeOptions: object, http2?: boolean }
 
 const KINDS: Record<string, Kind> = {
@@ -206,7 +197,7 @@ const KINDS: Record<string, Kind> = {
 /** Starts an app of one kind; `ask` opens a request, over the one connection it makes. */
 async function start (t: Test, { options, routeOptions, http2: isHttp2 }: Kind, setup: (app: FastifyInstance, routeOptions: object) => unknown, pluginOptions: object = {}): Promise<Served & { ask: (path: string, fields?: Record<string, string>) => Promise<Asked> }> {
   const served = await serve(t, 'tcp', (app) => {
-    if ('constraints' in routeOptions) ASYNC(app)
+    if ('constraints' in routeOptions) addLaterConstraint(app)
     return setup(app, routeOptions)
   }, options, pluginOptions)
   if (!isHttp2) {
@@ -431,7 +422,6 @@ t.test('README: CONNECT to a target that ends its side and resets', async (t) =>
   }).listen(0, '127.0.0.1')
   t.teardown(() => target.close())
   await once(target, 'listening')
-  const targets = new Set<Socket>()
   const { app, connect } = await serve(t, 'tcp', (app) => {
     app.addHttpMethod('CONNECT')
     app.route({
@@ -440,8 +430,6 @@ t.test('README: CONNECT to a target that ends its side and resets', async (t) =>
       duplex: true,
       async handler (request, { duplex }) {
         const upstream = net.connect(request.authority!.port, request.authority!.host)
-        targets.add(upstream)
-        upstream.on('close', () => targets.delete(upstream))
         await once(upstream, 'connect')
         await pipeline(upstream, duplex, upstream)
       }
@@ -490,7 +478,7 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http
       const routed = resolvers()
       const over = resolvers<unknown>()
       const { app, connect } = await serve(t, 'tcp', (app) => {
-        if ('constraints' in kind.routeOptions) ASYNC(app)
+        if ('constraints' in kind.routeOptions) addLaterConstraint(app)
         app.addHook('onResponse', async (request) => { if (request.url === '/') over.resolve(request) })
         const onRequest = async (request: FastifyRequest): Promise<void> => { request.signal.addEventListener('abort', () => aborted.resolve()) }
         app.get('/stuck', { onRequest }, async () => BIG)
@@ -847,7 +835,7 @@ t.test('asynchronous constraint: many exchanges behind a slow response, whose cl
   const over: string[] = []
   const all = resolvers()
   const { app, connect } = await serve(t, 'tcp', (app) => {
-    ASYNC(app)
+    addLaterConstraint(app)
     app.addHook('onResponse', async (request) => {
       over.push(request.url)
       if (over.length === 40) all.resolve()

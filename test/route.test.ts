@@ -9,7 +9,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import t from 'tap'
 import { hooksOf, otherServers } from '../lib/fastify-internals.ts'
 import duplex from '../lib/index.ts'
-import { GET, OPEN, chunk, chunked, serve } from './wire.ts'
+import { GET, OPEN, chunk, chunked, serve, addLaterConstraint } from './wire.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
   reply.type(request.headers['content-type'] ?? 'application/octet-stream')
@@ -693,13 +693,7 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
   let left!: (code: string) => void
   let entered!: () => void
   const { app, connect, logged } = await serve(t, 'tcp', (app) => {
-    // Routed in a later turn: too late for the hand-off.
-    app.addConstraintStrategy({
-      name: 'later',
-      storage: () => { const map = new Map(); return { get: (key) => map.get(key) ?? null, set: (key, value) => map.set(key, value) } },
-      deriveConstraint: ((request: unknown, context: unknown, done: (error: null, value: string) => void) => { setImmediate(done, null, 'yes') }) as any,
-      validate: () => true
-    })
+    addLaterConstraint(app)
     const options = { duplex: true, constraints: { later: 'yes' } }
     app.post('/echo', options, echo)
     app.post('/one', { ...options, duplex: { maxExchanges: 1 } }, echo)
