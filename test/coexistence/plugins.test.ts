@@ -15,76 +15,18 @@ import helmet from '@fastify/helmet'
 import proxy from '@fastify/http-proxy'
 import jwt from '@fastify/jwt'
 import multipart from '@fastify/multipart'
-import { FastifyOtelInstrumentation } from '@fastify/otel'
 import rateLimit from '@fastify/rate-limit'
 import sensible from '@fastify/sensible'
 import sse from '@fastify/sse'
 import swagger from '@fastify/swagger'
 import underPressure from '@fastify/under-pressure'
 import websocket from '@fastify/websocket'
-import * as api from '@opentelemetry/api'
-import { HttpInstrumentation } from '@opentelemetry/instrumentation-http'
-import { InMemorySpanExporter, NodeTracerProvider, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-node'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import metrics from 'fastify-metrics'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import WebSocket from 'ws'
-import type { StatusHead } from '../lib/transfer/head-reader.ts'
-import { type Response, type Served, type Wire, chunk, serve } from './wire.ts'
-
-type Plugin = (app: FastifyInstance) => unknown
-
-/** Runs a test with a plugin registered before fastify-duplex and after it. */
-function together (name: string, plugin: Plugin, routes: Plugin, check: (t: Test, served: Served) => Promise<void>): void {
-  t.test(name, async (t) => {
-    for (const order of ['before', 'after']) {
-      await t.test(`registered ${order} fastify-duplex`, async (t) => {
-        const setup = async (app: FastifyInstance): Promise<void> => {
-          if (order === 'after') await plugin(app)
-          app.post('/upper', { duplex: true }, upper)
-          app.get('/plain', async () => 'plain')
-          await routes(app)
-        }
-        await check(t, await serve(t, 'tcp', setup, {}, {}, order === 'before' ? plugin : () => {}))
-      })
-    }
-  })
-}
-
-async function * upper (request: FastifyRequest, reply: FastifyReply): AsyncGenerator<string> {
-  for await (const piece of reply.duplex) yield String(piece).toUpperCase()
-}
-
-function open (path: string, fields = ''): string {
-  return `POST ${path} HTTP/1.1\r\nHost: a\r\n${fields}Transfer-Encoding: chunked\r\n\r\n`
-}
-
-function get (path: string, fields = ''): string {
-  return `GET ${path} HTTP/1.1\r\nHost: a\r\n${fields}\r\n`
-}
-
-function post (path: string, type: string, body: string, fields = ''): string {
-  return `POST ${path} HTTP/1.1\r\nHost: a\r\n${fields}Content-Type: ${type}\r\nContent-Length: ${body.length}\r\n\r\n${body}`
-}
-
-/** Two words, the second sent when the first has come back; gives the head they came with. */
-async function converse (t: Test, wire: Wire, fields = '', path = '/upper'): Promise<StatusHead> {
-  wire.send(open(path, fields) + chunk('one'))
-  const head = await wire.head()
-  t.equal(head.statusCode, 200)
-  t.equal(await wire.content(3), 'ONE')
-  wire.send(chunk('two'))
-  t.equal(await wire.content(3), 'TWO')
-  wire.send('0\r\n\r\n')
-  t.equal(await wire.body(), '')
-  return head
-}
-
-async function plain (t: Test, wire: Wire, fields = ''): Promise<Response> {
-  const response = await wire.request(get('/plain', fields))
-  t.match(response, { statusCode: 200, body: 'plain' })
-  return response
-}
+import { chunk, serve } from '../wire.ts'
+import { converse, get, open, plain, post, together, upper } from './support.ts'
 
 together('@fastify/cors', (app) => app.register(cors, { origin: 'https://a.example', exposedHeaders: 'x-size' }), () => {}, async (t, { connect }) => {
   const wire = await connect()
@@ -405,82 +347,6 @@ together('@fastify/swagger', document, (app) => {
   const wire = await connect()
   await converse(t, wire, '', '/rows/a')
   await plain(t, wire)
-})
-
-/** Spans as they end. */
-function tracing (): { provider: NodeTracerProvider, spans: (name: string) => unknown[] } {
-  const exporter = new InMemorySpanExporter()
-  const provider = new NodeTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] })
-  const spans = (name: string): unknown[] => exporter.getFinishedSpans()
-    .filter((span) => span.name === name)
-    .map(({ attributes, status }) => [attributes['http.route'] ?? attributes['url.path'], attributes['http.response.status_code'], status.code])
-  return { provider, spans }
-}
-
-const fails: Plugin = (app) => {
-  app.post('/broken', { duplex: true }, async (request, reply) => {
-    await pipeline(reply.duplex, reply.duplex, { end: false })
-    throw new Error('broken')
-  })
-}
-
-/** One exchange that ends well, an ordinary request, and one exchange that is cut off. */
-async function trace (t: Test, { connect, logged }: Served, seen: () => unknown[], expected: unknown[]): Promise<void> {
-  const wire = await connect()
-  wire.send(open('/upper') + chunk('one'))
-  await wire.head()
-  t.equal(await wire.content(3), 'ONE')
-  t.strictSame(seen(), [], 'open while the exchange is')
-  const completed = logged('request completed')
-  wire.send('0\r\n\r\n')
-  t.equal(await wire.body(), '')
-  await completed
-  await plain(t, wire)
-  const errored = logged('request errored')
-  wire.send(open('/broken') + chunk('one') + '0\r\n\r\n')
-  await wire.head()
-  await t.rejects(wire.body(), { code: 'FST_ERR_DUPLEX_TRUNCATED' })
-  await errored
-  await wire.ended
-  t.strictSame(seen(), expected)
-}
-
-for (const order of ['before', 'after']) {
-  t.test(`@fastify/otel, registered ${order} fastify-duplex`, async (t) => {
-    const { provider, spans } = tracing()
-    const instrumentation = new FastifyOtelInstrumentation()
-    instrumentation.setTracerProvider(provider)
-    const traced: Plugin = (app) => app.register(instrumentation.plugin())
-    const served = await serve(t, 'tcp', async (app) => {
-      if (order === 'after') await traced(app)
-      app.post('/upper', { duplex: true }, upper)
-      app.get('/plain', async () => 'plain')
-      fails(app)
-    }, {}, {}, order === 'before' ? traced : () => {})
-    await trace(t, served, () => spans('request'), [['/upper', 200, api.SpanStatusCode.UNSET], ['/plain', 200, api.SpanStatusCode.UNSET], ['/broken', 200, api.SpanStatusCode.ERROR]])
-    await provider.shutdown()
-  })
-}
-
-t.test('@opentelemetry/instrumentation-http', async (t) => {
-  const { provider, spans } = tracing()
-  provider.register()
-  const instrumentation = new HttpInstrumentation()
-  instrumentation.setTracerProvider(provider)
-  require('node:http') // is instrumented as it is loaded
-  t.teardown(() => instrumentation.disable())
-  const served = await serve(t, 'tcp', (app) => {
-    app.post('/upper', { duplex: true }, async function * (request, reply) {
-      for await (const piece of reply.duplex) {
-        t.ok(api.trace.getActiveSpan()?.isRecording(), 'the handler is within the span')
-        yield String(piece).toUpperCase()
-      }
-    })
-    app.get('/plain', async () => 'plain')
-    fails(app)
-  })
-  await trace(t, served, () => [...spans('POST'), ...spans('GET')], [['/upper', 200, api.SpanStatusCode.UNSET], ['/broken', undefined, api.SpanStatusCode.ERROR], ['/plain', 200, api.SpanStatusCode.UNSET]])
-  await provider.shutdown()
 })
 
 together('fastify-metrics', (app) => app.register(metrics, { endpoint: '/metrics', clearRegisterOnInit: true }), (app) => {

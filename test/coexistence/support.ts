@@ -1,0 +1,60 @@
+// An app with a duplex and an ordinary route, and a conversation with it: what every neighbour must leave as it is.
+
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import t, { type Test } from 'tap'
+import type { StatusHead } from '../../lib/transfer/head-reader.ts'
+import { type Response, type Served, type Wire, chunk, serve } from '../wire.ts'
+
+export type Plugin = (app: FastifyInstance) => unknown
+
+/** Runs a test with a plugin registered before fastify-duplex and after it. */
+export function together (name: string, plugin: Plugin, routes: Plugin, check: (t: Test, served: Served) => Promise<void>): void {
+  t.test(name, async (t) => {
+    for (const order of ['before', 'after']) {
+      await t.test(`registered ${order} fastify-duplex`, async (t) => {
+        const setup = async (app: FastifyInstance): Promise<void> => {
+          if (order === 'after') await plugin(app)
+          app.post('/upper', { duplex: true }, upper)
+          app.get('/plain', async () => 'plain')
+          await routes(app)
+        }
+        await check(t, await serve(t, 'tcp', setup, {}, {}, order === 'before' ? plugin : () => {}))
+      })
+    }
+  })
+}
+
+export async function * upper (request: FastifyRequest, reply: FastifyReply): AsyncGenerator<string> {
+  for await (const piece of reply.duplex) yield String(piece).toUpperCase()
+}
+
+export function open (path: string, fields = ''): string {
+  return `POST ${path} HTTP/1.1\r\nHost: a\r\n${fields}Transfer-Encoding: chunked\r\n\r\n`
+}
+
+export function get (path: string, fields = ''): string {
+  return `GET ${path} HTTP/1.1\r\nHost: a\r\n${fields}\r\n`
+}
+
+export function post (path: string, type: string, body: string, fields = ''): string {
+  return `POST ${path} HTTP/1.1\r\nHost: a\r\n${fields}Content-Type: ${type}\r\nContent-Length: ${body.length}\r\n\r\n${body}`
+}
+
+/** Two words, the second sent when the first has come back; gives the head they came with. */
+export async function converse (t: Test, wire: Wire, fields = '', path = '/upper'): Promise<StatusHead> {
+  wire.send(open(path, fields) + chunk('one'))
+  const head = await wire.head()
+  t.equal(head.statusCode, 200)
+  t.equal(await wire.content(3), 'ONE')
+  wire.send(chunk('two'))
+  t.equal(await wire.content(3), 'TWO')
+  wire.send('0\r\n\r\n')
+  t.equal(await wire.body(), '')
+  return head
+}
+
+export async function plain (t: Test, wire: Wire, fields = ''): Promise<Response> {
+  const response = await wire.request(get('/plain', fields))
+  t.match(response, { statusCode: 200, body: 'plain' })
+  return response
+}
