@@ -62,9 +62,9 @@ export class Books {
     const wrong: string[] = []
     for (const [id, entry] of this.entries) {
       if (!isOf(id)) continue
-      if (entry.onResponse === 0) wrong.push(`no onResponse: ${entry.url}`)
+      if (entry.onResponse === 0) wrong.push(`no onResponse: ${entry.url} (${id})`)
       for (const name of COUNTED) {
-        if (entry[name] > 1) wrong.push(`${entry[name]} times ${name}: ${entry.url}`)
+        if (entry[name] > 1) wrong.push(`${entry[name]} times ${name}: ${entry.url} (${id})`)
       }
     }
     return wrong

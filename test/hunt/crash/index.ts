@@ -4,12 +4,15 @@
 import { blame } from './blame.ts'
 import { KNOWN } from './known.ts'
 import { BLAME_LIMIT } from './limits.ts'
-import { Problems } from './problems.ts'
+import { isComparison } from './kinds.ts'
+import { Problems, kindOf } from './problems.ts'
 import { CASES_PER_CHILD, type Profile, profileOf } from './profile.ts'
 import { type Problem, runChild } from './run.ts'
 
 /** Processes at once, beside this one with the clients. */
 const CHILDREN = 2
+/** A difference between an app with the plugin and one without must come again so often. */
+const REPETITIONS = 2
 
 export interface CrashHuntOptions {
   seed: number
@@ -76,11 +79,23 @@ export async function huntCrashes ({ seed, seconds, onlyCases, transport }: Cras
       count(excluded, known.reason)
       return
     }
+    if (isComparison(profile.transport) && problem.case !== null && !await comesAgain(profile, problem)) {
+      count(excluded, 'a difference between two servers that did not come again: which of two events is first is a race')
+      return
+    }
     if (!problems.add(problem)) return
     const began = Date.now()
     if (problem.cases.length > 1 && blaming > 0) problem.cases = await blame(seed, profile, problem, began + blaming)
     blaming -= Date.now() - began
     problems.show(problem)
+  }
+
+  async function comesAgain (profile: Profile, { what, cases }: Problem): Promise<boolean> {
+    for (let repetition = 0; repetition < REPETITIONS; repetition++) {
+      const { problems: found } = await runChild(seed, { ...profile, closesBusy: false }, cases)
+      if (!found.some((other) => kindOf(other.what) === kindOf(what))) return false
+    }
+    return true
   }
 }
 

@@ -24,6 +24,10 @@ export const KNOWN: readonly Known[] = [
       (EARLY_HOOKS.some((name) => hooks[name] !== undefined) || (one !== null && 'refusedIn' in one && one.refusedIn === 'onRequest'))
   },
   {
+    reason: 'Node below 26: a stream of HTTP/2 that ends with its session, or is reset without an error, may never be closed: no onResponse, on ordinary routes too',
+    is: (what, { transport }, one) => what.includes('no onResponse') && isHttp2(transport) && MAJOR < 26 && one !== null && one.act !== 'complete'
+  },
+  {
     reason: 'Node below 26: app.close() of HTTP/2 waits for ever for sessions whose client has left within a body, on ordinary routes too',
     is: (what, { transport }) => what.startsWith('app.close()') && isHttp2(transport) && MAJOR < 26
   },

@@ -40,7 +40,7 @@ export function kindOf (what: string): string {
   const [first, ...frames] = what.split('\n')
   const frame = frames.find((frame) => /^ +at .*\/build\/lib\//.test(frame)) ?? frames.find((frame) => /^ +at /.test(frame)) ?? frames.find((line) => /assert/i.test(line)) ?? ''
   // Not by route, of which there are many.
-  return `${first.replace(/: [A-Z]+ \S+/, '')} ${frame.replace(/\(?\/\S*\/((?:lib|test|node_modules)\/)/, '$1').trim()}`.replace(/\d+/g, '…').trim()
+  return `${first.replace(/: [A-Z]+ \S+( \([\w.]+\))?/, '')} ${frame.replace(/\(?\/\S*\/((?:lib|test|node_modules)\/)/, '$1').trim()}`.replace(/\d+/g, '…').trim()
 }
 
 /** `1-3,7` */

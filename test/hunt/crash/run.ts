@@ -65,7 +65,7 @@ export async function runChild (seed: number, profile: Profile, numbers: readonl
   return run
 
   async function runCase (number: number): Promise<void> {
-    const one = isComparison(profile.transport) ? ordinaryCaseOf(seed, number) : caseOf(seed, number, profile)
+    const one = caseNumbered(number)
     underWay.add(number)
     if (run.left.length <= closesAt) becomeBusy()
     const wrong = await watch(one)
@@ -121,7 +121,21 @@ export async function runChild (seed: number, profile: Profile, numbers: readonl
       if (!(error instanceof TimeLimitError)) throw error
       wrong.push(error.message)
     }
-    for (const what of wrong) run.problems.push({ what: `${what} (${profile.transport})`, cases: [...numbers], case: null, profile })
+    for (const what of wrong) {
+      const one = caseIn(what)
+      run.problems.push({ what: `${what} (${profile.transport})`, cases: one === null ? [...numbers] : [one.number], case: one, profile })
+    }
+  }
+
+  /** The case of the request that a problem names. */
+  function caseIn (what: string): Case | OrdinaryCase | null {
+    const id = what.match(/\((\d+)\.[^)]*\)$/)
+    if (id === null) return null
+    return caseNumbered(Number(id[1]))
+  }
+
+  function caseNumbered (number: number): Case | OrdinaryCase {
+    return isComparison(profile.transport) ? ordinaryCaseOf(seed, number) : caseOf(seed, number, profile)
   }
 }
 

@@ -207,7 +207,7 @@ export const STATES: readonly State[] = [
   state('queued behind a stuck ordinary response', ONE_DIRECTION, queue(whole('/ordinary/download', 'GET'))),
   state('one exchange behind a slow ordinary response', QUIET, (connection) => connection.read().send(whole('/ordinary/held', 'GET') + open('/echo/loop') + CHUNK), { isLetGo: false }),
   state('queued behind a slow ordinary response', ONE_DIRECTION, queue(whole('/ordinary/held', 'GET')), { isLetGo: false, connectionTimeout: IDLE_TIMEOUT }),
-  state('queued behind a slow ordinary response, silent', ONE_DIRECTION, queue(whole('/ordinary/held', 'GET')), { isLetGo: false, ending: 'stay' }),
+  state('queued behind a slow ordinary response, silent', ONE_DIRECTION, queue(whole('/ordinary/held', 'GET')), { isLetGo: false, connectionTimeout: IDLE_TIMEOUT, ending: 'stay' }),
   state('queued behind a hook, TLS', ONE_DIRECTION, queue(whole('/hook')), { transport: 'tls' }),
   state('kept after an exchange', QUIET, between, { inProgress: 0 }),
   state('kept after an exchange, TLS', QUIET, between, { inProgress: 0, transport: 'tls' }),
