@@ -4,6 +4,7 @@
 import { once } from 'node:events'
 import http from 'node:http'
 import http2 from 'node:http2'
+import https from 'node:https'
 import { rm } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -11,10 +12,11 @@ import { join } from 'node:path'
 import { type Duplex, PassThrough } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import duplex from '../lib/index.ts'
-import { TLS, type Line } from './wire.ts'
+import { TLS, type Line, addLaterConstraint } from './wire.ts'
 
 interface Head { statusCode: number, headers: Record<string, unknown> }
 
@@ -30,6 +32,8 @@ interface Client {
   /** The status codes of the interim responses so far. */
   interim: () => number[]
   reset: () => void
+  /** Whether the request went over a connection that had served another. */
+  reused: () => boolean
 }
 
 type Open = (path: string, method?: string) => Promise<Client>
@@ -46,9 +50,11 @@ function overHttp (listen: object, options: http.RequestOptions & { rejectUnauth
   return async (t, app) => {
     await app.listen(listen)
     const { port } = (app.server.address() ?? {}) as AddressInfo
-    const { request: makeRequest } = app.initialConfig.https ? await import('node:https') : http
+    const { request: makeRequest, Agent } = app.initialConfig.https ? https : http
+    const agent = new Agent({ keepAlive: true })
+    t.teardown(() => agent.destroy())
     return async (path, method = 'POST') => {
-      const request = makeRequest({ port, path, method, agent: false, ...options })
+      const request = makeRequest({ port, path, method, agent, ...options })
       const interim: number[] = []
       request.on('information', ({ statusCode }) => { interim.push(statusCode) })
       t.teardown(() => request.destroy())
@@ -63,7 +69,8 @@ function overHttp (listen: object, options: http.RequestOptions & { rejectUnauth
         trailers: () => incoming.trailers,
         setTrailers: (fields) => { request.addTrailers(fields) },
         interim: () => interim,
-        reset: () => { request.destroy() }
+        reset: () => { request.destroy() },
+        reused: () => request.reusedSocket
       }
     }
   }
@@ -81,7 +88,8 @@ const inMemory: Start = async (t, app) => async (path, method = 'POST') => {
     trailers: () => client.trailers,
     setTrailers: (fields) => { client.setTrailers(fields) },
     interim: () => informational,
-    reset: () => { client.destroy() }
+    reset: () => { client.destroy() },
+    reused: () => true
   }
 }
 
@@ -101,7 +109,8 @@ const byInject: Start = async (t, app) => async (path, method = 'POST') => {
     trailers: () => trailers,
     setTrailers: () => {},
     interim: () => [],
-    reset: () => { gone.abort() }
+    reset: () => { gone.abort() },
+    reused: () => true
   }
 }
 
@@ -127,7 +136,8 @@ const overHttp2: Start = async (t, app) => {
       trailers: () => trailers,
       setTrailers: (fields) => { toSend = fields },
       interim: () => interim,
-      reset: () => { stream.close(http2.constants.NGHTTP2_CANCEL) }
+      reset: () => { stream.close(http2.constants.NGHTTP2_CANCEL) },
+      reused: () => true
     }
   }
 }
@@ -139,25 +149,35 @@ const NO_HANDOFF = t.mockRequire('../lib/index.ts', {
   '../lib/handoff.ts': { ...require('../lib/handoff.ts'), missingFromNode: () => 'anything' }
 }) as { default: typeof duplex }
 
-const CARRIERS: Record<string, { start: Start, options?: object, plugin?: typeof duplex, unconnected?: boolean }> = {
+/** Hands a request over in a later turn, when its connection cannot be taken any more. */
+function handOverLate (onRequest: http.RequestListener): http.Server {
+  return http.createServer((request, response) => { setImmediate(onRequest, request, response) })
+}
+
+const CARRIERS: Record<string, { start: Start, options?: object, plugin?: typeof duplex, unconnected?: boolean, constraints?: { later: string } }> = {
   tcp: { start: overHttp(TCP, {}) },
   tls: { start: overHttp(TCP, { rejectUnauthorized: false }), options: { https: TLS } },
   unix: { start: overHttp({ path }, { socketPath: path }) },
   memory: { start: inMemory },
   'app.inject': { start: byInject, unconnected: true },
   fallback: { start: overHttp(TCP, {}), plugin: NO_HANDOFF.default },
+  'asynchronous constraint': { start: overHttp(TCP, {}), constraints: { later: 'yes' } },
+  'asynchronous constraint, TLS': { start: overHttp(TCP, { rejectUnauthorized: false }), options: { https: TLS }, constraints: { later: 'yes' } },
+  'late serverFactory': { start: overHttp(TCP, {}), options: { serverFactory: handOverLate } },
   h2c: { start: overHttp2, options: { http2: true } },
   h2: { start: overHttp2, options: { http2: true, https: { ...TLS, allowHTTP1: true } } },
   'HTTP/1.1 of an h2 server': { start: overHttp(TCP, { rejectUnauthorized: false }), options: { http2: true, https: { ...TLS, allowHTTP1: true } } }
 }
 
-for (const [name, { start, options, plugin = duplex, unconnected = false }] of Object.entries(CARRIERS)) {
+for (const [name, { start, options, plugin = duplex, unconnected = false, constraints }] of Object.entries(CARRIERS)) {
   t.test(name, async (t) => {
     const lines: Line[] = []
     const hooks: string[] = []
     let handled!: (outcome: string) => void
     const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } }, forceCloseConnections: true, ...options })
     t.teardown(() => app.close())
+    addLaterConstraint(app)
+    app.addHook('onRoute', (route) => { route.constraints = constraints })
     await app.register(plugin, { closeGrace: 0 })
     app.addHook('onResponse', async (request) => { hooks.push(`onResponse ${request.url}`) })
     app.addHook('onRequestAbort', (request, done) => { hooks.push(`onRequestAbort ${request.url}`); done() })
@@ -215,6 +235,18 @@ for (const [name, { start, options, plugin = duplex, unconnected = false }] of O
     })
     app.post('/length', { duplex: true }, (request, reply) => { reply.header('content-length', 5).duplex.end('1234') })
     app.get('/no-body', { duplex: true }, (request, reply) => { reply.code(204).duplex.end() })
+    app.post('/in-turns/:turns', { duplex: true }, async (request, reply) => {
+      const { turns } = request.params as { turns: number }
+      reply.duplex.write('first')
+      for (let i = 0; i < turns; i++) await immediate()
+      reply.duplex.end('second')
+    })
+    app.post('/once-written', { duplex: true }, async (request, reply) => {
+      for (const word of ['first', 'second']) await new Promise((resolve) => reply.duplex.write(word, resolve))
+      reply.duplex.setTrailers({ 'x-words': 2 })
+      reply.duplex.write('third')
+      reply.duplex.end('fourth')
+    })
     const open = await start(t, app)
 
     await t.test('both ways at once', async (t) => {
@@ -227,6 +259,20 @@ for (const [name, { start, options, plugin = duplex, unconnected = false }] of O
       t.equal(String((await once(down, 'data'))[0]), 'two')
       client.up.end()
       t.equal(await text(down), '')
+    })
+
+    await t.test('written in turns, and the next request on the connection', async (t) => {
+      for (const [path, body] of [['/in-turns/0', 'firstsecond'], ['/in-turns/1', 'firstsecond'], ['/in-turns/5', 'firstsecond'], ['/once-written', 'firstsecondthirdfourth'], ['/echo', '']]) {
+        const client = await open(path)
+        client.up.end()
+        const down = await client.down
+        // Only then is the connection free for the next request.
+        const closed = once(down, 'close')
+        t.equal(await text(down), body)
+        await closed
+        if (path === '/once-written') t.match(client.trailers(), { 'x-words': '2' })
+        if (path !== '/in-turns/0') t.ok(client.reused(), path)
+      }
     })
 
     await t.test('much, under backpressure', async (t) => {

@@ -163,12 +163,13 @@ export class MessageCarrier implements Carrier, Watched {
       this.writeInParts(buffers, end, done)
       return
     }
-    response.cork()
+    // One chunk of all buffers. Uncorked before `end`: Node 22.0 to 25.9 and 26.0 to 26.8 would send the last chunk first.
+    if (buffers.length > 1) response.cork()
     const last = buffers.length - 1
     buffers.forEach((buffer, i) => response.write(buffer, i === last && !end ? done : undefined))
+    if (buffers.length > 1) response.uncork()
     if (end) response.end(done)
     else if (size === 0) response.flushHeaders()
-    response.uncork()
   }
 
   /** One part after the other: how much of a write has left, a stream of HTTP/2 does not tell. */
