@@ -9,6 +9,8 @@ export const OptionError = createError('FST_ERR_DUPLEX_OPTION', 'Invalid duplex 
 export const BodySchemaError = createError('FST_ERR_DUPLEX_BODY_SCHEMA', 'A duplex route reads its body as a stream, nothing can validate it before: remove "schema.body" from %s %s', 500)
 export const NotEnabledError = createError('FST_ERR_DUPLEX_NOT_ENABLED', 'reply.duplex needs a route with "duplex: true", which %s %s is not', 500)
 
+export const FastifyError = createError('FST_ERR_DUPLEX_FASTIFY', 'Fastify %s lacks what fastify-duplex needs: %s', 500)
+
 export const InjectError = createError('FST_ERR_DUPLEX_INJECT', 'app.injectDuplex() speaks HTTP/1.1, which this server does not', 500)
 
 // What a client sent: on the readable side, or as an ordinary answer.

@@ -18,7 +18,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Http2ServerRequest } from 'node:http2'
 import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
-import { keepingCloseListeners } from './fastify-internals.ts'
+import { keepingCloseListeners, makeTargetRoutable } from './fastify-internals.ts'
 import { Landing, abandonWrites, copyOf, toHold, toKeep } from './landing.ts'
 import { closeWhenEnded, restartReading, startReading, stopReading } from './net-internals.ts'
 import { NO_BYTES, restOf } from './transfer/body-reader.ts'
@@ -650,6 +650,7 @@ export function routeStreams (server: Server): void {
   server.on('connect', (request: Http2ServerRequest, response) => {
     // Only those of RFC 8441 have a path.
     request.url ??= request.authority
+    makeTargetRoutable(request as unknown as IncomingMessage)
     server.emit('request', request, response)
   })
 }
@@ -658,8 +659,9 @@ function noteResponse (request: IncomingMessage, response: ServerResponse): void
   const connection = routingOf(request)
   if (connection === null) return
   connection.response = response as Response
-  // Unless it is claimed: see `onUnclaimedConnect`.
-  if (request.method === 'CONNECT') response.shouldKeepAlive = false
+  if (request.method !== 'CONNECT') return
+  response.shouldKeepAlive = false // unless it is claimed: see `onUnclaimedConnect`
+  makeTargetRoutable(request)
 }
 
 /**

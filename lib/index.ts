@@ -7,14 +7,17 @@ import fp from 'fastify-plugin'
 import type { FastifyDuplexOptions } from '../types/index.d.ts'
 import { IdleWatch } from './carrier/idle-watch.ts'
 import { claimSocket } from './carrier/socket.ts'
+import { FastifyError } from './errors.ts'
 import { Registry } from './exchange/registry.ts'
-import { otherServers } from './fastify-internals.ts'
+import { missingFromFastify, otherServers, restoreTargetsNotFound } from './fastify-internals.ts'
 import { injectDuplex } from './inject/index.ts'
 import { type Gate, missingFromNode, routeStreams, watch } from './handoff.ts'
 import { DEFAULT_OPTIONS, resolveOptions } from './options.ts'
 import { type RouteSetup, getAuthority, getDuplex, makeDuplex } from './route.ts'
 
 async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
+  const lacks = await missingFromFastify(app)
+  if (lacks !== null) throw new FastifyError(app.version, lacks)
   const registry = new Registry()
   const defaults = resolveOptions(options, DEFAULT_OPTIONS)
   const idleWatch = new IdleWatch(defaults.idleTimeout)
@@ -32,7 +35,9 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   }
 
   app.addHook('onReady', async function () {
-    if (setup.gate.connect && (this.initialConfig as { http2?: boolean }).http2) routeStreams(this.server as Server)
+    if (!setup.gate.connect) return
+    restoreTargetsNotFound(this)
+    if ((this.initialConfig as { http2?: boolean }).http2) routeStreams(this.server as Server)
   })
 
   app.decorate('injectDuplex', injectDuplex)
@@ -59,7 +64,10 @@ function patience (app: FastifyInstance): number {
   return pluginTimeout ? pluginTimeout * 0.9 : 2 ** 31 - 1
 }
 
-const fastifyDuplex = fp(duplex, { fastify: '5.x', name: 'fastify-duplex' })
+/** As in `peerDependencies`: before 5.8.1 a body reaches the content-type parsers, or a client can end the process. */
+const FASTIFY_RANGE = '^5.8.1 || ^6.0.0-alpha.4'
+
+const fastifyDuplex = fp(duplex, { fastify: FASTIFY_RANGE, name: 'fastify-duplex' })
 
 export default fastifyDuplex
 export { fastifyDuplex }

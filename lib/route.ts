@@ -13,7 +13,7 @@ import { claimSocket } from './carrier/socket.ts'
 import { AbortedError, BodyLimitError, BodySchemaError, HeadSentError, NotEnabledError, TooManyExchangesError } from './errors.ts'
 import { HttpDuplex, type Owner } from './exchange/http-duplex.ts'
 import type { Registry } from './exchange/registry.ts'
-import { endsErrorHandling, hooksOf, isInOnError } from './fastify-internals.ts'
+import { type LoggerFactory, endsErrorHandling, hideBody, hooksOf, isInOnError, restoreTargetOf, runsLast } from './fastify-internals.ts'
 import type { Gate } from './handoff.ts'
 import { type ResolvedOptions, resolveOptions } from './options.ts'
 import { type Authority, parseAuthority } from './transfer/tunnel.ts'
@@ -109,11 +109,13 @@ function carrierOf (exchange: Exchange, reply: FastifyReply): Carrier {
 /** The onRoute hook. */
 export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: RouteSetup): void {
   const { duplex } = route as { duplex?: boolean | DuplexOptions }
+  const isConnect = [route.method].flat().includes('CONNECT')
+  if (isConnect) restoreTargetOf(route, this)
   if (!duplex) return
   if ((route.schema as { body?: unknown } | undefined)?.body !== undefined) {
     throw new BodySchemaError(String(route.method), route.url)
   }
-  if ([route.method].flat().includes('CONNECT')) plugin.gate.connect = true
+  if (isConnect) plugin.gate.connect = true
   const setup = setUp(plugin, duplex === true ? {} : duplex, route.bodyLimit)
   const own = route as RouteOptions & Record<'childLoggerFactory' | 'preParsing' | 'onResponse', any>
   own.childLoggerFactory = claimWithLogger(own.childLoggerFactory ?? this.childLoggerFactory, setup)
@@ -137,27 +139,17 @@ function setUp ({ options: defaults, registry, admitted, gate }: RouteSetup, own
  * The first thing Fastify does for a request that it has routed is to make its logger: the one place on a route that
  * comes before any hook, while Node's 'request' event is on the call stack and the connection can still be claimed.
  */
-function claimWithLogger (makeLogger: Function, setup: RouteSetup): Function {
+function claimWithLogger (makeLogger: LoggerFactory, setup: RouteSetup): LoggerFactory {
   const { registry, idleWatch, options } = setup
-  return function (this: FastifyInstance, logger: unknown, bindings: unknown, loggerOptions: unknown, raw: DuplexRequest) {
+  return function (logger, bindings, loggerOptions, raw: DuplexRequest) {
     raw[kExchange] = new Exchange(setup, claimSocket(raw, registry, idleWatch, options))
     return makeLogger.call(this, logger, bindings, loggerOptions, raw)
   }
 }
 
-// Fastify looks at `request.method` once, right after the preParsing hooks, to see whether there is a body to parse. The
-// empty method has none. Gone before anybody else can look.
-const methodWithoutBody: PropertyDescriptor & ThisType<{ method?: string }> = {
-  configurable: true,
-  get () {
-    delete this.method
-    return ''
-  }
-}
-
 function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: (error: Error | null, payload?: unknown) => void): void {
   const exchange = (request.raw as DuplexRequest)[kExchange]!
-  if (!exchange.passed && !runsLast(reply)) {
+  if (!exchange.passed && !isLast(reply)) {
     exchange.passed = true
     done(null, payload)
     return
@@ -165,7 +157,7 @@ function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, payload:
   const error = refuse(exchange, reply)
   // With no asynchronous hook before, Node's parser is still on the call stack, and its connection not taken yet.
   process.nextTick(() => {
-    if (error === null) Object.defineProperty(request, 'method', methodWithoutBody)
+    if (error === null) hideBody(request)
     done(error, payload)
   })
 }
@@ -174,11 +166,11 @@ function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, payload:
 const orders = new WeakMap<object, boolean>()
 
 /** A plugin that was registered later may have added a hook behind ours, which then has to run once more, behind that. */
-function runsLast (reply: FastifyReply): boolean {
+function isLast (reply: FastifyReply): boolean {
   const hooks = hooksOf(reply, 'preParsing')
   let last = orders.get(hooks)
   if (last === undefined) {
-    last = hooks.length === 0 || hooks[hooks.length - 1].name === `bound ${skipBodyParsing.name}`
+    last = hooks.length === 0 || runsLast(reply, skipBodyParsing)
     if (!last) hooks.push(skipBodyParsing)
     orders.set(hooks, last)
   }

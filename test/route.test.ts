@@ -7,7 +7,7 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
-import { hooksOf, otherServers } from '../lib/fastify-internals.ts'
+import { hooksOf, missingFromFastify, otherServers } from '../lib/fastify-internals.ts'
 import duplex from '../lib/index.ts'
 import { GET, OPEN, chunk, chunked, serve, addLaterConstraint } from './wire.ts'
 
@@ -801,10 +801,54 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
   t.equal(response.payload, 'injected')
 })
 
-t.test('a Fastify that keeps its things elsewhere', (t) => {
+t.test('a Fastify that keeps its things elsewhere', async (t) => {
   t.strictSame(otherServers({} as FastifyInstance), [])
   t.strictSame(hooksOf({ request: {} } as FastifyReply, 'onError'), [])
-  t.end()
+
+  /** A Fastify like this one, but for one thing. */
+  const other = (change: (app: any) => void) => (): FastifyInstance => {
+    const app = Fastify()
+    change(app)
+    return app
+  }
+  const without = (name: string) => other((app) => { app[Object.getOwnPropertySymbols(app).find(({ description }) => description === name)!] = undefined })
+  const whenReady = (change: (app: any) => void) => other((app) => app.addHook('onReady', async () => change(app)))
+  const route = (change: (route: any) => void) => other((app) => {
+    const { route } = app
+    app.route = (options: object) => {
+      change(options)
+      return route.call(app, options)
+    }
+  })
+  const lacks: [string, () => FastifyInstance][] = [
+    ['servers of an app', without('fastify.serverBindings')],
+    ['not-found handler', whenReady((app) => { delete app[Object.getOwnPropertySymbols(app).find(({ description }) => description === 'fastify.404ContextKey')!].childLoggerFactory })],
+    ['logger of a route before its hooks', route((route) => { delete route.childLoggerFactory })],
+    ['hooks of a route', route((route) => { route.preParsing = [route.preParsing, (request: unknown, reply: unknown, payload: unknown, done: () => void) => done()] })],
+    ['method that has no body', route((route) => { delete route.preParsing })],
+    ['signal of a request', other((app) => app.decorateRequest('signal', { getter: () => ({ aborted: false }) }))],
+    ['next error handler', other((app) => { app.setErrorHandler = () => { throw new Error('next error handler') } })]
+  ]
+  for (const [fact, makeApp] of lacks) {
+    t.match(await missingFromFastify(Fastify(), makeApp).catch(String), fact)
+  }
+  t.equal(await missingFromFastify(Fastify()), null)
+  t.equal(await missingFromFastify({ version: '5.99.0' } as FastifyInstance, lacks[0][1]), null, 'another copy cannot be tried')
+
+  const { default: plugin } = t.mockRequire('../lib/index.ts', {
+    '../lib/fastify-internals.ts': { ...require('../lib/fastify-internals.ts'), missingFromFastify: async () => 'something' }
+  }) as { default: typeof duplex }
+  await t.rejects(async () => { await Fastify().register(plugin) }, { code: 'FST_ERR_DUPLEX_FASTIFY', message: /^Fastify 5\.\S+ lacks what fastify-duplex needs: something$/ })
+})
+
+// Until 5.8.0 a client could end the process: a malformed chunk asked for a `request.signal` that was not there.
+t.test('a Fastify that is too old is refused at registration', async (t) => {
+  const app = require('fastify-5.6')() as FastifyInstance
+  t.match(app.version, '5.6.')
+  await t.rejects(async () => { await app.register(duplex) }, {
+    code: 'FST_ERR_PLUGIN_VERSION_MISMATCH',
+    message: `fastify-plugin: fastify-duplex - expected '${require('../package.json').peerDependencies.fastify}' fastify version, '${app.version}' is installed`
+  })
 })
 
 t.test('a Node whose parser cannot be put to sleep', async (t) => {

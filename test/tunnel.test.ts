@@ -571,6 +571,52 @@ t.test('injectDuplex: the body of a refused Upgrade ends once, an empty one too'
   t.equal(await text(last), 'null')
 })
 
+for (const version of [1, 2]) {
+  t.test(`the target of CONNECT is no path, whatever a router makes of it, HTTP/${version}`, async (t) => {
+    const seen: Record<string, unknown[]> = {}
+    const see = (what: string, value: unknown): void => { (seen[what] ??= []).push(value) }
+    const { log, connect, port } = await serve(t, 'tcp', (app) => {
+      app.addHttpMethod('CONNECT')
+      app.addHook('onRequest', async (request) => { see('hook', request.url) })
+      const handler = (name: string) => async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
+        see('handler', [name, request.url, request.originalUrl, (request.params as object)['*' as never], { ...request.query as object }])
+        return reply.code(403).send(name) // an answer to 2xx would be a tunnel
+      }
+      const onRequest = async (request: FastifyRequest): Promise<void> => { see('route', (request.params as object)['*' as never]) }
+      app.route({ method: 'CONNECT', url: '*', duplex: true, constraints: { version: '1.0.0' }, onRequest, handler: handler('duplex') })
+      app.route({ method: 'CONNECT', url: '*', constraints: { version: '2.0.0' }, onRequest: [onRequest], handler: handler('ordinary') })
+      app.route({ method: ['CONNECT', 'GET'], url: '/:path', duplex: true, handler: handler('path') })
+    }, { http2: version === 2, rewriteUrl: (request: { url: string }) => request.url })
+    t.teardown(() => session?.destroy())
+    const session = version === 2 ? http2.connect(`http://127.0.0.1:${port}`) : null
+
+    async function ask (target: string, accepted: string): Promise<{ statusCode: number, body: string }> {
+      if (session === null) return (await connect()).request(CONNECT(target, `Accept-Version: ${accepted}\r\n`), 'CONNECT')
+      const stream = session.request({ ':method': 'CONNECT', ':authority': target, 'accept-version': accepted }, { endStream: true })
+      const [{ ':status': statusCode }] = await once(stream, 'response')
+      return { statusCode, body: await text(stream) }
+    }
+
+    for (const target of ['example.com:443', '[::1]:443', 'a-b.example:1', '127.0.0.1:65535']) {
+      for (const [accepted, statusCode, body] of [['1.0.0', 403, 'duplex'], ['2.0.0', 403, 'ordinary'], ['3.0.0', 404, `Route CONNECT:${target} not found`]] as const) {
+        for (const name in seen) seen[name] = []
+        log.length = 0
+        const response = await ask(target, accepted)
+        t.equal(response.statusCode, statusCode)
+        t.match(response.body, body)
+        t.strictSame(seen.hook, [target])
+        t.strictSame(seen.handler ?? [], statusCode === 404 ? [] : [[body, target, target, target, {}]])
+        t.strictSame(seen.route ?? [], statusCode === 404 ? [] : [target])
+        t.match(log.find(({ msg }) => msg === 'incoming request'), { req: { method: 'CONNECT', url: target } })
+      }
+    }
+    // Refused for what they are, by us, not by a router. Most of them Node refuses itself over HTTP/2.
+    for (const target of ['a', 'a;b:1', 'a?b:1', '*', 'a%zz:1', 'http://a:1/'].slice(0, version === 2 ? 2 : 6)) {
+      t.match(await ask(target, '1.0.0'), { statusCode: 400, body: /FST_ERR_DUPLEX_AUTHORITY/ }, target)
+    }
+  })
+}
+
 t.test('a malformed target of CONNECT never gets to the handler', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.addHttpMethod('CONNECT')
