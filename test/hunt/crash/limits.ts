@@ -32,11 +32,11 @@ export const BLAME_LIMIT = 20_000
 
 export class TimeLimitError extends Error {}
 
-/** @throws {TimeLimitError} it takes longer than `limit` */
+/** @throws {TimeLimitError} it takes longer than `limit`; no process waits for that */
 export async function within<T> (limit: number, what: string, promise: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout
   const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new TimeLimitError(`${what}: not within ${limit} ms`)), limit)
+    timer = setTimeout(() => reject(new TimeLimitError(`${what}: not within ${limit} ms`)), limit).unref()
   })
   try {
     return await Promise.race([promise, late])
