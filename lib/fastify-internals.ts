@@ -2,7 +2,7 @@
 // looks at a method or a URL. `missingFromFastify` tries all of it; the same from Fastify 5.8.1 to 6.0.0-alpha.4.
 
 import type { IncomingMessage, Server } from 'node:http'
-import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions, onRouteHookHandler } from 'fastify'
 
 type Listener = (...args: any[]) => void
 type Done = (error: Error | null, payload?: unknown) => void
@@ -19,6 +19,13 @@ export function otherServers (app: FastifyInstance): Server[] {
 /** The hooks of the reply's route, in order, the app's own before; the very array Fastify runs them from. */
 export function hooksOf (reply: FastifyReply, name: 'preParsing' | 'onError' | 'onTimeout'): ((...args: any[]) => unknown)[] {
   return ownSymbol(reply.request, 'fastify.context')?.[name] ?? []
+}
+
+/** Adds an onRoute hook that runs before those of plugins that were registered earlier. */
+export function prependOnRoute (app: FastifyInstance, hook: onRouteHookHandler): void {
+  app.addHook('onRoute', hook)
+  const { onRoute: hooks } = ownSymbol(app, 'fastify.hooks')
+  hooks.unshift(hooks.pop())
 }
 
 /**
@@ -187,6 +194,7 @@ async function tryFacts (app: FastifyInstance): Promise<Tried> {
     }
   } as unknown as RouteOptions)
   await app.ready()
+  expect('hooks of an app', ownSymbol(app, 'fastify.hooks')?.onRoute?.length === 0)
   expect('servers of an app', ownSymbol(app, 'fastify.serverBindings') !== undefined)
   expect('not-found handler', typeof ownSymbol(app, 'fastify.404ContextKey')?.childLoggerFactory === 'function')
   const { payload } = await app.inject({ method: 'POST', url: '/', headers: { 'content-type': 'of/no-parser' }, payload: '.' })

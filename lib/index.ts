@@ -9,11 +9,11 @@ import { IdleWatch } from './carrier/idle-watch.ts'
 import { claimSocket } from './carrier/socket.ts'
 import { FastifyError } from './errors.ts'
 import { Registry } from './exchange/registry.ts'
-import { missingFromFastify, otherServers, restoreTargetsNotFound } from './fastify-internals.ts'
+import { missingFromFastify, otherServers, prependOnRoute, restoreTargetsNotFound } from './fastify-internals.ts'
 import { injectDuplex } from './inject/index.ts'
 import { type Gate, missingFromNode, routeStreams, watch } from './handoff.ts'
 import { DEFAULT_OPTIONS, resolveOptions } from './options.ts'
-import { type RouteSetup, getAuthority, getDuplex, makeDuplex } from './route.ts'
+import { type RouteSetup, getAuthority, getDuplex, makeDuplex, runGenerators } from './route.ts'
 
 async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
   const lacks = await missingFromFastify(app)
@@ -43,6 +43,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   app.decorate('injectDuplex', injectDuplex)
   app.decorateRequest('authority', { getter: getAuthority })
   app.decorateReply('duplex', { getter: getDuplex })
+  prependOnRoute(app, runGenerators)
   app.addHook('onRoute', function (route) {
     makeDuplex.call(this, route, setup)
   })

@@ -228,9 +228,31 @@ function passFailure (request: FastifyRequest, _reply: FastifyReply, done: Done)
   done((request.raw as DuplexRequest)[kExchange]!.carrier?.failure)
 }
 
+/**
+ * The onRoute hook that comes before those of other plugins: what they wrap around the handler (the span of a tracer, for
+ * example) then spans the whole run of a generator, and not just the call that makes it.
+ */
+export function runGenerators (route: RouteOptions): void {
+  const { duplex, handler } = route as { duplex?: unknown, handler: Hook }
+  if (!duplex) return
+  route.handler = named(handler.name, function (request, reply) {
+    const result = handler.call(this, request, reply)
+    // A handler for WebSocket, on a route that is for both, gets no request here.
+    const exchange = (request.raw as DuplexRequest | undefined)?.[kExchange]
+    return exchange !== undefined && isAsyncIterable(result, exchange) ? stream(result, request, reply) : result
+  })
+}
+
+type Handler = (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) => any
+
+/** Gives a handler the name of the one it wraps, by which tracers call their spans. */
+function named (name: string, handler: Handler): Handler {
+  return Object.defineProperty(handler, 'name', { value: name })
+}
+
 // @fastify/websocket wraps handlers as (request, reply), and reads request.raw: the signature must stay.
-function runHandler (handler: Hook): (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) => any {
-  return function (request, reply) {
+function runHandler (handler: Hook): Handler {
+  return named(handler.name, function (request, reply) {
     const exchange = (request.raw as DuplexRequest)[kExchange]!
     let result
     try {
@@ -244,7 +266,7 @@ function runHandler (handler: Hook): (this: FastifyInstance, request: FastifyReq
     exchange.stream?.settle()
     answerFailure(exchange, reply)
     return afterHead(exchange, result)
-  }
+  })
 }
 
 async function settleHandler (result: PromiseLike<unknown>, exchange: Exchange, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {

@@ -5,10 +5,7 @@ import { once } from 'node:events'
 import http from 'node:http'
 import http2 from 'node:http2'
 import https from 'node:https'
-import { rm } from 'node:fs/promises'
 import type { AddressInfo } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { type Duplex, PassThrough } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
@@ -16,7 +13,7 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import duplex from '../lib/index.ts'
-import { TLS, type Line, addLaterConstraint } from './wire.ts'
+import { TLS, type Line, addLaterConstraint, socketPath } from './wire.ts'
 
 interface Head { statusCode: number, headers: Record<string, unknown> }
 
@@ -142,8 +139,7 @@ const overHttp2: Start = async (t, app) => {
   }
 }
 
-const path = join(tmpdir(), `fastify-duplex-behaviour-${process.pid}.sock`)
-t.teardown(() => rm(path, { force: true }))
+const path = socketPath()
 const TCP = { port: 0, host: '127.0.0.1' }
 const NO_HANDOFF = t.mockRequire('../lib/index.ts', {
   '../lib/handoff.ts': { ...require('../lib/handoff.ts'), missingFromNode: () => 'anything' }

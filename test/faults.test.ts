@@ -303,7 +303,7 @@ for (const transport of TRANSPORTS) {
     t.ok(callbacks >= all.length, 'and every callback is called')
   })
 
-  t.test(`while the response is stuck, over ${transport}`, async (t) => {
+  t.test(`while the response is stuck, over ${transport}`, { skip: process.platform === 'win32' && 'nothing gets stuck: Windows takes a single write of any size at once' }, async (t) => {
     const piece = Buffer.alloc(1024 * 1024, 'x')
     let written = 0
     let called = 0

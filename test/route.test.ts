@@ -18,6 +18,21 @@ async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void
 
 const CUT_OFF = { code: 'FST_ERR_DUPLEX_TRUNCATED' }
 
+t.test('declared by an onRoute hook that was there before', async (t) => {
+  const declare = (app: FastifyInstance): void => {
+    app.addHook('onRoute', (route) => { if (route.url === '/generator') Object.assign(route, { duplex: true }) })
+  }
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/generator', async function * (request: FastifyRequest, reply: FastifyReply) {
+      for await (const piece of reply.duplex) yield `<${piece}>`
+      yield '.'
+    } as never)
+  }, {}, {}, declare)
+  const wire = await connect()
+  t.match(await wire.request(chunked('/generator', 'one')), { statusCode: 200, body: '<one>.' })
+  t.match(await wire.request(chunked('/generator', 'two')), { statusCode: 200, body: '<two>.' })
+})
+
 t.test('declared in every way', async (t) => {
   const { app, connect } = await serve(t, 'tcp', async (app) => {
     app.addHttpMethod('SEARCH', { hasBody: true })
@@ -663,6 +678,31 @@ t.test('a preParsing hook that a later plugin puts behind ours', async (t) => {
   t.strictSame(methods, ['POST', 'POST'])
 })
 
+t.test('an onResponse hook that a later plugin puts behind ours', async (t) => {
+  const ran: string[] = []
+  const { connect, logged } = await serve(t, 'tcp', async (app) => {
+    app.addHook('onRoute', (route) => {
+      route.onResponse = [route.onResponse ?? []].flat().concat(async (request: FastifyRequest) => { ran.push(request.url) })
+    })
+    app.post('/', { duplex: true }, echo)
+    app.post('/fails', { duplex: true }, async (request, reply) => {
+      await pipeline(reply.duplex, reply.duplex, { end: false })
+      throw new Error('after the head')
+    })
+  })
+  const wire = await connect()
+  const completed = logged('request completed')
+  t.equal((await wire.request(chunked('/', 'a'))).body, 'a')
+  await completed
+  t.strictSame(ran, ['/'])
+  const errored = logged('request errored')
+  wire.send(chunked('/fails', 'a'))
+  await wire.head()
+  await t.rejects(wire.body(), CUT_OFF)
+  await errored
+  t.strictSame(ran, ['/', '/fails'], { todo: 'Fastify runs no hook behind the one that tells it of the failure' })
+})
+
 t.test('request.signal aborts with the client and not otherwise', async (t) => {
   let signal: AbortSignal | undefined
   const { connect } = await serve(t, 'tcp', (app) => {
@@ -822,6 +862,7 @@ t.test('a Fastify that keeps its things elsewhere', async (t) => {
   })
   const lacks: [string, () => FastifyInstance][] = [
     ['servers of an app', without('fastify.serverBindings')],
+    ['hooks of an app', whenReady((app) => { delete app[Object.getOwnPropertySymbols(app).find(({ description }) => description === 'fastify.hooks')!].onRoute })],
     ['not-found handler', whenReady((app) => { delete app[Object.getOwnPropertySymbols(app).find(({ description }) => description === 'fastify.404ContextKey')!].childLoggerFactory })],
     ['logger of a route before its hooks', route((route) => { delete route.childLoggerFactory })],
     ['hooks of a route', route((route) => { route.preParsing = [route.preParsing, (request: unknown, reply: unknown, payload: unknown, done: () => void) => done()] })],

@@ -4,7 +4,6 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -39,6 +38,12 @@ export interface Served {
 
 let sockets = 0
 
+/** A path to listen on that nobody else has: of a Unix socket, or of a named pipe on Windows. */
+export function socketPath (): string {
+  const name = `fastify-duplex-${process.pid}-${sockets++}.sock`
+  return process.platform === 'win32' ? `\\\\.\\pipe\\${name}` : join(tmpdir(), name)
+}
+
 /** Starts an app with the plugin on one kind of transport; it ends with the test. What `first` registers comes before the plugin. */
 export async function serve (t: Test, transport: Transport, setup: (app: FastifyInstance) => unknown, options: object = {}, pluginOptions: object = {}, first: (app: FastifyInstance) => unknown = () => {}): Promise<Served> {
   const log: Line[] = []
@@ -58,8 +63,7 @@ export async function serve (t: Test, transport: Transport, setup: (app: Fastify
   await first(app)
   await app.register(duplex, { closeGrace: 0, ...pluginOptions })
   await setup(app)
-  const path = join(tmpdir(), `fastify-duplex-${process.pid}-${sockets++}.sock`)
-  if (transport === 'unix') t.teardown(() => rm(path, { force: true }))
+  const path = socketPath()
   await app.listen(transport === 'unix' ? { path } : { port: 0, host: '127.0.0.1' })
   const port = transport === 'unix' ? 0 : (app.server.address() as net.AddressInfo).port
   return {

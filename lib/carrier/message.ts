@@ -1,6 +1,7 @@
 // A request/response pair instead of a connection: app.inject(), HTTP/2, servers whose connections cannot be taken, and
 // requests that were not routed at once. Node reads and frames; for the handler the exchange is the same.
 
+import type { EventEmitter } from 'node:events'
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { type ServerHttp2Stream, constants } from 'node:http2'
 import type { Duplex } from 'node:stream'
@@ -165,16 +166,29 @@ export class MessageCarrier implements Carrier, Watched {
     }
     // One chunk of all buffers. Uncorked before `end`: Node 22.0 to 25.9 and 26.0 to 26.8 would send the last chunk first.
     if (buffers.length > 1) response.cork()
-    const last = buffers.length - 1
-    buffers.forEach((buffer, i) => response.write(buffer, i === last && !end ? done : undefined))
+    for (const buffer of buffers.slice(0, -1)) response.write(buffer)
+    if (buffers.length > 0) this.writeLast(buffers.at(-1)!, end ? ignore : done)
     if (buffers.length > 1) response.uncork()
-    if (end) response.end(done)
+    if (end) this.endResponse(done)
     else if (size === 0) response.flushHeaders()
+  }
+
+  /** Others replace `write`, and compression drops its callback; of corked content Node 22 to 26 tell no 'drain'. */
+  private writeLast (buffer: Buffer, done: (error?: Error | null) => void): void {
+    const { response } = this
+    let isDone = false
+    const doneOnce = (error?: Error | null): void => {
+      response.removeListener('drain', onDrain)
+      if (!isDone) done(error)
+      isDone = true
+    }
+    const onDrain = (): void => { doneOnce() } // light-my-request gives it a number
+    response.on('drain', onDrain)
+    if (response.write(buffer, doneOnce)) doneOnce()
   }
 
   /** One part after the other: how much of a write has left, a stream of HTTP/2 does not tell. */
   private writeInParts (buffers: readonly Buffer[], end: boolean, done: (error?: Error | null) => void): void {
-    const { response } = this
     const left = buffers.flatMap((buffer) => {
       const parts: Buffer[] = []
       for (let at = 0; at < buffer.length; at += STREAM_WRITE_SIZE) parts.push(buffer.subarray(at, at + STREAM_WRITE_SIZE))
@@ -182,11 +196,20 @@ export class MessageCarrier implements Carrier, Watched {
     }).values()
     const next = (error?: Error | null): void => {
       const part = error ? undefined : left.next().value
-      if (part !== undefined) response.write(part, next)
+      if (part !== undefined) this.response.write(part, next)
       else if (error || !end) done(error)
-      else response.end(done)
+      else this.endResponse(done)
     }
     next()
+  }
+
+  /** Without a callback: others replace `end` (compression, light-my-request 6.8.0) and take it for content. */
+  private endResponse (done: () => void): void {
+    const { response } = this
+    // The response of HTTP/2 is finished only when its stream is closed.
+    const finished: EventEmitter = streamOf(response) ?? response
+    finished.once('finish', done)
+    response.end()
   }
 
   detach (): never {

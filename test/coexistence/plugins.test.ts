@@ -1,8 +1,10 @@
 // Beside the plugins of the world: each real one in an app with duplex and ordinary routes, registered before and after.
 // Every test speaks both ways at once on a duplex route, and then asks the ordinary one on the same connection.
 
+import { AsyncResource } from 'node:async_hooks'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
+import { PassThrough, Transform } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { constants, createGunzip, createGzip, gunzipSync, gzipSync } from 'node:zlib'
@@ -16,16 +18,18 @@ import proxy from '@fastify/http-proxy'
 import jwt from '@fastify/jwt'
 import multipart from '@fastify/multipart'
 import rateLimit from '@fastify/rate-limit'
+import { asyncLocalStorage, fastifyRequestContext, requestContext } from '@fastify/request-context'
 import sensible from '@fastify/sensible'
 import sse from '@fastify/sse'
+import staticFiles from '@fastify/static'
 import swagger from '@fastify/swagger'
 import underPressure from '@fastify/under-pressure'
 import websocket from '@fastify/websocket'
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import metrics from 'fastify-metrics'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import WebSocket from 'ws'
-import { chunk, serve } from '../wire.ts'
+import { type Wire, chunk, chunked, serve } from '../wire.ts'
 import { converse, get, open, plain, post, together, upper } from './support.ts'
 
 together('@fastify/cors', (app) => app.register(cors, { origin: 'https://a.example', exposedHeaders: 'x-size' }), () => {}, async (t, { connect }) => {
@@ -369,4 +373,233 @@ together('fastify-metrics', (app) => app.register(metrics, { endpoint: '/metrics
   t.match(await wire.request(post('/refused', 'a/b', 'a')), { statusCode: 403 })
   await plain(t, wire)
   t.strictSame(await counts(), ['{method="GET",route="/plain",status_code="200"} 1', '{method="POST",route="/refused",status_code="403"} 1', '{method="POST",route="/upper",status_code="200"} 1'])
+})
+
+const BIG = 'a line of a big file\n'.repeat(100_000)
+const root = t.testdir({ 'a.txt': 'abcdefgh', 'big.txt': BIG, 'index.html': '<p>The app</p>' })
+
+together('@fastify/static', (app) => app.register(staticFiles, { root, prefix: '/files/' }), (app) => {
+  app.post('/unread', { duplex: true }, async (request, reply) => reply.sendFile('a.txt'))
+  app.post('/read', { duplex: true }, async (request, reply) => {
+    const name = await text(reply.duplex)
+    return reply.sendFile(name)
+  })
+  app.post('/called', { duplex: true }, (request, reply) => { reply.download('a.txt', 'b.txt') })
+  app.post('/late', { duplex: true }, async (request, reply) => {
+    for await (const piece of reply.duplex) reply.duplex.write(piece)
+    await reply.sendFile('a.txt')
+    reply.duplex.end('.')
+  })
+  app.get('/got', { duplex: true }, async (request, reply) => reply.sendFile('a.txt'))
+  app.post('/gone', { duplex: true }, async (request, reply) => reply.callNotFound())
+}, async (t, { connect, log, logged }) => {
+  const wire = await connect()
+  const file = { statusCode: 200, body: 'abcdefgh', fields: { 'content-type': 'text/plain; charset=utf-8', 'content-length': '8', connection: 'keep-alive' } }
+  t.match(await wire.request(get('/files/a.txt')), file)
+  await converse(t, wire)
+  t.match(await wire.request(get('/files/a.txt')), file)
+  t.ok((await wire.request(get('/files/big.txt'))).body === BIG)
+  await converse(t, wire)
+  t.match(await wire.request(get('/files/a.txt', 'Range: bytes=2-4\r\n')), { statusCode: 206, body: 'cde', fields: { 'content-range': 'bytes 2-4/8' } })
+  t.match(await wire.request(get('/files/a.txt', 'Range: bytes=9-\r\n')), { statusCode: 416 })
+  t.match(await wire.request('HEAD /files/a.txt HTTP/1.1\r\nHost: a\r\n\r\n'), { ...file, body: '' })
+  t.match(await wire.request(get('/files/none.txt')), { statusCode: 404 })
+
+  wire.send(chunked('/upper', 'one') + get('/files/big.txt') + chunked('/upper', 'two') + get('/files/a.txt'))
+  t.match(await wire.response(), { body: 'ONE' }, 'in one piece')
+  t.ok((await wire.response()).body === BIG)
+  t.match(await wire.response(), { body: 'TWO' })
+  t.match(await wire.response(), file)
+
+  t.match(await wire.request(post('/unread', 'a/b', 'some of it')), file, 'sent by a duplex route')
+  t.match(await wire.request(chunked('/unread', 'some', 'of it')), file)
+  t.match(await wire.request(chunked('/read', 'a.', 'txt')), file)
+  t.ok((await wire.request(chunked('/read', 'big', '.txt'))).body === BIG)
+  t.match(await wire.request(chunked('/read', 'none')), { statusCode: 404, fields: { connection: 'keep-alive' } })
+  t.match(await wire.request(post('/called', 'a/b', 'some of it')), { ...file, fields: { 'content-disposition': 'attachment; filename=b.txt' } })
+  t.match(await wire.request(get('/got', 'Range: bytes=-3\r\n')), { statusCode: 206, body: 'fgh' })
+  const { fields } = await wire.request(get('/got'))
+  t.match(await wire.request(get('/got', `If-None-Match: ${fields.etag}\r\n`)), { statusCode: 304, body: '' })
+  t.match(await wire.request('HEAD /got HTTP/1.1\r\nHost: a\r\n\r\n'), { ...file, body: '' })
+  t.match(await wire.request(post('/gone', 'a/b', 'some of it')), { statusCode: 404, body: /Route POST:\/gone not found/, fields: { connection: 'keep-alive' } })
+  const completed = logged('request completed')
+  t.strictSame(log.filter(({ level }) => level > 30), [])
+  t.match(await wire.request(chunked('/late', 'one')), { statusCode: 200, body: 'one.' }, 'after the head it is too late')
+  await completed
+  t.match(log.filter(({ level }) => level > 30), [{ err: { code: 'FST_ERR_REP_ALREADY_SENT' } }])
+  await plain(t, wire)
+})
+
+const NOT_FOUND: [string, object, (app: FastifyInstance) => void, object][] = [
+  ['a handler with a preHandler hook', { prefix: '/files/' }, (app) => {
+    app.setNotFoundHandler({ preHandler: async (request: FastifyRequest, reply: FastifyReply) => { reply.header('x-hook', 'ran') } }, async (request, reply) => {
+      await new Promise(setImmediate)
+      return reply.code(404).send({ none: request.url })
+    })
+  }, { statusCode: 404, body: /^{"none":"\/gone[^"]*"}$/, fields: { 'x-hook': 'ran' } }],
+  ['a handler that sends a file, behind the wildcard', {}, (app) => {
+    app.setNotFoundHandler((request, reply) => { reply.sendFile('index.html') })
+  }, { statusCode: 200, body: '<p>The app</p>' }],
+  ['a handler that sends a file, without a wildcard', { wildcard: false }, (app) => {
+    app.setNotFoundHandler(async (request, reply) => reply.code(404).sendFile('index.html'))
+  }, { statusCode: 404, body: '<p>The app</p>' }]
+]
+
+for (const [name, options, handle, expected] of NOT_FOUND) {
+  together(`@fastify/static, what is not found goes to ${name}`, (app) => app.register(staticFiles, { root, ...options }), (app) => {
+    handle(app)
+    app.post('/gone', { duplex: true }, async (request, reply) => reply.callNotFound())
+    app.post('/gone/read', { duplex: true }, async (request, reply) => {
+      await text(reply.duplex)
+      return reply.callNotFound()
+    })
+    app.post('/gone/called', { duplex: true }, (request, reply) => { reply.callNotFound() })
+    app.get('/gone', { duplex: true }, async (request, reply) => reply.callNotFound())
+  }, async (t, { connect, log }) => {
+    const wire = await connect()
+    for (const path of ['/gone', '/gone/read', '/gone/called']) {
+      t.match(await wire.request(post(path, 'a/b', 'some of it')), expected)
+      t.match(await wire.request(chunked(path, 'some', 'of it')), expected)
+      await converse(t, wire)
+    }
+    wire.send(open('/gone', 'Expect: 100-continue\r\n'))
+    t.match(await wire.response(), expected, 'without a 100: the upload is saved')
+    await wire.ended
+    const other = await connect()
+    t.match(await other.request(get('/gone')), expected)
+    t.match(await other.request('HEAD /gone HTTP/1.1\r\nHost: a\r\n\r\n'), { ...expected, body: '' })
+    await plain(t, other)
+    t.strictSame(log.filter(({ level }) => level > 30), [])
+  })
+}
+
+declare module '@fastify/request-context' {
+  interface RequestContextData { id: string }
+}
+
+/** Where the context was looked at, what it should have been, and what it was. */
+type Look = [where: string, id: string, found: string | undefined]
+const looks: Look[] = []
+const found = (): string | undefined => requestContext.get('id')
+const look = ({ headers }: FastifyRequest, where: string): void => { looks.push([where, headers['x-id'] as string, found()]) }
+
+const withContext = (app: FastifyInstance): unknown => {
+  app.addHook('onRequest', async (request) => { looks.push(['before', 'none', asyncLocalStorage.getStore() === undefined ? 'none' : found()]) })
+  return app.register(fastifyRequestContext)
+}
+
+together('@fastify/request-context', withContext, (app) => {
+  app.addHook('onRequest', async (request) => { app.requestContext.set('id', request.headers['x-id'] as string) })
+  app.addHook('preHandler', async (request) => look(request, 'preHandler'))
+  app.addHook('onResponse', async (request) => look(request, `onResponse ${request.url}`))
+  app.post('/generator', { duplex: true }, async function * (request, reply) {
+    look(request, 'generator')
+    for await (const piece of reply.duplex) {
+      look(request, 'generator, after a read')
+      yield piece
+      look(request, 'generator, after a yield')
+    }
+    look(request, 'generator, after the end')
+    yield '.'
+    look(request, 'generator, after the last')
+  })
+  app.post('/loop', { duplex: { highWaterMark: 1 } }, async (request, reply) => {
+    for await (const piece of reply.duplex) {
+      look(request, 'loop, after a read')
+      if (!reply.duplex.write(piece)) await once(reply.duplex, 'drain')
+      look(request, 'loop, after drain')
+      await new Promise<void>((resolve) => { reply.duplex.write('', () => resolve()) })
+      look(request, 'loop, after a write')
+    }
+    reply.duplex.end('.')
+  })
+  app.post('/streams', { duplex: true }, async (request, reply) => {
+    const between = new PassThrough()
+    const fed = pipeline(reply.duplex, between)
+    for await (const piece of between) {
+      look(request, 'behind a pipeline')
+      reply.duplex.write(piece)
+    }
+    await fed
+    look(request, 'after a pipeline')
+    reply.duplex.end('.')
+  })
+  /** What calls back: bound to the request, or not. */
+  const callBack = (bound: boolean) => ({ headers }: FastifyRequest, { duplex }: FastifyReply): void => {
+    const id = headers['x-id'] as string
+    const bind = <F extends (...args: any[]) => void>(callback: F): F => bound ? AsyncResource.bind(callback) : callback
+    const note = (where: string): void => { looks.push([`${bound ? 'bound' : 'free'}, ${where}`, id, found()]) }
+    duplex.on('data', bind((piece) => {
+      note('data')
+      duplex.write(piece, bind(() => note('write')))
+    }))
+    duplex.on('drain', bind(() => note('drain')))
+    duplex.on('finish', bind(() => note('finish')))
+    duplex.on('end', bind(() => {
+      note('end')
+      duplex.end('.')
+    }))
+  }
+  app.post('/free', { duplex: { highWaterMark: 1 } }, callBack(false))
+  app.post('/bound', { duplex: { highWaterMark: 1 } }, callBack(true))
+  app.post('/transform', { duplex: true }, async (request, reply) => {
+    await pipeline(reply.duplex, new Transform({
+      transform (piece, encoding, done) {
+        look(request, 'free, transform')
+        done(null, piece)
+      },
+      flush (done) {
+        look(request, 'free, flush')
+        done(null, '.')
+      }
+    }), reply.duplex)
+    look(request, 'after a pipeline')
+  })
+}, async (t, { connect, logged }) => {
+  const start = (path: string, id: string): string => open(path, `X-Id: ${id}\r\n`)
+  const say = async (wire: Wire, word: string): Promise<void> => {
+    wire.send(chunk(word))
+    t.equal(await wire.content(word.length), word)
+  }
+  const end = async (wire: Wire): Promise<void> => {
+    const completed = logged('request completed')
+    wire.send('0\r\n\r\n')
+    t.equal(await wire.body(), '.')
+    await completed
+  }
+  /** All that was looked at since the last call. */
+  const check = (t: Test, least: number): void => {
+    const all = looks.splice(0)
+    t.ok(all.length >= least, `${all.length} looks`)
+    const isFree = ([where]: Look): boolean => /^free|^onResponse .(free|bound|streams|transform)/.test(where)
+    t.strictSame(all.filter(([, id, found]) => found !== undefined && found !== id), [], 'never the context of another request')
+    t.strictSame(all.filter((one) => !isFree(one) && one[1] !== one[2]), [], 'the context of the request')
+    const free = all.filter(isFree)
+    if (free.length > 0) t.strictSame(free.filter(([, id, found]) => id !== found), [], 'in listeners too', { todo: 'Node calls them in the context of the connection, on an ordinary route too' })
+  }
+
+  for (const path of ['/generator', '/loop', '/streams', '/bound', '/free', '/transform']) {
+    await t.test(path, async (t) => {
+      const [one, other] = [await connect(), await connect()]
+      for (const [first, second] of [['a', 'b'], ['c', 'd']]) {
+        one.send(start(path, first) + chunk('one'))
+        await one.head()
+        t.equal(await one.content(3), 'one')
+        other.send(start(path, second) + chunk('one'))
+        await other.head()
+        t.equal(await other.content(3), 'one')
+        await say(one, 'two')
+        await say(other, 'two')
+        await say(one, 'three')
+        await end(other)
+        await end(one)
+        check(t, 12)
+      }
+      await plain(t, one, 'X-Id: e\r\n')
+      other.send(['f', 'g', 'h'].map((id) => start(path, id) + chunk('one') + '0\r\n\r\n').join('') + get('/plain', 'X-Id: i\r\n'))
+      for (const body of ['one.', 'one.', 'one.', 'plain']) t.match(await other.response(), { body }, 'in one piece')
+      await plain(t, other, 'X-Id: j\r\n')
+      check(t, 18)
+    })
+  }
 })

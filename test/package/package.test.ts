@@ -1,35 +1,22 @@
 // The package as users get it: packed, laid into apps of both module systems, compiled there in every way and run.
 // `npm run test:package` builds it first.
 
-import { execFile } from 'node:child_process'
 import { cp, mkdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { promisify } from 'node:util'
 import t from 'tap'
+import { ROOT, pack, run, runBin } from './support.ts'
 
-const run = promisify(execFile)
-const ROOT = join(__dirname, '../..')
 const CONSUMERS = join(__dirname, 'consumers')
 const INSTALLED = join(CONSUMERS, 'node_modules/fastify-duplex')
 const CHECK = 'function check (isRight) { if (!isRight) process.exitCode = 1 }\n'
 
-/** Runs a command of a development dependency. */
-async function tool (name: string, ...args: string[]): Promise<void> {
-  try {
-    await run(process.execPath, [require.resolve(join(ROOT, 'node_modules/.bin', name)), ...args], { cwd: ROOT })
-  } catch (error) {
-    throw new Error((error as { stdout: string }).stdout)
-  }
-}
+const MODULES = join(ROOT, 'node_modules')
 
 let tarball: string
 let contents: string[]
 
 t.before(async () => {
-  const { stdout } = await run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', t.testdir()], { cwd: ROOT, shell: true })
-  const [{ filename, files }] = JSON.parse(stdout) as { filename: string, files: { path: string }[] }[]
-  tarball = join(t.testdirName, filename)
-  contents = files.map(({ path }) => path)
+  ;({ tarball, contents } = await pack(t.testdir()))
   await rm(INSTALLED, { recursive: true, force: true })
   for (const path of contents) {
     await mkdir(dirname(join(INSTALLED, path)), { recursive: true })
@@ -43,8 +30,8 @@ t.test('contains what it should, and nothing else', async (t) => {
 })
 
 t.test('attw and publint have nothing to say', async () => {
-  await tool('attw', tarball)
-  await tool('publint', tarball, '--strict')
+  await runBin(join(MODULES, '@arethetypeswrong/cli'), 'attw', [tarball])
+  await runBin(join(MODULES, 'publint'), 'publint', [tarball, '--strict'])
 })
 
 for (const [module, moduleResolution, apps] of [
@@ -54,7 +41,7 @@ for (const [module, moduleResolution, apps] of [
 ] as const) {
   t.test(`${apps.join(' and ')} app, moduleResolution ${moduleResolution}`, async (t) => {
     const build = join(CONSUMERS, 'node_modules', moduleResolution)
-    await tool('tsc', '--ignoreConfig', '--strict', '--skipLibCheck', 'false', '--target', 'es2022', '--types', 'node', '--module', module, '--moduleResolution', moduleResolution, '--rootDir', CONSUMERS, '--outDir', build, ...apps.map((app) => join(CONSUMERS, app, 'app.ts')))
+    await runBin(join(MODULES, 'typescript'), 'tsc', ['--ignoreConfig', '--strict', '--skipLibCheck', 'false', '--target', 'es2022', '--types', 'node', '--module', module, '--moduleResolution', moduleResolution, '--rootDir', CONSUMERS, '--outDir', build, ...apps.map((app) => join(CONSUMERS, app, 'app.ts'))])
     for (const app of apps) {
       await cp(join(CONSUMERS, app, 'package.json'), join(build, app, 'package.json'))
       const { stdout } = await run(process.execPath, [join(build, app, 'app.js')], { env: {} })
@@ -64,7 +51,7 @@ for (const [module, moduleResolution, apps] of [
 }
 
 t.test('app.injectDuplex() under vitest', async () => {
-  await tool('vitest', 'run', '--root', join(CONSUMERS, 'esm'))
+  await runBin(join(MODULES, 'vitest'), 'vitest', ['run', '--root', join(CONSUMERS, 'esm')])
 })
 
 const SCRIPTS = {

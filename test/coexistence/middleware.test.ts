@@ -1,0 +1,281 @@
+// Beside what works on Node's own request and response: middlewares of Express, some of which wrap them, and pino-http.
+
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { pipeline } from 'node:stream/promises'
+import { gunzipSync } from 'node:zlib'
+import express from '@fastify/express'
+import middie from '@fastify/middie'
+import compression from 'compression'
+import type { FastifyInstance } from 'fastify'
+import onHeaders from 'on-headers'
+import { pinoHttp } from 'pino-http'
+import t, { type Test } from 'tap'
+import { type Response, type Wire, addLaterConstraint, chunk, chunked, serve } from '../wire.ts'
+import { type Plugin, converse, get, open, plain, post, together, upper } from './support.ts'
+
+type Middleware = (request: any, response: any, next: (error?: Error) => void) => void
+
+const HOSTS: Record<string, Plugin> = { '@fastify/middie': (app) => app.register(middie), '@fastify/express': (app) => app.register(express) }
+const WRAPPED = 'a duplex response does not call `writeHead`, so what wraps it adds nothing to the head'
+
+/** A test beside middlewares, in each of the plugins that run them. */
+function beside (name: string, middlewares: Middleware[], routes: Plugin, check: Parameters<typeof together>[3]): void {
+  for (const [host, plugin] of Object.entries(HOSTS)) {
+    together(`${name}, in ${host}`, async (app) => {
+      await plugin(app)
+      for (const middleware of middlewares) app.use(middleware)
+    }, routes, check)
+  }
+}
+
+const setsHeaders = (request: IncomingMessage, response: ServerResponse, next: () => void): void => {
+  response.setHeader('x-set', 'at once')
+  onHeaders(response, () => { response.setHeader('x-status', response.statusCode) })
+  setImmediate(next)
+}
+
+beside('headers of middlewares', [setsHeaders], (app) => {
+  app.post('/accepted', { duplex: true }, async function * (request, reply) {
+    reply.code(202)
+    yield * upper(request, reply)
+  })
+  app.post('/refused', { duplex: true }, async (request, reply) => reply.code(403).send('no'))
+}, async (t, { connect }) => {
+  const wire = await connect()
+  t.match(await plain(t, wire), { fields: { 'x-set': 'at once', 'x-status': '200' } })
+  const { fields } = await converse(t, wire)
+  t.equal(fields['x-set'], 'at once')
+  t.equal(fields['x-status'], '200', { todo: WRAPPED })
+  const accepted = await wire.request(chunked('/accepted', 'one'))
+  t.match(accepted, { statusCode: 202, body: 'ONE' })
+  t.equal(accepted.fields['x-status'], '202', { todo: WRAPPED })
+  t.match(await wire.request(post('/refused', 'a/b', 'x')), { statusCode: 403, fields: { 'x-set': 'at once', 'x-status': '403' } }, 'an ordinary answer')
+  await plain(t, wire)
+})
+
+/** The body, decoded as the head says. */
+function decoded ({ fields, body }: Response): string {
+  const coding = fields['content-encoding'] ?? 'identity'
+  if (coding !== 'identity') t.equal(coding, 'gzip')
+  return coding === 'gzip' ? String(gunzipSync(Buffer.from(body, 'latin1'))) : body
+}
+
+const LONG = 'long '.repeat(1000)
+const GZIP = 'Accept-Encoding: gzip\r\n'
+
+const text: Plugin = (app) => {
+  app.get('/long', async (request, reply) => reply.type('text/plain').send(LONG))
+  app.post('/text', { duplex: true }, async function * (request, reply) {
+    reply.type('text/plain')
+    yield * upper(request, reply)
+  })
+  app.post('/refused', { duplex: true }, async (request, reply) => reply.code(403).type('text/plain').send(LONG))
+}
+
+/** A duplex response whose body must be what its head says, compressed or not. */
+async function readable (t: Test, wire: Wire): Promise<void> {
+  wire.send(open('/text', GZIP) + chunk(LONG) + chunk('two') + '0\r\n\r\n')
+  t.equal(decoded(await wire.response()), `${LONG}two`.toUpperCase())
+  await converse(t, wire, '', '/text')
+}
+
+beside('compression', [compression({ threshold: 0 }) as Middleware], text, async (t, { app, connect }) => {
+  const wire = await connect()
+  await readable(t, wire)
+  // @fastify/express keeps `headersSent` false: compression then breaks every ordinary answer, without this plugin too.
+  if (app.hasPlugin('@fastify/express')) return readable(t, wire)
+  const compressed = await wire.request(get('/long', GZIP))
+  t.equal(compressed.fields['content-encoding'], 'gzip')
+  t.equal(decoded(compressed), LONG)
+  await readable(t, wire)
+  const refused = await wire.request(post('/refused', 'a/b', 'x', GZIP))
+  t.equal(refused.statusCode, 403)
+  t.equal(decoded(refused), LONG)
+  await plain(t, wire)
+  t.equal(decoded(await wire.request(get('/long', GZIP))), LONG)
+})
+
+
+t.test('compression, where Node writes the response', async (t) => {
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    addLaterConstraint(app)
+    const constraints = { later: 'yes' }
+    app.post('/text', { duplex: true, constraints }, async function * (request, reply) {
+      reply.type('text/plain')
+      yield * upper(request, reply)
+    })
+    app.post('/whole', { duplex: true }, (request, reply) => { reply.type('text/plain').duplex.end(LONG) })
+    app.get('/plain', async () => 'plain')
+  }, {}, { idleTimeout: 1000 }, async (app) => {
+    await app.register(middie)
+    app.use(compression({ threshold: 0 }))
+  })
+  await t.resolveMatch(app.inject({ method: 'POST', url: '/whole', headers: { 'accept-encoding': 'gzip' } }).then(({ rawPayload }) => String(gunzipSync(rawPayload))), LONG)
+  const wire = await connect()
+  wire.send(open('/text', GZIP) + chunk(LONG) + '0\r\n\r\n')
+  await t.resolveMatch(wire.response().then(decoded), LONG.toUpperCase())
+  await plain(t, await connect())
+})
+
+/** Keeps what is written and ends the response later, as sessions and caches do. */
+const wraps: Middleware = (request, response, next) => {
+  const { write, end } = response
+  const kept: string[] = []
+  response.write = function (this: ServerResponse, ...args: any[]) {
+    kept.push(String(args[0]))
+    return Reflect.apply(write, this, args) as boolean
+  }
+  response.end = function (this: ServerResponse, ...args: any[]) {
+    if (typeof args[0] === 'string' || Buffer.isBuffer(args[0])) kept.push(String(args[0]))
+    request.socket.emit('kept', kept.join(''))
+    setImmediate(() => Reflect.apply(end, this, args))
+    return this
+  }
+  next()
+}
+
+beside('wrapped write() and end()', [wraps], (app) => {
+  app.post('/refused', { duplex: true }, async (request, reply) => reply.code(403).send('no'))
+}, async (t, { app, connect }) => {
+  const kept: string[] = []
+  app.server.on('connection', (socket) => socket.on('kept', (body: string) => kept.push(body)))
+  const wire = await connect()
+  await converse(t, wire)
+  await plain(t, wire)
+  t.match(await wire.request(post('/refused', 'a/b', 'x')), { statusCode: 403, body: 'no' })
+  t.strictSame(kept, ['plain', 'no'], 'a body that is written as it comes passes them by')
+  await converse(t, wire)
+  await plain(t, wire)
+})
+
+const refuses: Middleware = (request, response, next) => {
+  if (request.headers.authorization !== undefined) return next()
+  response.statusCode = 401
+  response.end('no')
+}
+
+beside('a middleware that answers', [refuses], (app) => {
+  app.post('/unreachable', { duplex: true }, async () => { t.fail('the handler is called') })
+}, async (t, { connect }) => {
+  const allowed = 'Authorization: Basic YTpi\r\n'
+  const wire = await connect()
+  t.match(await wire.request(post('/unreachable', 'a/b', 'some of it')), { statusCode: 401, body: 'no', fields: { connection: 'keep-alive' } })
+  await converse(t, wire, allowed)
+  t.match(await wire.request(chunked('/unreachable', 'some', 'more')), { statusCode: 401, body: 'no', fields: { connection: 'keep-alive' } })
+  await plain(t, wire, allowed)
+  wire.send(open('/unreachable', 'Expect: 100-continue\r\n'))
+  t.match(await wire.response(), { statusCode: 401, body: 'no' }, 'without a 100: the upload is saved')
+  await wire.ended
+  const uploads = await connect()
+  uploads.send(open('/unreachable') + chunk('x'))
+  t.match(await uploads.response(), { statusCode: 401, body: 'no' }, 'in the middle of the upload')
+  uploads.send(chunk('y') + '0\r\n\r\n')
+  await plain(t, uploads, allowed)
+})
+
+beside('a middleware that fails', [(request, response, next) => { next(Object.assign(new Error('not today'), { statusCode: 409 })) }], () => {}, async (t, { connect }) => {
+  const wire = await connect()
+  for (let i = 0; i < 2; i++) t.match(await wire.request(post('/upper', 'a/b', 'some of it')), { statusCode: 409, body: /not today/ })
+  t.match(await wire.request(get('/plain')), { statusCode: 409 })
+})
+
+for (const [host, plugin] of Object.entries(HOSTS)) {
+  together(`a middleware of a path, in ${host}`, async (app) => {
+    await plugin(app)
+    app.use('/users', (request: IncomingMessage & { user?: string }, response: ServerResponse, next: () => void) => {
+      request.user = request.url!.slice(1)
+      next()
+    })
+  }, (app) => {
+    app.post('/users/:name', { duplex: true }, async function * (request, reply) {
+      const { user, url } = request.raw as IncomingMessage & { user?: string }
+      reply.header('x-user', user).header('x-url', `${url}`).header('x-name', (request.params as { name: string }).name)
+      yield * upper(request, reply)
+    })
+  }, async (t, { connect }) => {
+    const wire = await connect()
+    t.match(await converse(t, wire, '', '/users/ann'), { fields: { 'x-user': 'ann', 'x-url': '/users/ann', 'x-name': 'ann' } })
+    await plain(t, wire)
+    await converse(t, wire)
+  })
+}
+
+interface Completed { msg: string, res: { statusCode: number }, req: { url: string }, err?: { message: string } }
+
+/** What pino-http logs at the end of each exchange. */
+class Completions {
+  readonly lines: Completed[] = []
+  private wake = (): void => {}
+
+  write (line: string): void {
+    this.lines.push(JSON.parse(line))
+    this.wake()
+  }
+
+  /** All lines since the last call, once there is one: a second line for one exchange shows up here. */
+  async next (): Promise<unknown[]> {
+    while (this.lines.length === 0) await new Promise<void>((resolve) => { this.wake = resolve })
+    return this.lines.splice(0).map(({ msg, req, res }) => [msg, req.url, res.statusCode])
+  }
+}
+
+const logging: Record<string, (app: FastifyInstance, log: Completions) => Promise<void>> = {
+  'in @fastify/middie': async (app, log) => {
+    await app.register(middie)
+    app.use(pinoHttp({}, log) as Middleware)
+  },
+  'in @fastify/express': async (app, log) => {
+    await app.register(express)
+    app.use(pinoHttp({}, log) as Middleware)
+  },
+  'in an onRequest hook': async (app, log) => {
+    const http = pinoHttp({}, log)
+    app.addHook('onRequest', async (request, reply) => { http(request.raw, reply.raw) })
+  }
+}
+
+for (const [place, register] of Object.entries(logging)) {
+  let log: Completions
+  together(`pino-http, ${place}`, async (app) => {
+    log = new Completions()
+    await register(app, log)
+  }, (app) => {
+    app.post('/accepted', { duplex: true }, async function * (request, reply) {
+      reply.code(202)
+      yield * upper(request, reply)
+    })
+    app.post('/refused', { duplex: true }, async (request, reply) => reply.code(403).send('no'))
+    app.post('/broken', { duplex: true }, async (request, reply) => {
+      await pipeline(reply.duplex, reply.duplex, { end: false })
+      throw new Error('broken')
+    })
+  }, async (t, { connect }) => {
+    // @fastify/express keeps `headersSent` false: pino-http then logs no status, on ordinary routes too.
+    const logged = async (msg: string, url: string, status: number): Promise<void> => {
+      t.strictSame(await log.next(), [[msg, url, place.includes('express') ? null : status]])
+    }
+    const wire = await connect()
+    await converse(t, wire)
+    await logged('request completed', '/upper', 200)
+    await converse(t, wire, '', '/upper?twice')
+    await logged('request completed', '/upper?twice', 200)
+    t.match(await wire.request(chunked('/accepted', 'one')), { statusCode: 202, body: 'ONE' })
+    await logged('request completed', '/accepted', 202)
+    await plain(t, wire)
+    await logged('request completed', '/plain', 200)
+    t.match(await wire.request(post('/refused', 'a/b', 'x')), { statusCode: 403 })
+    await logged('request completed', '/refused', 403)
+    wire.send(chunked('/broken', 'one'))
+    await wire.head()
+    await t.rejects(wire.body(), { code: 'FST_ERR_DUPLEX_TRUNCATED' })
+    await logged('request errored', '/broken', 200)
+
+    const leaves = await connect()
+    leaves.send(open('/upper') + chunk('one'))
+    await leaves.head()
+    leaves.socket.destroy()
+    await logged('request errored', '/upper', 200)
+    await plain(t, await connect())
+    await logged('request completed', '/plain', 200)
+  })
+}

@@ -1,0 +1,32 @@
+// Duplex routes under the type providers that people use.
+
+import type { JsonSchemaToTsProvider } from '@fastify/type-provider-json-schema-to-ts'
+import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
+import Fastify from 'fastify'
+import duplex, { type HttpDuplex } from 'fastify-duplex'
+import { Type } from 'typebox'
+import { exactly } from './exactly.js'
+
+export const typeBox = Fastify().withTypeProvider<TypeBoxTypeProvider>().setValidatorCompiler(TypeBoxValidatorCompiler)
+typeBox.register(duplex)
+typeBox.post('/:id', {
+  duplex: true,
+  schema: { params: Type.Object({ id: Type.Integer() }), response: { 200: Type.Object({ rows: Type.Integer() }) } }
+}, async function * (request, reply) {
+  exactly<number>()(request.params.id)
+  exactly<HttpDuplex>()(reply.duplex)
+  // @ts-expect-error no such parameter
+  request.params.name.trim()
+  for await (const chunk of reply.duplex) yield String(chunk)
+})
+
+export const jsonSchema = Fastify().withTypeProvider<JsonSchemaToTsProvider>()
+jsonSchema.register(duplex)
+jsonSchema.post('/:id', {
+  duplex: true,
+  schema: { params: { type: 'object', properties: { id: { type: 'integer' } }, required: ['id'] } } as const
+}, async function * (request, reply) {
+  exactly<number>()(request.params.id)
+  exactly<HttpDuplex>()(reply.duplex)
+  for await (const chunk of reply.duplex) yield String(chunk)
+})

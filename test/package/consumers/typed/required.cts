@@ -1,0 +1,9 @@
+// As CommonJS, where the package is its own default.
+
+import Fastify = require('fastify')
+import duplex = require('fastify-duplex')
+
+export const app = Fastify()
+app.register(duplex)
+app.register(duplex.fastifyDuplex, { closeGrace: 0 })
+app.post('/echo', { duplex: true }, async (request, reply) => { reply.duplex.pipe(reply.duplex) })
