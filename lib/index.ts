@@ -13,6 +13,7 @@ import { missingFromFastify, otherServers, prependOnRoute, restoreTargetsNotFoun
 import { injectDuplex } from './inject/index.ts'
 import { type Gate, missingFromNode, routeStreams, watch } from './handoff.ts'
 import { DEFAULT_OPTIONS, resolveOptions } from './options.ts'
+import { otherRuntime } from './runtime.ts'
 import { type RouteSetup, getAuthority, getDuplex, makeDuplex, runGenerators } from './route.ts'
 
 async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
@@ -26,7 +27,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
 
   const obstacle = findObstacle(app)
   if (obstacle !== null) {
-    app.log.warn(`fastify-duplex cannot take connections: ${obstacle}. Node will read and write them itself`)
+    app.log.warn(`fastify-duplex cannot take connections: ${obstacle}`)
   } else {
     watch(app.server as Server, setup.gate)
     app.addHook('onListen', function () {
@@ -52,11 +53,15 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   app.addHook('preClose', () => registry.close(patience(app)))
 }
 
-/** What keeps us from the raw connections of the app's server, if anything. */
+/** What keeps us from the raw connections of the app's server, if anything, and what that means. */
 function findObstacle (app: FastifyInstance): string | null {
-  if (!(app.server instanceof NetServer)) return 'the server of this serverFactory is none of Node\'s'
-  const missing = missingFromNode()
-  return missing === null ? null : `Node ${process.version} does not have the ${missing} it needs`
+  const runtime = otherRuntime()
+  if (runtime !== null) {
+    return `${runtime} reads and writes them itself. Routes are full duplex all the same, but 101, CONNECT and detach() are answered with 501, and a client that ends its side gets no response after that`
+  }
+  const missing = app.server instanceof NetServer ? missingFromNode() : null
+  if (missing !== null) return `Node ${process.version} does not have the ${missing} it needs. Node will read and write them itself`
+  return app.server instanceof NetServer ? null : 'the server of this serverFactory is none of Node\'s. It will read and write them itself'
 }
 
 /** Fastify gives a preClose hook as long as a plugin to load, and fails to close when it takes longer. */

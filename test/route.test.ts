@@ -9,6 +9,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import t from 'tap'
 import { hooksOf, missingFromFastify, otherServers } from '../lib/fastify-internals.ts'
 import duplex from '../lib/index.ts'
+import { otherRuntime } from '../lib/runtime.ts'
 import { GET, OPEN, chunk, chunked, serve, addLaterConstraint } from './wire.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -890,6 +891,17 @@ t.test('a Fastify that is too old is refused at registration', async (t) => {
     code: 'FST_ERR_PLUGIN_VERSION_MISMATCH',
     message: `fastify-plugin: fastify-duplex - expected '${require('../package.json').peerDependencies.fastify}' fastify version, '${app.version}' is installed`
   })
+})
+
+t.test('runtimes that read and write connections themselves', async (t) => {
+  t.equal(otherRuntime(), null)
+  t.equal(otherRuntime({ node: '26.3.0', bun: '1.4.5' }), 'Bun 1.4.5')
+  t.equal(otherRuntime({ node: '26.3.0', deno: '2.9.6' }), 'Deno 2.9.6')
+  const { default: plugin } = t.mockRequire('../lib/index.ts', { '../lib/runtime.ts': { otherRuntime: () => 'Bun 1.4.5' } }) as { default: typeof duplex }
+  const lines: { level: number, msg: string }[] = []
+  await Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } }).register(plugin)
+  t.match(lines, [{ level: 40, msg: /cannot take connections: Bun 1.4.5 reads and writes them itself. Routes are full duplex all the same, but .* 501/ }])
+  t.equal(lines.length, 1)
 })
 
 t.test('a Node whose parser cannot be put to sleep', async (t) => {

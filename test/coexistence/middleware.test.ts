@@ -95,7 +95,6 @@ beside('compression', [compression({ threshold: 0 }) as Middleware], text, async
   t.equal(decoded(await wire.request(get('/long', GZIP))), LONG)
 })
 
-
 t.test('compression, where Node writes the response', async (t) => {
   const { app, connect } = await serve(t, 'tcp', (app) => {
     addLaterConstraint(app)
