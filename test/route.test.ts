@@ -6,6 +6,7 @@ import http from 'node:http'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { satisfies } from 'semver'
 import t from 'tap'
 import { hooksOf, missingFromFastify, otherServers } from '../lib/fastify-internals.ts'
 import duplex from '../lib/index.ts'
@@ -66,7 +67,7 @@ t.test('declared in every way', async (t) => {
 })
 
 t.test('no content-type parser runs, whatever the content-type and the method', async (t) => {
-  const { connect } = await serve(t, 'tcp', (app) => {
+  const { app, connect } = await serve(t, 'tcp', (app) => {
     app.removeAllContentTypeParsers()
     app.all('/', { duplex: true }, async (request, reply) => {
       t.equal(request.body, undefined)
@@ -74,7 +75,9 @@ t.test('no content-type parser runs, whatever the content-type and the method', 
     })
   })
   const wire = await connect()
-  for (const method of ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'QUERY']) {
+  // Below 5.11 Fastify has no QUERY.
+  const methods = ['GET', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS', 'QUERY'].filter((method) => app.supportedMethods.includes(method))
+  for (const method of methods) {
     for (const type of ['', 'Content-Type: application/json\r\n', 'Content-Type: no type\r\n', 'Content-Type: text/x\r\n']) {
       const response = await wire.request(`${method} / HTTP/1.1\r\nHost: a\r\n${type}Content-Length: 2\r\n\r\n{{`)
       t.match(response, { statusCode: 200, body: '{{' }, `${method} ${type}`)
@@ -507,10 +510,6 @@ t.test('handlers that fail after the head', async (t) => {
       await once(reply.duplex.end('done'), 'finish')
       throw new Error('after')
     })
-    app.post('/raw', { duplex: true }, (request, reply) => {
-      reply.raw.writeHead(200)
-      reply.duplex.write('a')
-    })
     app.get('/until-close', { duplex: true }, async function * () {
       yield 'a'
       throw new Error('until close')
@@ -542,14 +541,28 @@ t.test('handlers that fail after the head', async (t) => {
     t.match(await line, { err: { code } }, 'an error of the stream itself')
     await wrong.ended
   }
-  const raw = await connect()
-  raw.send(chunked('/raw'))
-  await raw.ended
   const old = await connect()
   old.send('GET /until-close HTTP/1.0\r\n\r\n')
   const [error] = await once(old.socket, 'error')
   t.equal(error.code, 'ECONNRESET', 'a reset, where a FIN would be the end of the body')
   t.equal(log.some((line) => line.level >= 60), false)
+})
+
+const version = Fastify().version
+// Its error handler writes a second head, also on an ordinary route: uncaught, which ends the process.
+const writesTwoHeads = satisfies(version, '>=5.12.8 <6') ? false : `a fault of Fastify ${version}, which 5.12.8 has mended`
+
+t.test('a head that a handler has written by hand', { skip: writesTwoHeads }, async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, (request, reply) => {
+      reply.raw.writeHead(200)
+      reply.duplex.write('a')
+    })
+  })
+  const wire = await connect()
+  wire.send(chunked('/'))
+  await wire.ended
+  t.equal((await (await connect()).request(GET('/none'))).statusCode, 404)
 })
 
 t.test('what a second pair of eyes found', async (t) => {
