@@ -1,11 +1,11 @@
 // What this plugin must know of the insides of Fastify: where it keeps hooks and servers, what `hijack()` forgets, when it
-// looks at a method or a URL. `missingFromFastify` tries all of it; the same from Fastify 5.8.1 to 6.0.0-alpha.4.
+// looks at a method or a URL. The same from Fastify 5.8.1 to 6.0.0-alpha.4.
 
+import { EventEmitter } from 'node:events'
 import type { IncomingMessage, Server } from 'node:http'
-import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions, onRouteHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRouteHookHandler } from 'fastify'
 
 type Listener = (...args: any[]) => void
-type Done = (error: Error | null, payload?: unknown) => void
 /** Called as the first thing for a request that has been routed, with Node's request at the end, before any hook. */
 export type LoggerFactory = (this: FastifyInstance, logger: any, bindings: any, options: any, request: IncomingMessage) => any
 
@@ -79,50 +79,53 @@ export function runsLast (reply: FastifyReply, hook: Function): boolean {
 }
 
 // The router takes paths, and the target of CONNECT is none: find-my-way 9.10.2 refuses it before any route is asked; before
-// it took off the first character. So a target is routed as the one segment of a path. What routes look at then is restored.
+// it took off the first character. So a target is routed as the one segment of a path.
 
-const targets = new WeakMap<IncomingMessage, string>()
+const targets = new WeakMap<IncomingMessage, { target: string, path: string }>()
 
 /** Before a CONNECT request is routed. Only the extended CONNECT of HTTP/2 has a path (RFC 8441). */
 export function makeTargetRoutable (request: IncomingMessage): void {
   const target = request.url!
   if (target.startsWith('/')) return
-  targets.set(request, target)
   request.url = `/${encodeURIComponent(target)}`
+  targets.set(request, { target, path: request.url })
+}
+
+/**
+ * Gives routed requests their target back, once the app is ready. Fastify asks for the id of a request as the first thing
+ * behind its router, whatever that has found. Only `rewriteUrl` and constraints see the path.
+ */
+export function restoreTargets (app: FastifyInstance): void {
+  let root = app
+  while (Object.getPrototypeOf(root) !== Object.prototype) root = Object.getPrototypeOf(root)
+  restoreTargetsBelow(root)
+}
+
+function restoreTargetsBelow (instance: FastifyInstance): void {
+  const generate = ownSymbol(instance, 'fastify.genReqId')
+  if (generate !== undefined) {
+    Object.assign(instance, {
+      [known.get('fastify.genReqId')!]: (request: IncomingMessage) => {
+        if (request.method === 'CONNECT') restoreTarget(request)
+        return generate(request)
+      }
+    })
+  }
+  for (const child of ownSymbol(instance, 'fastify.children')) restoreTargetsBelow(child)
 }
 
 function restoreTarget (request: IncomingMessage & { originalUrl?: string }): void {
-  const target = targets.get(request)
+  const { target, path } = targets.get(request) ?? {}
   if (target === undefined) return
-  request.url = target
-  if (request.originalUrl !== undefined) request.originalUrl = target // what an app's `rewriteUrl` was given
+  if (request.url === path) request.url = target
+  if (request.originalUrl === path) request.originalUrl = target // what an app's `rewriteUrl` was given
 }
 
-function restoringTarget (makeLogger: LoggerFactory): LoggerFactory {
-  return function (logger, bindings, options, request) {
-    restoreTarget(request)
-    return makeLogger.call(this, logger, bindings, options, request)
-  }
-}
-
-/** What a route of CONNECT needs, duplex or not. An onRequest hook of the app still sees a slash before `params['*']`. */
-export function restoreTargetOf (route: RouteOptions, app: FastifyInstance): void {
-  const own = route as RouteOptions & Record<'childLoggerFactory' | 'onRequest', any>
-  own.childLoggerFactory = restoringTarget(own.childLoggerFactory ?? app.childLoggerFactory)
-  own.onRequest = [restoreParameter].concat(own.onRequest ?? [])
-}
-
-function restoreParameter ({ raw, params }: FastifyRequest, _reply: FastifyReply, done: () => void): void {
-  if (targets.has(raw)) (params as Record<string, string>)['*'] = raw.url!
+/** The first hook of a route of CONNECT. The onRequest hooks of the app still see a slash before `params['*']`. */
+export function restoreParameter ({ raw, params }: FastifyRequest, _reply: FastifyReply, done: () => void): void {
+  const { target } = targets.get(raw) ?? {}
+  if (target !== undefined && '*' in (params as object)) (params as Record<string, string>)['*'] = target
   done()
-}
-
-/** The same for requests that match no route. Once all not-found handlers are set. */
-export function restoreTargetsNotFound (app: FastifyInstance): void {
-  for (let instance = app; instance !== null; instance = Object.getPrototypeOf(instance)) {
-    const context = ownSymbol(instance, 'fastify.404ContextKey')
-    if (context) context.childLoggerFactory = restoringTarget(context.childLoggerFactory)
-  }
 }
 
 /** Whether onError hooks run for a reply: Fastify throws from its `send` then. */
@@ -148,58 +151,45 @@ function ownSymbol (object: object, description: string): any {
   return (object as Record<symbol, unknown>)[symbol]
 }
 
-interface Tried { version: string, missing: string[] }
-
-const tried = new Map<() => FastifyInstance, Promise<Tried>>()
-
 /**
- * Tries all of the above once, on an app of its own.
+ * Looks for what is needed above and can be found by name. When Fastify looks at what, and what it notes while errors are
+ * handled, holds for the range of versions that this package admits.
  *
- * @param app whose Fastify it is about
- * @param makeApp what makes another one; the Fastify that this package finds beside it may be another copy, and is then not tried
  * @returns what this Fastify lacks; null if nothing
  */
-export async function missingFromFastify (app: FastifyInstance, makeApp = require('fastify') as () => FastifyInstance): Promise<string | null> {
-  let trial = tried.get(makeApp)
-  if (trial === undefined) tried.set(makeApp, trial = tryFacts(makeApp()))
-  const { version, missing } = await trial
-  return version !== app.version || missing.length === 0 ? null : missing.join(', ')
+export function missingFromFastify (app: FastifyInstance): string | null {
+  const missing: string[] = []
+  const expect = (name: string, isThere: () => boolean): void => {
+    try {
+      if (!isThere()) missing.push(name)
+    } catch {
+      missing.push(name)
+    }
+  }
+  const raw = new EventEmitter()
+  expect('hooks of an app', () => Array.isArray(ownSymbol(app, 'fastify.hooks').onRoute))
+  expect('servers of an app', () => Array.isArray(findSymbol(app, 'fastify.serverBindings')))
+  expect('children of an app', () => Array.isArray(ownSymbol(app, 'fastify.children')))
+  expect('ids of requests', () => typeof findSymbol(app, 'fastify.genReqId') === 'function')
+  expect('context of a request', () => {
+    const request = new (findSymbol(app, 'fastify.Request'))('', {}, raw, {}, app.log, { preParsing: [] })
+    return hooksOf({ request } as FastifyReply, 'preParsing').length === 0 && ownSymbol(request, 'fastify.context') !== undefined
+  })
+  expect('signal of a request', () => {
+    const request = new (findSymbol(app, 'fastify.Request'))('', {}, raw, {}, app.log, {})
+    const { signal } = request
+    abortSignal(request, new Error())
+    return signal.aborted
+  })
+  return missing.length === 0 ? null : missing.join(', ')
 }
 
-async function tryFacts (app: FastifyInstance): Promise<Tried> {
-  const missing: string[] = []
-  const expect = (fact: string, isTrue: boolean): void => { if (!isTrue) missing.push(fact) }
-  let routed: IncomingMessage | null = null
-  const preParsing = (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: Done): void => {
-    expect('hooks of a route', runsLast(reply, preParsing))
-    hideBody(request)
-    done(null, payload)
+/** Of the object, or of what it inherits from, as the instances of plugins do. */
+function findSymbol (object: object, description: string): any {
+  for (let one = object; one !== null; one = Object.getPrototypeOf(one)) {
+    const found = ownSymbol(one, description)
+    if (found !== undefined) return found
   }
-  app.setErrorHandler((error, request, reply) => {
-    expect('next error handler', !endsErrorHandling(reply, error))
-    reply.send((error as Error).message)
-  })
-  app.route({
-    method: 'POST',
-    url: '/',
-    childLoggerFactory: (logger: unknown, bindings: unknown, options: unknown, request: IncomingMessage) => { routed = request; return logger },
-    onRequest: async (request: FastifyRequest) => { expect('logger of a route before its hooks', routed === request.raw) },
-    preParsing,
-    handler: async (request: FastifyRequest, reply: FastifyReply) => {
-      expect('onError hooks that are running', ownSymbol(reply, 'fastify.reply.isRunningOnErrorHook') === false)
-      const { signal } = request
-      abortSignal(request, new Error())
-      expect('signal of a request', signal.aborted)
-      throw new Error('handled')
-    }
-  } as unknown as RouteOptions)
-  await app.ready()
-  expect('hooks of an app', ownSymbol(app, 'fastify.hooks')?.onRoute?.length === 0)
-  expect('servers of an app', ownSymbol(app, 'fastify.serverBindings') !== undefined)
-  expect('not-found handler', typeof ownSymbol(app, 'fastify.404ContextKey')?.childLoggerFactory === 'function')
-  const { payload } = await app.inject({ method: 'POST', url: '/', headers: { 'content-type': 'of/no-parser' }, payload: '.' })
-  expect('method that has no body', payload === 'handled')
-  return { version: app.version, missing }
 }
 
 function ignore (): void {}

@@ -9,7 +9,7 @@ import { IdleWatch } from './carrier/idle-watch.ts'
 import { claimSocket } from './carrier/socket.ts'
 import { FastifyError } from './errors.ts'
 import { Registry } from './exchange/registry.ts'
-import { missingFromFastify, otherServers, prependOnRoute, restoreTargetsNotFound } from './fastify-internals.ts'
+import { missingFromFastify, otherServers, prependOnRoute, restoreTargets } from './fastify-internals.ts'
 import { injectDuplex } from './inject/index.ts'
 import { type Gate, missingFromNode, routeStreams, watch } from './handoff.ts'
 import { DEFAULT_OPTIONS, resolveOptions } from './options.ts'
@@ -17,7 +17,7 @@ import { otherRuntime } from './runtime.ts'
 import { type RouteSetup, getAuthority, getDuplex, makeDuplex, runGenerators } from './route.ts'
 
 async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
-  const lacks = await missingFromFastify(app)
+  const lacks = missingFromFastify(app)
   if (lacks !== null) throw new FastifyError(app.version, lacks)
   const registry = new Registry()
   const defaults = resolveOptions(options, DEFAULT_OPTIONS)
@@ -37,7 +37,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
 
   app.addHook('onReady', async function () {
     if (!setup.gate.connect) return
-    restoreTargetsNotFound(this)
+    restoreTargets(this)
     if ((this.initialConfig as { http2?: boolean }).http2) routeStreams(this.server as Server)
   })
 

@@ -13,7 +13,7 @@ import { claimSocket } from './carrier/socket.ts'
 import { AbortedError, BodyLimitError, BodySchemaError, HeadSentError, NotEnabledError, TooManyExchangesError } from './errors.ts'
 import { HttpDuplex, type Owner } from './exchange/http-duplex.ts'
 import type { Registry } from './exchange/registry.ts'
-import { type LoggerFactory, endsErrorHandling, hideBody, hooksOf, isInOnError, restoreTargetOf, runsLast } from './fastify-internals.ts'
+import { type LoggerFactory, endsErrorHandling, hideBody, hooksOf, isInOnError, restoreParameter, runsLast } from './fastify-internals.ts'
 import type { Gate } from './handoff.ts'
 import { type ResolvedOptions, resolveOptions } from './options.ts'
 import { type Authority, parseAuthority } from './transfer/tunnel.ts'
@@ -110,7 +110,7 @@ function carrierOf (exchange: Exchange, reply: FastifyReply): Carrier {
 export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: RouteSetup): void {
   const { duplex } = route as { duplex?: boolean | DuplexOptions }
   const isConnect = [route.method].flat().includes('CONNECT')
-  if (isConnect) restoreTargetOf(route, this)
+  if (isConnect) (route as { onRequest?: unknown }).onRequest = [restoreParameter, route.onRequest ?? []].flat()
   if (!duplex) return
   if ((route.schema as { body?: unknown } | undefined)?.body !== undefined) {
     throw new BodySchemaError(String(route.method), route.url)
@@ -234,25 +234,28 @@ function passFailure (request: FastifyRequest, _reply: FastifyReply, done: Done)
  */
 export function runGenerators (route: RouteOptions): void {
   const { duplex, handler } = route as { duplex?: unknown, handler: Hook }
-  if (!duplex) return
-  route.handler = named(handler.name, function (request, reply) {
+  if (!duplex || !(handler instanceof AsyncGeneratorFunction)) return
+  route.handler = like(handler, function (request, reply) {
     const result = handler.call(this, request, reply)
     // A handler for WebSocket, on a route that is for both, gets no request here.
     const exchange = (request.raw as DuplexRequest | undefined)?.[kExchange]
-    return exchange !== undefined && isAsyncIterable(result, exchange) ? stream(result, request, reply) : result
+    return exchange === undefined ? result : stream(result as AsyncIterable<unknown>, request, reply)
   })
 }
 
+const AsyncGeneratorFunction = Object.getPrototypeOf(async function * () {}).constructor
+
 type Handler = (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) => any
 
-/** Gives a handler the name of the one it wraps, by which tracers call their spans. */
-function named (name: string, handler: Handler): Handler {
-  return Object.defineProperty(handler, 'name', { value: name })
+/** Gives a handler the name of the one it wraps, by which tracers call their spans, and what others have noted on that. */
+function like (wrapped: Hook, handler: Handler): Handler {
+  const { prototype, ...own } = Object.getOwnPropertyDescriptors(wrapped)
+  return Object.defineProperties(handler, own)
 }
 
 // @fastify/websocket wraps handlers as (request, reply), and reads request.raw: the signature must stay.
 function runHandler (handler: Hook): Handler {
-  return named(handler.name, function (request, reply) {
+  return like(handler, function (request, reply) {
     const exchange = (request.raw as DuplexRequest)[kExchange]!
     let result
     try {

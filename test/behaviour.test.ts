@@ -237,6 +237,33 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
       for (let i = 0; i < turns; i++) await immediate()
       reply.duplex.end('second')
     })
+    app.post('/empty-write', { duplex: true }, async (request, reply) => {
+      reply.duplex.write('')
+      await immediate()
+      reply.duplex.write('first')
+      await immediate()
+      reply.duplex.write('')
+      await immediate()
+      reply.duplex.end('second')
+    })
+    app.post('/empty-yields', { duplex: true }, async function * () {
+      for (const word of ['', 'first', '', 'second', '']) {
+        yield word
+        await immediate()
+      }
+    })
+    // Without content: a head that is flushed, and an end that comes later.
+    const bodyless = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+      // With a length, or a client of HTTP/1 closes behind the head.
+      if (request.method === 'HEAD') reply.header('content-length', 5)
+      else reply.code(204)
+      reply.duplex.flushHeaders()
+      for (let i = 0; i < 5; i++) await immediate()
+      await new Promise<void>((resolve) => reply.duplex.end(() => resolve()))
+      handled('ended')
+    }
+    app.head('/bodyless', { duplex: true }, bodyless)
+    app.get('/bodyless', { duplex: true, exposeHeadRoute: false }, bodyless)
     app.post('/once-written', { duplex: true }, async (request, reply) => {
       for (const word of ['first', 'second']) await new Promise((resolve) => reply.duplex.write(word, resolve))
       reply.duplex.setTrailers({ 'x-words': 2 })
@@ -258,7 +285,7 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
     })
 
     await t.test('written in turns, and the next request on the connection', async (t) => {
-      for (const [path, body] of [['/in-turns/0', 'firstsecond'], ['/in-turns/1', 'firstsecond'], ['/in-turns/5', 'firstsecond'], ['/once-written', 'firstsecondthirdfourth'], ['/echo', '']]) {
+      for (const [path, body] of [['/in-turns/0', 'firstsecond'], ['/in-turns/1', 'firstsecond'], ['/in-turns/5', 'firstsecond'], ['/empty-write', 'firstsecond'], ['/empty-yields', 'firstsecond'], ['/once-written', 'firstsecondthirdfourth'], ['/echo', '']]) {
         const client = await open(path)
         client.up.end()
         const down = await client.down
@@ -268,6 +295,17 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
         await closed
         if (path === '/once-written') t.match(client.trailers(), { 'x-words': '2' })
         if (path !== '/in-turns/0') t.ok(client.reused(), path)
+      }
+    })
+
+    await t.test('a flushed head without content', async (t) => {
+      for (const method of ['HEAD', 'GET']) {
+        const ended = new Promise<string>((resolve) => { handled = resolve })
+        const client = await open('/bodyless', method)
+        client.up.end()
+        t.match(await client.head, { statusCode: method === 'HEAD' ? 200 : 204 })
+        t.equal(await text(await client.down), '')
+        t.equal(await ended, 'ended')
       }
     })
 

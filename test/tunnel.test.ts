@@ -576,7 +576,6 @@ for (const version of [1, 2]) {
     const seen: Record<string, unknown[]> = {}
     const see = (what: string, value: unknown): void => { (seen[what] ??= []).push(value) }
     const { log, connect, port } = await serve(t, 'tcp', (app) => {
-      app.addHttpMethod('CONNECT')
       app.addHook('onRequest', async (request) => { see('hook', request.url) })
       const handler = (name: string) => async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
         see('handler', [name, request.url, request.originalUrl, (request.params as object)['*' as never], { ...request.query as object }])
@@ -586,7 +585,17 @@ for (const version of [1, 2]) {
       app.route({ method: 'CONNECT', url: '*', duplex: true, constraints: { version: '1.0.0' }, onRequest, handler: handler('duplex') })
       app.route({ method: 'CONNECT', url: '*', constraints: { version: '2.0.0' }, onRequest: [onRequest], handler: handler('ordinary') })
       app.route({ method: ['CONNECT', 'GET'], url: '/:path', duplex: true, handler: handler('path') })
-    }, { http2: version === 2, rewriteUrl: (request: { url: string }) => request.url })
+    }, {
+      http2: version === 2,
+      rewriteUrl: (request: { url: string }) => request.url,
+      genReqId: (request: { url: string }) => { see('id', request.url) }
+    }, {}, (app) => {
+      app.addHttpMethod('CONNECT')
+      app.route({ method: 'CONNECT', url: '*', constraints: { version: '4.0.0' }, handler: async (request, reply) => reply.code(403).send(`before ${request.url}`) })
+      app.register(async (sibling) => {
+        sibling.route({ method: 'CONNECT', url: '*', constraints: { version: '5.0.0' }, handler: async (request, reply) => reply.code(403).send(`beside ${request.url}`) })
+      })
+    })
     t.teardown(() => session?.destroy())
     const session = version === 2 ? http2.connect(`http://127.0.0.1:${port}`) : null
 
@@ -605,10 +614,14 @@ for (const version of [1, 2]) {
         t.equal(response.statusCode, statusCode)
         t.match(response.body, body)
         t.strictSame(seen.hook, [target])
+        t.strictSame(seen.id, [target])
         t.strictSame(seen.handler ?? [], statusCode === 404 ? [] : [[body, target, target, target, {}]])
         t.strictSame(seen.route ?? [], statusCode === 404 ? [] : [target])
         t.match(log.find(({ msg }) => msg === 'incoming request'), { req: { method: 'CONNECT', url: target } })
       }
+    }
+    for (const [accepted, where] of [['4.0.0', 'before'], ['5.0.0', 'beside']]) {
+      t.match(await ask('example.com:443', accepted), { statusCode: 403, body: `${where} example.com:443` }, 'a route that this plugin has not seen')
     }
     // Refused for what they are, by us, not by a router. Most of them Node refuses itself over HTTP/2.
     for (const target of ['a', 'a;b:1', 'a?b:1', '*', 'a%zz:1', 'http://a:1/'].slice(0, version === 2 ? 2 : 6)) {
@@ -616,6 +629,15 @@ for (const version of [1, 2]) {
     }
   })
 }
+
+t.test('a CONNECT request whose URL the app has rewritten', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.addHttpMethod('CONNECT')
+    app.route({ method: 'CONNECT', url: '/proxy', duplex: true, handler: async ({ url, originalUrl, params }, reply) => reply.code(403).send({ url, originalUrl, params }) })
+  }, { rewriteUrl: () => '/proxy' })
+  const { body } = await (await connect()).request(CONNECT('example.com:443'), 'CONNECT')
+  t.strictSame(JSON.parse(body), { url: '/proxy', originalUrl: 'example.com:443', params: {} })
+})
 
 t.test('a malformed target of CONNECT never gets to the handler', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {

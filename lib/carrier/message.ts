@@ -1,10 +1,9 @@
 // A request/response pair instead of a connection: app.inject(), HTTP/2, servers whose connections cannot be taken, and
 // requests that were not routed at once. Node reads and frames; for the handler the exchange is the same.
 
-import type { EventEmitter } from 'node:events'
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { type ServerHttp2Stream, constants } from 'node:http2'
-import type { Duplex } from 'node:stream'
+import type { Duplex, Writable } from 'node:stream'
 import { AbortedError, IdleError, TunnelError } from '../errors.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
@@ -18,6 +17,8 @@ import type { IdleWatch, Watched } from './idle-watch.ts'
 
 /** Bytes given to a stream of HTTP/2 at a time: who takes none of them for `idleTimeout` is silent. */
 const STREAM_WRITE_SIZE = 64 * 1024
+
+type WriteCallback = (error?: Error | null) => void
 
 /** Milliseconds */
 export interface MessageOptions {
@@ -46,6 +47,9 @@ export class MessageCarrier implements Carrier, Watched {
   private readonly options: MessageOptions
   private moved = 0 //     bytes of content, in both directions
   private ended = false // all of the response has been written
+  private endsWithHead = false
+  private writes = 0
+  private pending: WriteCallback = ignore // of the last write
 
   constructor (request: IncomingMessage, response: ServerResponse, idleWatch: IdleWatch, options: MessageOptions) {
     this.request = request
@@ -59,6 +63,7 @@ export class MessageCarrier implements Carrier, Watched {
     // Before Fastify's own, which asks for the failure.
     response.prependListener('finish', () => this.onFinish())
     response.on('close', () => this.onClose())
+    response.on('drain', () => this.onWritten())
     if (request.aborted || (request.httpVersionMajor === 1 && request.socket.destroyed)) {
       this.abort(new AbortedError()) // the client left during the hooks, before anybody listened
       return
@@ -121,6 +126,8 @@ export class MessageCarrier implements Carrier, Watched {
     this.writer = bodyWriter(start.framing.kind === 'chunked' ? UNTIL_CLOSE : start.framing)
     const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && name.toLowerCase() !== 'connection')
     if (start.close && streamOf(response) === undefined) fields.push(['connection', 'close'])
+    // Without content Node ends a stream with its head.
+    this.endsWithHead = start.framing === NO_BODY && streamOf(response) !== undefined
     response.writeHead(start.statusCode, Object.fromEntries(fields) as OutgoingHttpHeaders)
   }
 
@@ -151,10 +158,10 @@ export class MessageCarrier implements Carrier, Watched {
     return this.request.httpVersionMajor === 1 && this.request.socket.destroyed
   }
 
-  write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void {
+  write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
     const { response } = this
     const parts: Part[] = []
-    this.ended = end
+    this.ended = end || this.endsWithHead
     this.moved += size
     if (size > 0) this.writer!.write(content, size, parts)
     if (end) this.writer!.end('', parts)
@@ -169,34 +176,41 @@ export class MessageCarrier implements Carrier, Watched {
     for (const buffer of buffers.slice(0, -1)) response.write(buffer)
     if (buffers.length > 0) this.writeLast(buffers.at(-1)!, end ? ignore : done)
     if (buffers.length > 1) response.uncork()
-    if (end) this.endResponse(done)
-    else if (size === 0) response.flushHeaders()
+    if (end) {
+      this.endResponse(done)
+    } else if (buffers.length === 0) {
+      response.flushHeaders()
+      done()
+    }
   }
 
-  /** Others replace `write`, and compression drops its callback; of corked content Node 22 to 26 tell no 'drain'. */
-  private writeLast (buffer: Buffer, done: (error?: Error | null) => void): void {
-    const { response } = this
-    let isDone = false
-    const doneOnce = (error?: Error | null): void => {
-      response.removeListener('drain', onDrain)
-      if (!isDone) done(error)
-      isDone = true
-    }
-    const onDrain = (): void => { doneOnce() } // light-my-request gives it a number
-    response.on('drain', onDrain)
-    if (response.write(buffer, doneOnce)) doneOnce()
+  /**
+   * Done when more may be written: by the callback or by 'drain'. Others replace `write`, and compression drops its callback; of
+   * corked content Node 22 to 26 tell no 'drain'.
+   */
+  private writeLast (buffer: Buffer, done: WriteCallback): void {
+    const write = ++this.writes
+    this.pending = done
+    const written: WriteCallback = (error) => { if (write === this.writes) this.onWritten(error) }
+    if (this.response.write(buffer, written)) process.nextTick(written)
+  }
+
+  private onWritten (error?: Error | null): void {
+    const { pending } = this
+    this.pending = ignore
+    pending(error)
   }
 
   /** One part after the other: how much of a write has left, a stream of HTTP/2 does not tell. */
-  private writeInParts (buffers: readonly Buffer[], end: boolean, done: (error?: Error | null) => void): void {
+  private writeInParts (buffers: readonly Buffer[], end: boolean, done: WriteCallback): void {
     const left = buffers.flatMap((buffer) => {
       const parts: Buffer[] = []
       for (let at = 0; at < buffer.length; at += STREAM_WRITE_SIZE) parts.push(buffer.subarray(at, at + STREAM_WRITE_SIZE))
       return parts
     }).values()
-    const next = (error?: Error | null): void => {
+    const next: WriteCallback = (error) => {
       const part = error ? undefined : left.next().value
-      if (part !== undefined) this.response.write(part, next)
+      if (part !== undefined) this.writeLast(part, next)
       else if (error || !end) done(error)
       else this.endResponse(done)
     }
@@ -207,8 +221,9 @@ export class MessageCarrier implements Carrier, Watched {
   private endResponse (done: () => void): void {
     const { response } = this
     // The response of HTTP/2 is finished only when its stream is closed.
-    const finished: EventEmitter = streamOf(response) ?? response
-    finished.once('finish', done)
+    const written: Writable = streamOf(response) ?? response
+    if (written.writableFinished) process.nextTick(done)
+    else written.once('finish', done)
     response.end()
   }
 

@@ -1,7 +1,10 @@
 // Beside what works on Node's own request and response: middlewares of Express, some of which wrap them, and pino-http.
 
+import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import http2 from 'node:http2'
 import { pipeline } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
 import { gunzipSync } from 'node:zlib'
 import express from '@fastify/express'
 import middie from '@fastify/middie'
@@ -114,6 +117,38 @@ t.test('compression, where Node writes the response', async (t) => {
   wire.send(open('/text', GZIP) + chunk(LONG) + '0\r\n\r\n')
   await t.resolveMatch(wire.response().then(decoded), LONG.toUpperCase())
   await plain(t, await connect())
+})
+
+t.test('compression, over HTTP/2, of many writes and of large ones', async (t) => {
+  const warnings: Error[] = []
+  const onWarning = (warning: Error): void => { if (warning.name.startsWith('MaxListeners')) warnings.push(warning) }
+  process.on('warning', onWarning)
+  t.teardown(() => process.removeListener('warning', onWarning))
+  const LARGE = Buffer.alloc(300_000, 'a')
+  const { port } = await serve(t, 'tcp', (app) => {
+    app.get('/large', { duplex: true }, async (request, reply) => {
+      reply.type('text/plain').duplex.write(LARGE)
+      await immediate()
+      reply.duplex.end('z')
+    })
+    app.get('/many', { duplex: true }, async (request, reply) => {
+      reply.type('text/plain')
+      for (let i = 0; i < 100; i++) await new Promise((resolve) => reply.duplex.write('line\n', resolve))
+      reply.duplex.end()
+    })
+  }, { http2: true }, { idleTimeout: 2000 }, async (app) => {
+    await app.register(middie)
+    app.use(compression({ threshold: 0 }) as never)
+  })
+  const session = http2.connect(`http://127.0.0.1:${port}`)
+  t.teardown(() => session.destroy())
+  for (const [path, body] of [['/large', LARGE + 'z'], ['/many', 'line\n'.repeat(100)]]) {
+    const stream = session.request({ ':path': path, 'accept-encoding': 'gzip' })
+    const [headers] = await once(stream, 'response')
+    t.equal(headers['content-encoding'], 'gzip')
+    t.ok(gunzipSync(Buffer.concat(await stream.toArray())).toString() === body, path)
+  }
+  t.strictSame(warnings, [])
 })
 
 /** Keeps what is written and ends the response later, as sessions and caches do. */

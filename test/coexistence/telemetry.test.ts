@@ -291,3 +291,16 @@ for (const order of ['before', 'after']) {
     })
   })
 }
+
+t.test('@fastify/otel that registers itself in every app', async (t) => {
+  const { provider, spans } = tracing()
+  const instrumentation = new FastifyOtelInstrumentation({ registerOnInitialization: true })
+  instrumentation.setTracerProvider(provider)
+  t.teardown(() => instrumentation.disable())
+  const { connect, logged } = await serve(t, 'tcp', (app) => { app.post('/upper', { duplex: true }, upper) })
+  const completed = logged('request completed')
+  t.match(await (await connect()).request('POST /upper HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\none'), { statusCode: 200, body: 'ONE' })
+  await completed
+  t.strictSame(spans('request'), [['/upper', 200, api.SpanStatusCode.UNSET]])
+  await provider.shutdown()
+})
