@@ -236,10 +236,7 @@ export function runGenerators (route: RouteOptions): void {
   const { duplex, handler } = route as { duplex?: unknown, handler: Hook }
   if (!duplex || !(handler instanceof AsyncGeneratorFunction)) return
   route.handler = like(handler, function (request, reply) {
-    const result = handler.call(this, request, reply)
-    // A handler for WebSocket, on a route that is for both, gets no request here.
-    const exchange = (request.raw as DuplexRequest | undefined)?.[kExchange]
-    return exchange === undefined ? result : stream(result as AsyncIterable<unknown>, request, reply)
+    return stream(handler.call(this, request, reply) as AsyncIterable<unknown>, request, reply)
   })
 }
 

@@ -14,7 +14,7 @@ import t from 'tap'
 import WebSocket, { WebSocketServer } from 'ws'
 import duplex from '../lib/index.ts'
 import type { HttpDuplex } from '../types/index.d.ts'
-import { GET, TLS, TRANSPORTS, chunk, chunked, serve } from './wire.ts'
+import { GET, TLS, TRANSPORTS, chunk, chunked, dial, serve } from './wire.ts'
 
 const UPGRADE = (path: string, fields = '', method = 'GET'): string =>
   `${method} ${path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n${fields}\r\n`
@@ -637,6 +637,24 @@ t.test('a CONNECT request whose URL the app has rewritten', async (t) => {
   }, { rewriteUrl: () => '/proxy' })
   const { body } = await (await connect()).request(CONNECT('example.com:443'), 'CONNECT')
   t.strictSame(JSON.parse(body), { url: '/proxy', originalUrl: 'example.com:443', params: {} })
+})
+
+t.test('CONNECT with the plugin in a child of the app', async (t) => {
+  const app = Fastify({ genReqId: ({ url }) => String(url) })
+  t.teardown(() => app.close())
+  app.addHttpMethod('CONNECT')
+  app.register(async (child) => {
+    child.setGenReqId(({ url }) => `of the child ${url}`)
+    await child.register(duplex)
+    child.route({ method: 'CONNECT', url: '*', duplex: true, constraints: { version: '1.0.0' }, handler: async (request, reply) => reply.code(403).send(request.id) })
+  })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  for (const [version, statusCode, body] of [['1.0.0', 403, 'of the child a:1'], ['2.0.0', 404, 'Route CONNECT:a:1 not found']] as const) {
+    const wire = await dial('tcp', { port, host: '127.0.0.1' })
+    t.teardown(() => wire.socket.destroy())
+    t.match(await wire.request(CONNECT('a:1', `Accept-Version: ${version}\r\n`), 'CONNECT'), { statusCode, body: new RegExp(body) })
+  }
 })
 
 t.test('a malformed target of CONNECT never gets to the handler', async (t) => {
