@@ -24,6 +24,10 @@ export const KNOWN: readonly Known[] = [
       (EARLY_HOOKS.some((name) => hooks[name] !== undefined) || (one !== null && 'refusedIn' in one && one.refusedIn === 'onRequest'))
   },
   {
+    reason: 'Node pauses a connection whose responses are congested as it reads a further head, and then does not see the end of its client; one that stands behind an exchange is not read',
+    is: (what, _profile, one) => what.startsWith('ordinary, half-close') && one !== null && 'requests' in one && one.pipelined && one.requests.includes('duplex')
+  },
+  {
     reason: 'Node below 26: a stream of HTTP/2 that ends with its session, or is reset without an error, may never be closed: no onResponse, on ordinary routes too',
     is: (what, { transport }, one) => what.includes('no onResponse') && isHttp2(transport) && MAJOR < 26 && one !== null && one.act !== 'complete'
   },
