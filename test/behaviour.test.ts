@@ -13,7 +13,8 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import duplex from '../lib/index.ts'
-import { TLS, type Line, addLaterConstraint, socketPath } from './wire.ts'
+import { addLaterConstraint } from './later-constraint.ts'
+import { TLS, type Line, socketPath } from './wire.ts'
 
 interface Head { statusCode: number, headers: Record<string, unknown> }
 

@@ -10,7 +10,8 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { MessageCarrier } from '../lib/carrier/message.ts'
 import { SocketCarrier } from '../lib/carrier/socket.ts'
-import { GET, OPEN, type Served, TLS, type Wire, addLaterConstraint, chunk, serve, untilStuck } from './wire.ts'
+import { addLaterConstraint } from './later-constraint.ts'
+import { GET, OPEN, type Served, TLS, type Wire, chunk, serve, untilStuck } from './wire.ts'
 
 /** All that a handler can leave to the plugin. */
 async function echo (_request: FastifyRequest, { duplex }: FastifyReply): Promise<void> {

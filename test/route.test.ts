@@ -11,7 +11,8 @@ import t from 'tap'
 import { hooksOf, missingFromFastify, otherServers } from '../lib/fastify-internals.ts'
 import duplex from '../lib/index.ts'
 import { otherRuntime } from '../lib/runtime.ts'
-import { GET, OPEN, chunk, chunked, serve, addLaterConstraint } from './wire.ts'
+import { addLaterConstraint } from './later-constraint.ts'
+import { GET, OPEN, chunk, chunked, serve } from './wire.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
   reply.type(request.headers['content-type'] ?? 'application/octet-stream')

@@ -189,16 +189,6 @@ export class Wire {
   }
 }
 
-/** Gives an app the constraint `later`: its routes are found in a later turn, too late for the hand-off. */
-export function addLaterConstraint (app: FastifyInstance): void {
-  app.addConstraintStrategy({
-    name: 'later',
-    storage: () => { const map = new Map(); return { get: (key) => map.get(key) ?? null, set: (key, value) => map.set(key, value) } },
-    deriveConstraint: ((request: unknown, context: unknown, done: (error: null, value: string) => void) => { setImmediate(done, null, 'yes') }) as any,
-    validate: () => true
-  })
-}
-
 /** A request with a chunked body. */
 export function chunked (path: string, ...chunks: string[]): string {
   return `POST ${path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n${chunks.map(chunk).join('')}0\r\n\r\n`

@@ -9,6 +9,7 @@ import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import duplex from '../../../lib/index.ts'
+import { addLaterConstraint } from '../../later-constraint.ts'
 import type { Books } from './books.ts'
 import { type Handler, README_HANDLERS, pathOf } from './handlers.ts'
 import { addHooks } from './hooks.ts'
@@ -52,7 +53,9 @@ export async function serve (profile: Profile, books: Books, onSmuggled: (id: st
   addHooks(app, profile)
   await app.register(duplex, { closeGrace: CLOSE_GRACE, drainTimeout: DRAIN_TIMEOUT, maxExchanges: MAX_EXCHANGES })
   addOrdinaryRoutes(app, onSmuggled)
-  const constraints = profile.transport === 'async constraint' ? addAsyncConstraint(app) : {}
+  const isLater = profile.transport === 'async constraint'
+  if (isLater) addLaterConstraint(app)
+  const constraints = isLater ? { later: 'yes' } : {}
   for (const [name, { run }] of Object.entries(HANDLERS)) {
     for (const [pace, idleTimeout] of Object.entries(IDLE) as [Pace, number][]) {
       app.route({ method: METHODS, url: pathOf(pace, name), duplex: { idleTimeout }, config: { audited: true }, constraints, handler: run } as never)
@@ -85,20 +88,6 @@ function serverBehindAnother (onRequest: http.RequestListener): net.Server {
   const inner = http.createServer({ keepAliveTimeout: KEEP_ALIVE }, onRequest)
   const outer = net.createServer({ allowHalfOpen: true }, (socket) => inner.emit('connection', socket))
   return Object.assign(outer, { setTimeout: () => outer, closeIdleConnections: () => inner.closeIdleConnections(), closeAllConnections: () => inner.closeAllConnections() })
-}
-
-/** Requests are routed in a later turn: too late to take their connection. */
-function addAsyncConstraint (app: FastifyInstance): object {
-  app.addConstraintStrategy({
-    name: 'later',
-    storage: () => {
-      const map = new Map()
-      return { get: (key) => map.get(key) ?? null, set: (key, value) => map.set(key, value) }
-    },
-    deriveConstraint: ((request: unknown, context: unknown, done: (error: null, value: string) => void) => { setImmediate(done, null, 'yes') }) as never,
-    validate: () => true
-  })
-  return { later: 'yes' }
 }
 
 function addOrdinaryRoutes (app: FastifyInstance, onSmuggled: (id: string) => void): void {
