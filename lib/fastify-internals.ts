@@ -152,8 +152,8 @@ function ownSymbol (object: object, description: string): any {
 }
 
 /**
- * Looks for what is needed above and can be found by name. When Fastify looks at what, and what it notes while errors are
- * handled, holds for the range of versions that this package admits.
+ * Checks that Fastify still has every name used above which exists at registration. The order of Fastify's steps, and the
+ * names that only appear while it handles an error, cannot be checked here: the test matrix covers them.
  *
  * @returns what this Fastify lacks; null if nothing
  */

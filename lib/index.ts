@@ -59,9 +59,9 @@ function findObstacle (app: FastifyInstance): string | null {
   if (runtime !== null) {
     return `${runtime} reads and writes them itself. Routes are full duplex all the same, but 101, CONNECT and detach() are answered with 501, and a client that ends its side gets no response after that`
   }
-  const missing = app.server instanceof NetServer ? missingFromNode() : null
-  if (missing !== null) return `Node ${process.version} does not have the ${missing} it needs. Node will read and write them itself`
-  return app.server instanceof NetServer ? null : 'the server of this serverFactory is none of Node\'s. It will read and write them itself'
+  if (!(app.server instanceof NetServer)) return 'the server of this serverFactory is none of Node\'s. It will read and write them itself'
+  const missing = missingFromNode()
+  return missing === null ? null : `Node ${process.version} does not have the ${missing} it needs. Node will read and write them itself`
 }
 
 /** Fastify gives a preClose hook as long as a plugin to load, and fails to close when it takes longer. */

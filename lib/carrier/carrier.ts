@@ -43,6 +43,9 @@ export interface Detached {
   head: Buffer
 }
 
+/** Called once: when more may be written, or with what has failed. */
+export type WriteCallback = (error?: Error | null) => void
+
 export interface Carrier {
   sink: Sink | null
   /** The exchange has ended, one way or the other. */
@@ -82,7 +85,7 @@ export interface Carrier {
   /** The socket, if what is written now goes to the kernel within the call, as far as that takes it. */
   readonly idleSocket: Duplex | null
   /** Content of `size` bytes, and the end of the body if `end`. Throws what the body writer throws. */
-  write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void
+  write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void
   /** Fields to end the body with. Throws what the trailer writer throws. */
   setTrailers (fields: OutgoingFields): void
   /**

@@ -12,13 +12,11 @@ import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import { toKeep } from '../landing.ts'
 import { progressOf, queuedBytes } from '../net-internals.ts'
-import { type Carrier, type ResponseStart, type Sink, frame } from './carrier.ts'
+import { type Carrier, type ResponseStart, type Sink, type WriteCallback, frame } from './carrier.ts'
 import type { IdleWatch, Watched } from './idle-watch.ts'
 
 /** Bytes given to a stream of HTTP/2 at a time: who takes none of them for `idleTimeout` is silent. */
 const STREAM_WRITE_SIZE = 64 * 1024
-
-type WriteCallback = (error?: Error | null) => void
 
 /** Milliseconds */
 export interface MessageOptions {

@@ -14,7 +14,7 @@ import { type Fields, type OutgoingFields, writeTrailers } from '../transfer/fie
 import { type Framing, TUNNEL, bodyReader } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import { checkUpgrade } from '../transfer/tunnel.ts'
-import { type Carrier, type Detached, type ResponseStart, type Sink, frame } from './carrier.ts'
+import { type Carrier, type Detached, type ResponseStart, type Sink, frame, type WriteCallback } from './carrier.ts'
 import type { IdleWatch, Watched } from './idle-watch.ts'
 
 export interface SocketOptions {
@@ -260,7 +260,7 @@ export class SocketCarrier implements Carrier, Borrower, Watched {
     return isIdle && !socket.destroyed && this.mayWrite ? socket : null
   }
 
-  write (content: readonly Buffer[], size: number, end: boolean, done: (error?: Error | null) => void): void {
+  write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
     const { socket } = this
     const parts: Part[] = []
     if (this.head !== '') parts.push(this.head)

@@ -8,7 +8,7 @@ import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
-import type { Carrier, Sink } from '../carrier/carrier.ts'
+import type { Carrier, Sink, WriteCallback } from '../carrier/carrier.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
 import { toKeep } from '../landing.ts'
 import { pipesByNode } from '../node-methods.ts'
@@ -18,8 +18,6 @@ import { asksToClose, isSendable } from '../transfer/head-writer.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import { committed, failed, finished, publish, started } from './diagnostics.ts'
 import type { Registry } from './registry.ts'
-
-type WriteCallback = (error?: Error | null) => void
 
 export interface ExchangeOptions {
   closeGrace: number
