@@ -940,14 +940,24 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
     t.equal(handoff.missingFromNode() === null, createServer === http.createServer)
     t.equal(handoff.missingFromNode() === null, createServer === http.createServer, 'tried once')
   }
-  const strange = (change: (server: http.Server) => void) => () => {
-    const server = http.createServer()
+  const strange = (change: (server: http.Server) => void) => (listener: http.RequestListener) => {
+    const server = http.createServer(listener)
     change(server)
     return server
   }
+  const parsing = (execute: (parse: (piece: Buffer) => number, piece: Buffer) => number) => (server: http.Server) => {
+    server.on('connection', (socket: any) => {
+      const { parser, parser: { constructor } } = socket
+      const parse = constructor.prototype.execute.bind(parser)
+      parser.constructor = Object.assign(Object.create(constructor), { prototype: { execute: execute.bind(null, parse) } })
+      socket.on('close', () => { delete parser.constructor })
+    })
+  }
   const changes: [string, (server: http.Server) => void][] = [
     ['listeners', (server) => server.on('connection', (socket) => socket.removeAllListeners('timeout'))],
-    ['end of the head', (server) => server.on('connection', (socket) => socket.pause())]
+    ['end of the head', parsing((parse, piece) => { parse(piece); return piece.length })],
+    // On Node 26.12, which does not see later that a callback is replaced, waking was a request to Node.
+    ['request after an exchange', parsing((parse, piece) => piece.includes('POST') ? parse(piece) : piece.length)]
   ]
   for (const [missing, change] of changes) {
     const handoff = t.mockRequire('../lib/handoff.ts', { 'node:http': { createServer: strange(change) } }) as typeof import('../lib/handoff.ts')
