@@ -12,7 +12,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { HttpResponse, http as mocked } from 'msw'
 import { type SetupServer, setupServer } from 'msw/node'
 import t, { type Test } from 'tap'
-import { type Served, chunk, chunked, serve } from '../wire.ts'
+import { type Served, chunk, chunked, serve } from '../support/wire.ts'
 import { converse, get, open, plain, upper } from './support.ts'
 
 /** Reads a stream: at least so many bytes of it, or all that comes before its end. */

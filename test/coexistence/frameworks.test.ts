@@ -6,7 +6,7 @@ import type { FastifyInstance, InjectOptions, LightMyRequestResponse } from 'fas
 import { Server } from 'socket.io'
 import { type Socket, io } from 'socket.io-client'
 import t, { type Test } from 'tap'
-import { chunk, chunked, serve } from '../wire.ts'
+import { chunk, chunked, serve } from '../support/wire.ts'
 import { serveNest } from './nest.ts'
 import { converse, get, open, plain, post, upper } from './support.ts'
 

@@ -13,8 +13,8 @@ import type { FastifyInstance } from 'fastify'
 import onHeaders from 'on-headers'
 import { pinoHttp } from 'pino-http'
 import t, { type Test } from 'tap'
-import { addLaterConstraint } from '../later-constraint.ts'
-import { type Response, type Wire, chunk, chunked, serve } from '../wire.ts'
+import { addLaterConstraint } from '../support/later-constraint.ts'
+import { type Response, type Wire, chunk, chunked, serve } from '../support/wire.ts'
 import { type Plugin, converse, get, open, plain, post, together, upper } from './support.ts'
 
 type Middleware = (request: any, response: any, next: (error?: Error) => void) => void

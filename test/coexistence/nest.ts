@@ -12,7 +12,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Test } from 'tap'
 import duplex from '../../lib/index.ts'
 import type { FastifyDuplexOptions } from '../../types/index.d.ts'
-import { type Line, type Served, type Transport, TLS, dial } from '../wire.ts'
+import { type Line, type Served, type Transport, TLS, dial } from '../support/wire.ts'
 import { upper } from './support.ts'
 
 // tap's loader for TypeScript cannot resolve the patterns in the `exports` of @nestjs/common; Node's own resolution can.

@@ -30,7 +30,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import metrics from 'fastify-metrics'
 import t, { type Test } from 'tap'
 import WebSocket from 'ws'
-import { type Wire, chunk, chunked, serve } from '../wire.ts'
+import { type Wire, chunk, chunked, serve } from '../support/wire.ts'
 import { converse, get, open, plain, post, together, upper } from './support.ts'
 
 together('@fastify/cors', (app) => app.register(cors, { origin: 'https://a.example', exposedHeaders: 'x-size' }), () => {}, async (t, { connect }) => {

@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import replyFrom from '@fastify/reply-from'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import { type Served, chunk, serve } from '../wire.ts'
+import { type Served, chunk, serve } from '../support/wire.ts'
 import { converse, open, plain, post, upper } from './support.ts'
 
 async function proxied (t: Test): Promise<{ upstream: Served, front: Served }> {

@@ -3,7 +3,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import type { StatusHead } from '../../lib/transfer/head-reader.ts'
-import { type Response, type Served, type Wire, chunk, serve } from '../wire.ts'
+import { type Response, type Served, type Wire, chunk, serve } from '../support/wire.ts'
 
 export type Plugin = (app: FastifyInstance) => unknown
 

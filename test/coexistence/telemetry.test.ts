@@ -11,7 +11,7 @@ import { UndiciInstrumentation } from '@opentelemetry/instrumentation-undici'
 import { InMemorySpanExporter, NodeTracerProvider, type ReadableSpan, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-node'
 import { satisfies } from 'semver'
 import t, { type Test } from 'tap'
-import { type Served, type Wire, chunk, serve } from '../wire.ts'
+import { type Served, type Wire, chunk, serve } from '../support/wire.ts'
 import { type Plugin, get, open, plain, upper } from './support.ts'
 
 // It patches node:http as that is loaded, once per process: tests switch it on and off.

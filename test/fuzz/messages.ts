@@ -1,7 +1,7 @@
 // Requests to disagree about: from the grammar, with whatever is known to be read in two ways put into it. The same seed
 // and number always give the same message.
 
-import { randomFrom, seedOf } from '../random.ts'
+import { randomFrom, seedOf } from '../support/random.ts'
 
 /** Behind every message, as far as nothing in it says otherwise. */
 export const NEXT = 'GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'

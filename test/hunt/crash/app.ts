@@ -9,7 +9,7 @@ import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import duplex from '../../../lib/index.ts'
-import { addLaterConstraint } from '../../later-constraint.ts'
+import { addLaterConstraint } from '../../support/later-constraint.ts'
 import type { Books } from './books.ts'
 import { type Handler, README_HANDLERS, pathOf } from './handlers.ts'
 import { addHooks } from './hooks.ts'
@@ -19,7 +19,7 @@ import type { Profile } from './profile.ts'
 import { SLOPPY_HANDLERS } from './sloppy-handlers.ts'
 
 /** From the built file. */
-const TLS_FOLDER = join(__dirname, '../../../../../tls')
+const TLS_FOLDER = join(__dirname, '../../../../../support/tls')
 export const TLS = { key: readFileSync(join(TLS_FOLDER, 'key.pem')), cert: readFileSync(join(TLS_FOLDER, 'cert.pem')) }
 
 /** Exchanges open at once. At the end of a child so many must be let in, or the plugin has lost count. */

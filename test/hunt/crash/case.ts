@@ -1,6 +1,6 @@
 // One case: what a client sends and does, on one connection. The same seed and number always give the same case.
 
-import { Random } from '../../random.ts'
+import { Random } from '../../support/random.ts'
 import { README_HANDLERS } from './handlers.ts'
 import { SLOPPY_HANDLERS } from './sloppy-handlers.ts'
 import type { Pace } from './limits.ts'

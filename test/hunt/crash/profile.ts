@@ -1,6 +1,6 @@
 // What one child process serves: a transport, and an app with hooks of many styles. A child has CASES_PER_CHILD cases.
 
-import { Random } from '../../random.ts'
+import { Random } from '../../support/random.ts'
 import { EARLY_HOOKS, type HookName, LATE_HOOKS, STYLES, type Style, TRANSPORTS, type Transport, isComparison, isHttp2 } from './kinds.ts'
 import { avoidKnown } from './known.ts'
 

@@ -1,6 +1,6 @@
 // One child process from its start to its end: runs cases in it, and says what was wrong.
 
-import { Random } from '../../random.ts'
+import { Random } from '../../support/random.ts'
 import { type Case, caseOf } from './case.ts'
 import { Child } from './child.ts'
 import { Connection, type Dial, dialer } from './connection.ts'

@@ -2,7 +2,7 @@
 
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Random } from '../../random.ts'
+import { Random } from '../../support/random.ts'
 import { Connection } from './connection.ts'
 import type { FloodConfig, FloodReport } from './messages.ts'
 

@@ -1,7 +1,7 @@
 // The resource hunt: what a hostile client costs the server in each state of an exchange, and in a flood of requests. All
 // states and floods once, however short the time; then again with other numbers of clients, until it is over.
 
-import { Random } from '../../random.ts'
+import { Random } from '../../support/random.ts'
 import { type Flooded, measureFlood } from './flood.ts'
 import { FLOODS, type Flood } from './floods.ts'
 import { type Cost, type Measured, PlainServers, measure } from './measure.ts'

@@ -1,7 +1,7 @@
 // One state, measured: clients come into it, stay, and leave; then everything they had must be free again.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Random } from '../../random.ts'
+import type { Random } from '../../support/random.ts'
 import { DESCRIPTOR_NOISE, IDLE_TIMEOUT, RELEASE } from './bounds.ts'
 import { type Hostile, LEAVES, untilStill } from './connection.ts'
 import type { Sample } from './messages.ts'

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { BOTH_DIRECTIONS, IDLE_TIMEOUT, ONE_DIRECTION, QUIET } from './bounds.ts'
 import { Connection, type Hostile } from './connection.ts'
 import type { Address, Transport } from './messages.ts'
-import type { Random } from '../../random.ts'
+import type { Random } from '../../support/random.ts'
 import { Session } from './streams.ts'
 import type { Target } from './targets.ts'
 

@@ -2,7 +2,7 @@
 
 import { once } from 'node:events'
 import net from 'node:net'
-import type { Random } from '../../random.ts'
+import type { Random } from '../../support/random.ts'
 
 export type Target = 'silent' | 'stuck' | 'echo' | 'fin-rst'
 

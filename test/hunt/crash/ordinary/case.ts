@@ -1,6 +1,6 @@
 // One case of the comparison: requests on one connection, most of them on ordinary routes, and what the client does.
 
-import { Random } from '../../../random.ts'
+import { Random } from '../../../support/random.ts'
 
 export const ORDINARY_ACTS = ['complete', 'silent', 'stuck', 'stuck, then reads', 'reset', 'leave', 'half-close'] as const
 

@@ -1,5 +1,5 @@
 // Faults on live connections: clients that reset, leave, end their side, stall or send garbage at every place of a request
-// and of its response, and handlers that break every rule. Whatever happens, the books must balance (see ledger.ts),
+// and of its response, and handlers that break every rule. Whatever happens, the books must balance (see support/ledger.ts),
 // nothing may be left behind, and the next client must be served.
 
 import { once } from 'node:events'
@@ -9,9 +9,9 @@ import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import { collectGarbage } from './garbage.ts'
-import { Ledger } from './ledger.ts'
-import { TRANSPORTS, type Transport, type Wire, chunk, dial, serve } from './wire.ts'
+import { collectGarbage } from '../support/garbage.ts'
+import { Ledger } from '../support/ledger.ts'
+import { TRANSPORTS, type Transport, type Wire, chunk, dial, serve } from '../support/wire.ts'
 
 type Handler = (request: FastifyRequest, reply: FastifyReply) => unknown
 

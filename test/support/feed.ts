@@ -1,7 +1,7 @@
 // A pure reader, fed: with all kinds of segmentations, and what it makes of them.
 
 import assert from 'node:assert/strict'
-import type { BodyReader } from '../lib/transfer/body-reader.ts'
+import type { BodyReader } from '../../lib/transfer/body-reader.ts'
 
 export const whole = (bytes: string): Buffer[] => [Buffer.from(bytes, 'latin1')]
 export const byteByByte = (bytes: string): Buffer[] => Array.from(Buffer.from(bytes, 'latin1'), (byte) => Buffer.of(byte))

@@ -12,9 +12,9 @@ import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
 import WebSocket, { WebSocketServer } from 'ws'
-import duplex from '../lib/index.ts'
-import type { HttpDuplex } from '../types/index.d.ts'
-import { GET, TLS, TRANSPORTS, chunk, chunked, dial, serve } from './wire.ts'
+import duplex from '../../lib/index.ts'
+import type { HttpDuplex } from '../../types/index.d.ts'
+import { GET, TLS, TRANSPORTS, chunk, chunked, dial, serve } from '../support/wire.ts'
 
 const UPGRADE = (path: string, fields = '', method = 'GET'): string =>
   `${method} ${path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n${fields}\r\n`

@@ -12,9 +12,9 @@ import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import duplex from '../lib/index.ts'
-import { addLaterConstraint } from './later-constraint.ts'
-import { TLS, type Line, socketPath } from './wire.ts'
+import duplex from '../../lib/index.ts'
+import { addLaterConstraint } from '../support/later-constraint.ts'
+import { TLS, type Line, socketPath } from '../support/wire.ts'
 
 interface Head { statusCode: number, headers: Record<string, unknown> }
 
@@ -142,8 +142,8 @@ const overHttp2: Start = async (t, app) => {
 
 const path = socketPath()
 const TCP = { port: 0, host: '127.0.0.1' }
-const NO_HANDOFF = t.mockRequire('../lib/index.ts', {
-  '../lib/handoff.ts': { ...require('../lib/handoff.ts'), missingFromNode: () => 'anything' }
+const NO_HANDOFF = t.mockRequire('../../lib/index.ts', {
+  '../../lib/handoff.ts': { ...require('../../lib/handoff.ts'), missingFromNode: () => 'anything' }
 }) as { default: typeof duplex }
 
 /** Hands a request over in a later turn, when its connection cannot be taken any more. */

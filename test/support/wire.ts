@@ -1,5 +1,5 @@
 // A server under test and a raw client for it: bytes out, responses in, read with the project's own reader, which is
-// itself compared with others in transfer.test.ts. Nothing here waits for time to pass.
+// itself compared with others in transfer/. Nothing here waits for time to pass.
 
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
@@ -11,10 +11,10 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import tls from 'node:tls'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import type { Test } from 'tap'
-import duplex from '../lib/index.ts'
-import { type BodyReader, NO_BYTES } from '../lib/transfer/body-reader.ts'
-import { bodyReader, receivedFraming } from '../lib/transfer/framing.ts'
-import { ResponseHeadReader, type StatusHead } from '../lib/transfer/head-reader.ts'
+import duplex from '../../lib/index.ts'
+import { type BodyReader, NO_BYTES } from '../../lib/transfer/body-reader.ts'
+import { bodyReader, receivedFraming } from '../../lib/transfer/framing.ts'
+import { ResponseHeadReader, type StatusHead } from '../../lib/transfer/head-reader.ts'
 
 export const TLS = {
   key: readFileSync(join(__dirname, 'tls/key.pem')),

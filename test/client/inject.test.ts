@@ -6,9 +6,9 @@ import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import duplex from '../lib/index.ts'
-import type { InjectedDuplex } from '../types/index.d.ts'
-import { TLS } from './wire.ts'
+import duplex from '../../lib/index.ts'
+import type { InjectedDuplex } from '../../types/index.d.ts'
+import { TLS } from '../support/wire.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
   await pipeline(reply.duplex, reply.duplex)

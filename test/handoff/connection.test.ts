@@ -12,8 +12,8 @@ import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import t from 'tap'
 import WebSocket from 'ws'
-import duplex from '../lib/index.ts'
-import { GET, OPEN, TRANSPORTS, chunk, chunked, hash, serve, Wire } from './wire.ts'
+import duplex from '../../lib/index.ts'
+import { GET, OPEN, TRANSPORTS, chunk, chunked, hash, serve, Wire } from '../support/wire.ts'
 
 const BIG = Buffer.alloc(8_000_000, 'x')
 

@@ -6,7 +6,7 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import type { Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
-import type { ExchangeEvent } from '../types/index.d.ts'
+import type { ExchangeEvent } from '../../types/index.d.ts'
 import type { Line } from './wire.ts'
 
 const COUNTED = ['onRequest', 'onResponse', 'onRequestAbort', 'onTimeout', 'onError', 'start', 'head', 'finish', 'error', 'incoming request', 'request completed', 'request errored'] as const

@@ -1,14 +1,14 @@
-// The pure readers and writers, byte for byte, beside what conformance.test.ts has of the readers.
+// The pure readers and writers, byte for byte, beside what conformance/ has of the readers.
 
 import t from 'tap'
-import { type Part, bodyWriter, gather } from '../lib/transfer/body-writer.ts'
-import { ChunkedReader } from '../lib/transfer/chunked-reader.ts'
-import { writeTrailers } from '../lib/transfer/field-lines.ts'
-import { bodyReader, framingFields, requestFraming, responseFraming } from '../lib/transfer/framing.ts'
-import { ResponseHeadReader } from '../lib/transfer/head-reader.ts'
-import { asksToClose, writeInterimHead, writeRequestHead, writeResponseHead } from '../lib/transfer/head-writer.ts'
-import { LIMITS } from './conformance/requests.ts'
-import { feed } from './feed.ts'
+import { type Part, bodyWriter, gather } from '../../lib/transfer/body-writer.ts'
+import { ChunkedReader } from '../../lib/transfer/chunked-reader.ts'
+import { writeTrailers } from '../../lib/transfer/field-lines.ts'
+import { bodyReader, framingFields, requestFraming, responseFraming } from '../../lib/transfer/framing.ts'
+import { ResponseHeadReader } from '../../lib/transfer/head-reader.ts'
+import { asksToClose, writeInterimHead, writeRequestHead, writeResponseHead } from '../../lib/transfer/head-writer.ts'
+import { LIMITS } from '../conformance/requests.ts'
+import { feed } from '../support/feed.ts'
 
 t.test('blanks in a trailer cost no more than other bytes', async (t) => {
   // A pattern with two runs of optional blanks took a third of a second for these, and four times that for twice as many.

@@ -11,11 +11,11 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import { TLSSocket, connect as tlsConnect } from 'node:tls'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import { Landing, MAX_MOVES, MAX_OWN, type Own, READ_SIZE } from '../lib/landing.ts'
-import { queuedBytes } from '../lib/net-internals.ts'
-import type { ExchangeEvent, HttpDuplex } from '../types/index.d.ts'
-import { collectGarbage } from './garbage.ts'
-import { GET, OPEN, TLS, TRANSPORTS, type Served, type Transport, type Wire, chunk, dial, hash, serve, untilStuck } from './wire.ts'
+import { Landing, MAX_MOVES, MAX_OWN, type Own, READ_SIZE } from '../../lib/landing.ts'
+import { queuedBytes } from '../../lib/net-internals.ts'
+import type { ExchangeEvent, HttpDuplex } from '../../types/index.d.ts'
+import { collectGarbage } from '../support/garbage.ts'
+import { GET, OPEN, TLS, TRANSPORTS, type Served, type Transport, type Wire, chunk, dial, hash, serve, untilStuck } from '../support/wire.ts'
 
 const MIB = 1024 ** 2
 
@@ -386,7 +386,7 @@ t.test('methods that were replaced before the plugin was loaded', async (t) => {
         kept.push(piece)
         copies.push(Buffer.from(piece))
       })
-      const { default: plugin } = t.mockRequire<typeof import('../lib/index.ts')>('../lib/index.ts', {})
+      const { default: plugin } = t.mockRequire<typeof import('../../lib/index.ts')>('../../lib/index.ts', {})
       const app = Fastify()
       t.teardown(() => app.close())
       await app.register(plugin)
@@ -405,7 +405,7 @@ t.test('methods that were replaced before the plugin was loaded', async (t) => {
 
 t.test('what is taken for a method of Node', (t) => {
   const duplex = new (class extends Duplex {})()
-  const isIntact = (): boolean => t.mockRequire<typeof import('../lib/node-methods.ts')>('../lib/node-methods.ts', {}).pipesByNode(duplex)
+  const isIntact = (): boolean => t.mockRequire<typeof import('../../lib/node-methods.ts')>('../../lib/node-methods.ts', {}).pipesByNode(duplex)
   t.ok(isIntact())
   const { write } = Duplex.prototype
   const replaced: Record<string, unknown> = {

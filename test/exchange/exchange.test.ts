@@ -10,12 +10,12 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
-import { SocketCarrier } from '../lib/carrier/socket.ts'
-import { IdleWatch, type Watched } from '../lib/carrier/idle-watch.ts'
-import { progressOf } from '../lib/net-internals.ts'
-import type { ExchangeEvent } from '../types/index.d.ts'
-import { collectGarbage } from './garbage.ts'
-import { GET, OPEN, TLS, chunk, chunked, serve } from './wire.ts'
+import { SocketCarrier } from '../../lib/carrier/socket.ts'
+import { IdleWatch, type Watched } from '../../lib/carrier/idle-watch.ts'
+import { progressOf } from '../../lib/net-internals.ts'
+import type { ExchangeEvent } from '../../types/index.d.ts'
+import { collectGarbage } from '../support/garbage.ts'
+import { GET, OPEN, TLS, chunk, chunked, serve } from '../support/wire.ts'
 
 const CUT_OFF = { code: 'FST_ERR_DUPLEX_TRUNCATED' }
 

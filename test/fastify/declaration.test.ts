@@ -8,11 +8,11 @@ import { pipeline } from 'node:stream/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { satisfies } from 'semver'
 import t from 'tap'
-import { hooksOf, missingFromFastify, otherServers } from '../lib/fastify-internals.ts'
-import duplex from '../lib/index.ts'
-import { otherRuntime } from '../lib/runtime.ts'
-import { addLaterConstraint } from './later-constraint.ts'
-import { GET, OPEN, chunk, chunked, serve } from './wire.ts'
+import { hooksOf, missingFromFastify, otherServers } from '../../lib/fastify-internals.ts'
+import duplex from '../../lib/index.ts'
+import { otherRuntime } from '../../lib/runtime.ts'
+import { addLaterConstraint } from '../support/later-constraint.ts'
+import { GET, OPEN, chunk, chunked, serve } from '../support/wire.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
   reply.type(request.headers['content-type'] ?? 'application/octet-stream')
@@ -876,8 +876,8 @@ t.test('a Fastify that keeps its things elsewhere', async (t) => {
     t.equal(missingFromFastify(app as unknown as FastifyInstance), missing)
   }
 
-  const { default: plugin } = t.mockRequire('../lib/index.ts', {
-    '../lib/fastify-internals.ts': { ...require('../lib/fastify-internals.ts'), missingFromFastify: () => 'something' }
+  const { default: plugin } = t.mockRequire('../../lib/index.ts', {
+    '../../lib/fastify-internals.ts': { ...require('../../lib/fastify-internals.ts'), missingFromFastify: () => 'something' }
   }) as { default: typeof duplex }
   await t.rejects(async () => { await Fastify().register(plugin) }, { code: 'FST_ERR_DUPLEX_FASTIFY', message: /^Fastify \S+ lacks what fastify-duplex needs: something$/ })
 })
@@ -888,7 +888,7 @@ t.test('a Fastify that is too old is refused at registration', async (t) => {
   t.match(app.version, '5.6.')
   await t.rejects(async () => { await app.register(duplex) }, {
     code: 'FST_ERR_PLUGIN_VERSION_MISMATCH',
-    message: `fastify-plugin: fastify-duplex - expected '${require('../package.json').peerDependencies.fastify}' fastify version, '${app.version}' is installed`
+    message: `fastify-plugin: fastify-duplex - expected '${require('../../package.json').peerDependencies.fastify}' fastify version, '${app.version}' is installed`
   })
 })
 
@@ -910,7 +910,7 @@ t.test('runtimes that read and write connections themselves', async (t) => {
   t.equal(otherRuntime(), null)
   t.equal(otherRuntime({ node: '26.3.0', bun: '1.4.5' }), 'Bun 1.4.5')
   t.equal(otherRuntime({ node: '26.3.0', deno: '2.9.6' }), 'Deno 2.9.6')
-  const { default: plugin } = t.mockRequire('../lib/index.ts', { '../lib/runtime.ts': { otherRuntime: () => 'Bun 1.4.5' } }) as { default: typeof duplex }
+  const { default: plugin } = t.mockRequire('../../lib/index.ts', { '../../lib/runtime.ts': { otherRuntime: () => 'Bun 1.4.5' } }) as { default: typeof duplex }
   const lines: { level: number, msg: string }[] = []
   await Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } }).register(plugin)
   t.match(lines, [{ level: 40, msg: /cannot take connections: Bun 1.4.5 reads and writes them itself. Routes are full duplex all the same, but .* 501/ }])
@@ -918,8 +918,8 @@ t.test('runtimes that read and write connections themselves', async (t) => {
 })
 
 t.test('a Node whose parser cannot be put to sleep', async (t) => {
-  const { default: plugin } = t.mockRequire('../lib/index.ts', {
-    '../lib/handoff.ts': { ...require('../lib/handoff.ts'), missingFromNode: () => 'something' }
+  const { default: plugin } = t.mockRequire('../../lib/index.ts', {
+    '../../lib/handoff.ts': { ...require('../../lib/handoff.ts'), missingFromNode: () => 'something' }
   }) as { default: typeof duplex }
   const lines: { level: number, msg: string }[] = []
   const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } })
@@ -936,7 +936,7 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
   t.equal((await other.inject({ method: 'POST', url: '/', payload: 'a' })).payload, 'a')
 
   for (const createServer of [() => new EventEmitter(), () => { throw new Error('none') }, http.createServer]) {
-    const handoff = t.mockRequire('../lib/handoff.ts', { 'node:http': { createServer } }) as typeof import('../lib/handoff.ts')
+    const handoff = t.mockRequire('../../lib/handoff.ts', { 'node:http': { createServer } }) as typeof import('../../lib/handoff.ts')
     t.equal(handoff.missingFromNode() === null, createServer === http.createServer)
     t.equal(handoff.missingFromNode() === null, createServer === http.createServer, 'tried once')
   }
@@ -960,7 +960,7 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
     ['request after an exchange', parsing((parse, piece) => piece.includes('POST') ? parse(piece) : piece.length)]
   ]
   for (const [missing, change] of changes) {
-    const handoff = t.mockRequire('../lib/handoff.ts', { 'node:http': { createServer: strange(change) } }) as typeof import('../lib/handoff.ts')
+    const handoff = t.mockRequire('../../lib/handoff.ts', { 'node:http': { createServer: strange(change) } }) as typeof import('../../lib/handoff.ts')
     t.equal(handoff.missingFromNode(), missing)
   }
 })

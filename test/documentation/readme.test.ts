@@ -12,9 +12,9 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import ts from 'typescript'
 import WebSocket, { WebSocketServer } from 'ws'
-import duplex from '../lib/index.ts'
+import duplex from '../../lib/index.ts'
 
-const readme = readFileSync(join(__dirname, '..', 'README.md'), 'utf8')
+const readme = readFileSync(join(__dirname, '../../README.md'), 'utf8')
 const snippets = [...readme.matchAll(/^( *)```(?:js|ts)\n(.*?)^\1```/gms)].map(([, indent, code]) => code.replaceAll(new RegExp(`^${indent}`, 'gm'), ''))
 
 /** Runs a snippet with what it takes for granted; `result` is an expression to return. */

@@ -8,10 +8,10 @@ import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import { MessageCarrier } from '../lib/carrier/message.ts'
-import { SocketCarrier } from '../lib/carrier/socket.ts'
-import { addLaterConstraint } from './later-constraint.ts'
-import { GET, OPEN, type Served, TLS, type Wire, chunk, serve, untilStuck } from './wire.ts'
+import { MessageCarrier } from '../../lib/carrier/message.ts'
+import { SocketCarrier } from '../../lib/carrier/socket.ts'
+import { addLaterConstraint } from '../support/later-constraint.ts'
+import { GET, OPEN, type Served, TLS, type Wire, chunk, serve, untilStuck } from '../support/wire.ts'
 
 /** All that a handler can leave to the plugin. */
 async function echo (_request: FastifyRequest, { duplex }: FastifyReply): Promise<void> {

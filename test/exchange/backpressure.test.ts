@@ -3,9 +3,9 @@
 import { EventEmitter, once } from 'node:events'
 import type { Writable } from 'node:stream'
 import t from 'tap'
-import { READ_SIZE } from '../lib/landing.ts'
-import { collectGarbage } from './garbage.ts'
-import { GET, OPEN, TRANSPORTS, serve, untilStuck } from './wire.ts'
+import { READ_SIZE } from '../../lib/landing.ts'
+import { collectGarbage } from '../support/garbage.ts'
+import { GET, OPEN, TRANSPORTS, serve, untilStuck } from '../support/wire.ts'
 
 const MIB = 1024 ** 2
 const TOTAL = 1024 * MIB
