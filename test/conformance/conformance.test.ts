@@ -11,10 +11,10 @@ import duplex from '../../lib/index.ts'
 import type { BodyReader } from '../../lib/transfer/body-reader.ts'
 import { bodyReader, framingFields, receivedFraming, requestFraming } from '../../lib/transfer/framing.ts'
 import { ResponseHeadReader } from '../../lib/transfer/head-reader.ts'
+import { type Read, byteByByte, feed, segmentations, splitAt, whole } from '../support/feed.ts'
 import { type Accepted, LIMITS, type Refused, requests } from './requests.ts'
 import { MAX_HEAD_SIZE, responses } from './responses.ts'
 import { type Answer, type Talk, inMemory, overTcp } from './talk.ts'
-import { type Read, byteByByte, feed, segmentations, splitAt, whole } from '../support/feed.ts'
 
 /** What follows every request: answered by an ordinary route, so that the connection must have been given back. */
 const NEXT = 'GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'

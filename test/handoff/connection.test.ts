@@ -4,41 +4,17 @@
 import dns from 'node:dns'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import net, { type AddressInfo } from 'node:net'
-import { Duplex, type Readable } from 'node:stream'
-import { setImmediate as immediate } from 'node:timers/promises'
+import net, { type AddressInfo, type Socket } from 'node:net'
+import { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
 import websocket from '@fastify/websocket'
-import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import Fastify from 'fastify'
 import t from 'tap'
 import WebSocket from 'ws'
 import duplex from '../../lib/index.ts'
-import { GET, OPEN, TRANSPORTS, chunk, chunked, hash, serve, Wire } from '../support/wire.ts'
-
-const BIG = Buffer.alloc(8_000_000, 'x')
-
-function routes (app: FastifyInstance): void {
-  app.post('/echo', { duplex: true }, async (request, reply) => {
-    await pipeline(reply.duplex, reply.duplex)
-  })
-  app.post('/slow-hooks', {
-    duplex: true,
-    onRequest: async () => { for (let i = 0; i < 20; i++) await immediate() },
-    preHandler: async () => { for (let i = 0; i < 20; i++) await immediate() }
-  }, async (request, reply) => {
-    await pipeline(reply.duplex, reply.duplex)
-  })
-  app.post('/later', { duplex: true }, async (request, reply) => {
-    await once(reply.duplex, 'readable')
-    for (let i = 0; i < 20; i++) await immediate()
-    await pipeline(reply.duplex, reply.duplex)
-  })
-  app.get('/hello', { duplex: true }, (request, reply) => reply.duplex.end('hello'))
-  app.get('/plain', async () => 'plain')
-  app.get('/at-once', (request, reply) => { reply.send('plain') })
-  app.get('/big', (request, reply) => { reply.send(BIG) })
-  app.post('/plain', async (request) => request.body)
-}
+import { GET, OPEN, TRANSPORTS, Wire, accepted, chunk, chunked, serve, untilStuck } from '../support/wire.ts'
+import { routes } from './routes.ts'
 
 for (const transport of TRANSPORTS) {
   t.test(`over ${transport}`, async (t) => {
@@ -70,12 +46,6 @@ for (const transport of TRANSPORTS) {
       }
     })
 
-    await t.test('pipelined in one segment', async (t) => {
-      const wire = await connect()
-      wire.send([GET('/plain'), chunked('/echo', 'one'), GET('/hello'), chunked('/slow-hooks', 'two'), chunked('/echo', 'three'), GET('/plain')].join(''))
-      for (const body of ['plain', 'one', 'hello', 'two', 'three', 'plain']) t.equal((await wire.response()).body, body)
-    })
-
     await t.test('cut at every place', async (t) => {
       const bytes = chunked('/echo', 'hello', ' world') + GET('/plain')
       for (let i = 1; i < bytes.length; i += transport === 'tcp' ? 1 : 7) {
@@ -87,64 +57,6 @@ for (const transport of TRANSPORTS) {
         t.equal((await wire.response()).body, 'plain')
         wire.socket.destroy()
       }
-    })
-
-    await t.test('what is kept of a read is not overwritten by the next, of whomever', async (t) => {
-      const { connect } = await serve(t, transport, (app) => {
-        const keep = async (request: FastifyRequest, stream: Readable): Promise<string> => {
-          const pieces: Buffer[] = []
-          for await (const piece of stream.iterator({ destroyOnReturn: false })) pieces.push(piece)
-          return hash(Buffer.concat(pieces))
-        }
-        app.post('/duplex', { duplex: true }, async (request, reply) => {
-          reply.duplex.end(await keep(request, reply.duplex))
-        })
-        app.post('/transfer', { duplex: true }, async (request, reply) => {
-          const pieces: Uint8Array[] = []
-          // As to a worker, or through a stream of bytes: the memory of a piece is nobody else's.
-          for await (const piece of reply.duplex) pieces.push(structuredClone(piece, { transfer: [piece.buffer] }))
-          reply.duplex.end(hash(Buffer.concat(pieces)))
-        })
-        app.removeAllContentTypeParsers()
-        app.addContentTypeParser('*', keep)
-        app.post('/plain', async (request) => request.body)
-        app.get('/detach', { duplex: true }, async (request, reply) => {
-          const { socket, head } = reply.duplex.detach()
-          socket.unshift(head)
-          socket.end('HTTP/1.1 200 OK\r\n\r\n' + await keep(request, socket))
-        })
-      })
-      await Promise.all(['a', 'b', 'c', 'd'].map(async (letter) => {
-        const wire = await connect()
-        const content = [100, 10_000, 20_000, 3_000_000].map((size, i) => letter.repeat(size) + i).join('')
-        for (const path of ['/duplex', '/transfer', '/plain', '/duplex']) {
-          wire.send(OPEN(path))
-          for (let at = 0; at < content.length; at += 70_000) {
-            wire.send(chunk(content.slice(at, at + 70_000)))
-            await immediate()
-          }
-          t.equal((await wire.send('0\r\n\r\n').response()).body, hash(content), path)
-        }
-        wire.send(GET('/detach')).socket.end(content)
-        t.equal((await wire.response()).body, hash(content))
-      }))
-    })
-
-    await t.test('behind congested responses that make Node pause, after an exchange', async (t) => {
-      let socket!: net.Socket
-      app.server.once(transport === 'tls' ? 'secureConnection' : 'connection', (connected) => { socket = connected })
-      const wire = await connect()
-      t.equal((await wire.request(chunked('/echo', 'a'))).body, 'a')
-      wire.socket.removeAllListeners('data').pause()
-      wire.send(GET('/big').repeat(2)) // Windows takes a single write of any size at once
-      while (!socket.writableNeedDrain) await immediate()
-      const paused = once(socket, 'pause')
-      wire.send(GET('/plain').repeat(5000)) // more than one record of TLS
-      await paused
-      wire.send('GET /plain HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
-      const pieces: Buffer[] = []
-      for await (const piece of wire.socket) pieces.push(piece)
-      t.equal(String(Buffer.concat(pieces)).split('\r\n\r\nplain').length, 1 + 5001)
     })
 
     await t.test('detached by who is given the last of the body', async (t) => {
@@ -197,21 +109,6 @@ for (const transport of TRANSPORTS) {
       t.equal((await mixed.response()).body, 'one')
       t.equal((await mixed.response()).body, 'plain', 'nor are ordinary requests lost')
       await mixed.ended
-    })
-
-    await t.test('behind a response that makes Node pause, in one segment', async (t) => {
-      const wire = await connect()
-      for (const before of ['', chunked('/echo', 'x')]) {
-        if (before !== '') t.equal((await wire.request(before)).body, 'x')
-        wire.send(GET('/big') + OPEN('/echo'))
-        t.equal((await wire.response()).body.length, BIG.length)
-        wire.send(chunk('after'))
-        await wire.head()
-        t.equal(await wire.content(5), 'after')
-        wire.send('0\r\n\r\n')
-        t.equal(await wire.body(), '')
-        t.equal((await wire.request(GET('/plain'))).body, 'plain')
-      }
     })
 
     await t.test('what is no request, behind an exchange', async (t) => {
@@ -466,40 +363,6 @@ t.test('a request that Node itself refuses never gets to a route', async (t) => 
   await wire.ended
 })
 
-t.test('behind a response that is stuck', async (t) => {
-  const { connect } = await serve(t, 'tcp', routes)
-  const wire = await connect()
-  wire.socket.pause()
-  wire.send(GET('/big'))
-  while (wire.socket.readableLength === 0) await immediate()
-  wire.send(chunked('/echo', 'after') + GET('/plain'))
-  for (let i = 0; i < 20; i++) await immediate()
-  wire.socket.resume()
-  t.equal((await wire.response()).body.length, BIG.length)
-  t.equal((await wire.response()).body, 'after')
-  t.equal((await wire.response()).body, 'plain')
-})
-
-t.test('before responses that get stuck', async (t) => {
-  const { app, connect } = await serve(t, 'tcp', routes)
-  const server = once(app.server, 'connection') as Promise<[net.Socket]>
-  const wire = await connect()
-  const [socket] = await server
-  wire.socket.pause()
-  // More than one read is held back while the hooks of the first take their time, and Node pauses in the middle of it.
-  wire.send(chunked('/slow-hooks', 'before') + GET('/big') + GET('/big'))
-  while (socket.bytesRead === 0) await immediate()
-  wire.send(GET('/big'))
-  while (wire.socket.readableLength === 0) await immediate()
-  wire.send(GET('/plain') + chunked('/echo', 'after'))
-  for (let i = 0; i < 20; i++) await immediate()
-  wire.socket.resume()
-  t.equal((await wire.response()).body, 'before')
-  for (let i = 0; i < 3; i++) t.equal((await wire.response()).body.length, BIG.length)
-  t.equal((await wire.response()).body, 'plain')
-  t.equal((await wire.response()).body, 'after')
-})
-
 t.test('parsers go back to their pool', async (t) => {
   const { connect, port } = await serve(t, 'tcp', async (app) => {
     await app.register(websocket)
@@ -595,4 +458,24 @@ t.test('servers of others are left alone', async (t) => {
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.equal(server.listenerCount('connection'), 1)
+})
+
+t.test('what is behind a head that upgrades, on a connection that had an exchange', async (t) => {
+  const size = 150_000
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, (_request, { duplex }) => { duplex.end('ok') })
+  })
+  app.server.on('upgrade', (_request, socket: Socket, head: Buffer) => {
+    let received = head.length
+    const look = (): void => { if (received === size) socket.end(`got ${received}`) }
+    socket.on('data', (piece) => { received += piece.length; look() })
+    look()
+  })
+  const [wire, socket] = await accepted(app, connect)
+  t.equal((await wire.request('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n')).body, 'ok')
+  const answer = once(wire.socket, 'data')
+  wire.send('GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n' + 'x'.repeat(size - 1000))
+  await untilStuck(() => socket.bytesRead)
+  wire.send('x'.repeat(1000))
+  t.equal(String((await answer)[0]), `got ${size}`)
 })

@@ -213,3 +213,22 @@ export async function untilStuck (progress: () => number): Promise<void> {
     before = progress()
   }
 }
+
+/** How a client sees a response that is cut off. */
+export const CUT_OFF = { code: 'FST_ERR_DUPLEX_TRUNCATED' }
+
+export const UPGRADE = (path: string, fields = '', method = 'GET'): string =>
+  `${method} ${path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n${fields}\r\n`
+export const CONNECT = (target: string, fields = ''): string => `CONNECT ${target} HTTP/1.1\r\nHost: a\r\n${fields}\r\n`
+
+/** The server's end of the connection. */
+export async function accepted (app: FastifyInstance, connect: () => Promise<Wire>): Promise<[Wire, net.Socket]> {
+  const accepted = once(app.server, 'connection') as Promise<[net.Socket]>
+  return [await connect(), (await accepted)[0]]
+}
+
+export function resolvers<T = void> (): { promise: Promise<T>, resolve: (value: T) => void } {
+  let resolve!: (value: T) => void
+  const promise = new Promise<T>((_resolve) => { resolve = _resolve })
+  return { promise, resolve }
+}

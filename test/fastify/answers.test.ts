@@ -1,0 +1,489 @@
+// What a handler does, and what comes of it: before the head an answer is an ordinary answer, and after it an error cuts
+// the response off.
+
+import { once } from 'node:events'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import t from 'tap'
+import { KINDS, start } from '../support/kinds.ts'
+import { CUT_OFF, GET, OPEN, chunk, chunked, resolvers, serve } from '../support/wire.ts'
+
+async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  reply.type(request.headers['content-type'] ?? 'application/octet-stream')
+  await pipeline(reply.duplex, reply.duplex)
+}
+
+t.test('until the first byte, answers are ordinary answers', async (t) => {
+  const { app, connect, log } = await serve(t, 'tcp', (app) => {
+    app.setErrorHandler((error: Error, request, reply) => reply.code(418).send(`handled ${error.message}`))
+    const route = (url: string, handler: (request: FastifyRequest, reply: FastifyReply) => unknown): void => {
+      app.post(url, { duplex: true }, handler)
+    }
+    route('/throw', () => { throw new Error('thrown') })
+    route('/reject', async () => { throw new Error('rejected') })
+    route('/return', async () => ({ a: 1 }))
+    route('/return-now', () => 'now')
+    route('/nothing', async () => {})
+    route('/send', (request, reply) => { reply.code(403).send('no') })
+    route('/return-reply', async (request, reply) => reply.code(202).send('yes'))
+    route('/read-then-return', async (request, reply) => {
+      let size = 0
+      for await (const piece of reply.duplex) size += piece.length
+      return { size }
+    })
+    route('/read-then-throw', async (request, reply) => {
+      const [piece] = await once(reply.duplex, 'data')
+      throw new Error(`after ${piece}`)
+    })
+    route('/generator-throws', async function * () { throw new Error('generated') })
+    route('/destroy', async (request, reply) => { reply.duplex.destroy(new Error('destroyed')); throw new Error('rejected') })
+    route('/destroy-only', (request, reply) => { reply.duplex.destroy() })
+    route('/destroy-with', (request, reply) => { reply.duplex.destroy(new Error('why')) })
+    app.post('/hook', { duplex: true, preHandler: (request, reply, done) => { reply.duplex.destroy(new Error('in a hook')); setImmediate(done) } }, () => {})
+    app.post('/own', { duplex: true, errorHandler: (error, request, reply) => { reply.send(`own ${error.message}`) } }, () => { throw new Error('thrown') })
+    app.post('/limited', { duplex: true, onRequest: async () => { throw new Error('unauthorized') } }, echo)
+  })
+  const expected: [string, number, string][] = [
+    ['/throw', 418, 'handled thrown'],
+    ['/reject', 418, 'handled rejected'],
+    ['/return', 200, '{"a":1}'],
+    ['/return-now', 200, 'now'],
+    ['/nothing', 200, ''],
+    ['/send', 403, 'no'],
+    ['/return-reply', 202, 'yes'],
+    ['/read-then-return', 200, '{"size":11}'],
+    ['/read-then-throw', 418, 'handled after hello'],
+    ['/generator-throws', 418, 'handled generated'],
+    ['/destroy', 418, 'handled rejected'],
+    ['/destroy-only', 418, 'handled The exchange was destroyed before the response ended'],
+    ['/destroy-with', 418, 'handled why'],
+    ['/hook', 418, 'handled in a hook'],
+    ['/own', 200, 'own thrown'],
+    ['/limited', 418, 'handled unauthorized']
+  ]
+  const wire = await connect()
+  for (const [url, statusCode, body] of expected) {
+    // The first chunk alone in the first segment: what is left of the body comes after the answer.
+    wire.send(OPEN(url) + chunk('hello'))
+    if (url === '/read-then-return') wire.send(chunk(' world') + '0\r\n\r\n')
+    t.match(await wire.response(), { statusCode, body, fields: { connection: 'keep-alive' } }, url)
+    if (url !== '/read-then-return') wire.send(chunk(' world') + '0\r\n\r\n')
+  }
+  const answered = log.filter((line) => line.msg === 'request completed').map((line) => line.res!.statusCode)
+  t.strictSame(answered, expected.map(([, statusCode]) => statusCode), 'each is logged once, with its status')
+
+  for (const [url, statusCode, payload] of expected) {
+    const response = await app.inject({ method: 'POST', url, payload: Readable.from(['hello', ' world']) })
+    t.match(response, { statusCode, payload }, `${url} injected`)
+  }
+})
+
+t.test('handlers of every kind', async (t) => {
+  const { connect, log } = await serve(t, 'tcp', (app) => {
+    app.post('/upper', { duplex: true }, async function * (request, reply) {
+      for await (const piece of reply.duplex) yield piece.toString().toUpperCase()
+    })
+    app.post('/promised-iterable', { duplex: true }, async (request, reply) => Readable.from(['a', 'b']))
+    app.post('/now', { duplex: true }, (request, reply) => reply.duplex.end('now'))
+    app.post('/async-end', { duplex: true }, async (request, reply) => reply.duplex.end('then'))
+    app.post('/async-write', { duplex: true }, async (request, reply) => {
+      reply.duplex.write('a')
+      setImmediate(() => reply.duplex.end('b'))
+    })
+    app.post('/return-reply', { duplex: true }, async (request, reply) => {
+      reply.duplex.end('x')
+      return reply
+    })
+    app.post('/return-reply-now', { duplex: true }, (request, reply) => {
+      reply.duplex.end('x')
+      return reply
+    })
+    app.post('/callbacks', { duplex: true }, (request, reply) => {
+      const { duplex } = reply
+      duplex.on('data', (piece) => { duplex.write(piece) })
+      duplex.on('end', () => { duplex.end() })
+    })
+    app.post('/break', { duplex: true }, async (request, reply) => {
+      for await (const piece of reply.duplex) {
+        reply.duplex.write(piece)
+        if (piece.length > 0) break
+      }
+      reply.duplex.end(() => {})
+    })
+    app.post('/return-duplex', { duplex: true }, async (request, reply) => reply.duplex.end())
+  })
+  const wire = await connect()
+  for (const [url, body] of [['/upper', 'ABC'], ['/promised-iterable', 'ab'], ['/now', 'now'], ['/async-end', 'then'], ['/async-write', 'ab'], ['/return-reply', 'x'], ['/return-reply-now', 'x'], ['/callbacks', 'abc'], ['/break', 'abc'], ['/return-duplex', '']]) {
+    t.match(await wire.request(chunked(url, 'abc')), { statusCode: 200, body }, url)
+  }
+  t.equal(log.filter((line) => line.level > 30).length, 0, 'and nothing to warn about')
+})
+
+t.test('a generator is left when nobody takes more of it', async (t) => {
+  const piece = Buffer.alloc(65_536, 'x')
+  const left: string[] = []
+  let done = (): void => {}
+  const { connect, logged } = await serve(t, 'tcp', (app) => {
+    app.get('/endless', { duplex: true }, async function * () {
+      try {
+        while (true) yield piece
+      } finally {
+        left.push('endless')
+        done()
+      }
+    })
+    app.get('/answered', { duplex: true }, async function * (request, reply) {
+      const closed = once(reply.duplex, 'close')
+      reply.send('by somebody else')
+      await closed
+      try {
+        while (true) yield 'late'
+      } finally {
+        left.push('answered')
+      }
+    })
+  })
+  const wire = await connect()
+  const error = logged('Promise errored, but reply.sent = true was set')
+  t.equal((await wire.request(GET('/answered'))).body, 'by somebody else')
+  t.match(await error, { err: { code: 'FST_ERR_DUPLEX_HEAD_SENT' } })
+  wire.send(GET('/endless'))
+  await wire.head()
+  wire.socket.pause()
+  const gone = new Promise<void>((resolve) => { done = resolve })
+  wire.socket.destroy()
+  await gone
+  t.strictSame(left, ['answered', 'endless'])
+})
+
+t.test('requests that are wrong, before the head', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.setErrorHandler((error: Error & { code: string, statusCode: number }, request, reply) => reply.code(error.statusCode).send(error.code))
+    app.post('/', { duplex: true }, async (request, reply) => {
+      let body = ''
+      for await (const piece of reply.duplex) body += piece
+      return body
+    })
+    app.post('/callbacks', { duplex: true }, (request, reply) => {
+      reply.duplex.on('data', () => {})
+    })
+    app.post('/limit', { duplex: true, bodyLimit: 4 }, async (request, reply) => {
+      let body = ''
+      for await (const piece of reply.duplex) body += piece
+      return body
+    })
+  })
+  const head = (fields: string, version = '1.1'): string => `POST / HTTP/${version}\r\nHost: a\r\n${fields}\r\n\r\n`
+  const cases: [string, number, string][] = [
+    [head('Transfer-Encoding: gzip, chunked'), 501, 'TRANSFER_CODING'],
+    [head('Transfer-Encoding: \xe9, chunked'), 400, 'FRAMING'],
+    [head('Transfer-Encoding: chunked', '1.0'), 400, 'FRAMING'],
+    [head('Content-Length: 9007199254740992'), 400, 'FRAMING'],
+    [OPEN('/') + '5\nhello\r\n0\r\n\r\n', 400, 'CHUNK'],
+    [OPEN('/') + '5\r\nhello\r\n0\r\nhost: a\r\n\r\n', 400, 'TRAILER'],
+    [OPEN('/callbacks') + chunk('hello') + 'x', 400, 'CHUNK'],
+    [OPEN('/limit') + chunk('hello'), 413, 'BODY_LIMIT'],
+    ['POST /limit HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n', 413, 'BODY_LIMIT']
+  ]
+  for (const [bytes, statusCode, code] of cases) {
+    const wire = await connect()
+    t.match(await wire.request(bytes), { statusCode, body: `FST_ERR_DUPLEX_${code}` }, JSON.stringify(bytes))
+    if (statusCode === 413) continue
+    // Nothing behind a message that could not be framed is a request.
+    wire.send(GET('/'))
+    await wire.ended
+    t.equal(wire.socket.bytesRead > 0, true)
+  }
+  const wire = await connect()
+  t.match(await wire.request(chunked('/limit', 'four')), { statusCode: 200, body: 'four' })
+  wire.socket.end(OPEN('/') + chunk('hello').slice(0, -3))
+  t.match(await wire.response(), { statusCode: 400, body: 'FST_ERR_DUPLEX_TRUNCATED' }, 'a client that ends its side too early')
+})
+
+t.test('requests that turn out wrong after the head', async (t) => {
+  const errors: unknown[] = []
+  const { connect, logged } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, echo)
+    app.post('/callbacks', { duplex: true }, (request, reply) => {
+      reply.duplex.on('error', (error) => errors.push(error))
+      reply.duplex.pipe(reply.duplex)
+    })
+    app.post('/limit', { duplex: { bodyLimit: 4 } }, echo)
+  })
+  const cases: [string, string, string][] = [
+    ['/', '5\nhello', 'FST_ERR_DUPLEX_CHUNK'],
+    ['/callbacks', 'hello', 'FST_ERR_DUPLEX_CHUNK'],
+    ['/', '0\r\nhost: a\r\n\r\n', 'FST_ERR_DUPLEX_TRAILER'],
+    ['/limit', chunk('hello'), 'FST_ERR_DUPLEX_BODY_LIMIT']
+  ]
+  for (const [url, bytes, code] of cases) {
+    const wire = await connect()
+    wire.send(OPEN(url) + chunk('ok'))
+    t.equal((await wire.head()).statusCode, 200)
+    t.equal(await wire.content(), 'ok')
+    const line = logged('request errored')
+    wire.send(bytes + GET(url))
+    await t.rejects(wire.body(), CUT_OFF, 'cut off without a last chunk')
+    t.match(await line, { level: 50, err: { code }, res: { statusCode: 200 } }, 'the log says why')
+  }
+  t.match(errors, [{ code: 'FST_ERR_DUPLEX_CHUNK' }])
+})
+
+t.test('handlers that fail after the head', async (t) => {
+  const hooked: string[] = []
+  const { connect, logged, log } = await serve(t, 'tcp', (app) => {
+    app.addHook('onError', (request, reply, error, done) => { hooked.push(`callback ${error.message}`); done() })
+    app.addHook('onError', async (request, reply, error) => { hooked.push(`async ${error.message}`) })
+    app.addHook('onError', () => { throw new Error('of no consequence') })
+    app.addHook('onResponse', (request, reply, done) => { hooked.push('response'); done() })
+    app.post('/async', { duplex: true }, async (request, reply) => {
+      reply.duplex.flushHeaders()
+      throw new Error('async')
+    })
+    app.post('/now', { duplex: true }, (request, reply) => {
+      reply.duplex.flushHeaders()
+      throw new Error('now')
+    })
+    app.post('/generator', { duplex: true }, async function * () {
+      yield 'a'
+      throw new Error('generator')
+    })
+    app.post('/destroy', { duplex: true }, (request, reply) => {
+      reply.duplex.write('a', () => reply.duplex.destroy())
+    })
+    app.post('/after', { duplex: true }, async (request, reply) => {
+      await once(reply.duplex.end('done'), 'finish')
+      throw new Error('after')
+    })
+    app.get('/until-close', { duplex: true }, async function * () {
+      yield 'a'
+      throw new Error('until close')
+    })
+    app.post('/write-after-end', { duplex: true }, (request, reply) => {
+      reply.duplex.end('a')
+      reply.duplex.write('b')
+    })
+    app.post('/type', { duplex: true }, (request, reply) => {
+      reply.duplex.flushHeaders()
+      reply.duplex.write(5)
+    })
+  })
+  for (const message of ['async', 'now', 'generator', 'destroy']) {
+    const wire = await connect()
+    const line = logged('request errored')
+    await t.rejects(wire.request(OPEN(`/${message}`)), CUT_OFF, message)
+    t.match(await line, { err: message === 'destroy' ? { code: 'FST_ERR_DUPLEX_DESTROYED' } : { message } })
+  }
+  t.strictSame(hooked, ['async', 'now', 'generator', 'The exchange was destroyed before the response ended'].flatMap((message) => [`callback ${message}`, `async ${message}`, 'response']))
+  const wire = await connect()
+  const after = logged('duplex handler failed after its response')
+  t.match(await wire.request(chunked('/after')), { body: 'done' })
+  t.match(await after, { level: 50, err: { message: 'after' } })
+  for (const [url, code] of [['/type', 'ERR_INVALID_ARG_TYPE'], ['/write-after-end', 'ERR_STREAM_WRITE_AFTER_END']]) {
+    const line = logged('request errored')
+    const wrong = await connect()
+    wrong.send(chunked(url))
+    t.match(await line, { err: { code } }, 'an error of the stream itself')
+    await wrong.ended
+  }
+  const old = await connect()
+  old.send('GET /until-close HTTP/1.0\r\n\r\n')
+  const [error] = await once(old.socket, 'error')
+  t.equal(error.code, 'ECONNRESET', 'a reset, where a FIN would be the end of the body')
+  t.equal(log.some((line) => line.level >= 60), false)
+})
+
+t.test('what a second pair of eyes found', async (t) => {
+  const seen: unknown[] = []
+  let wake = (): void => {}
+  const asleep = (): Promise<void> => new Promise((resolve) => { wake = resolve })
+  const { app, connect, logged } = await serve(t, 'tcp', (app) => {
+    app.addHook('onResponse', async (request) => {
+      request.signal.addEventListener('abort', () => {})
+      request.raw.on('close', () => {})
+    })
+    app.addHook('onSend', async () => { await new Promise((resolve) => setImmediate(resolve)) })
+    const route = (url: string, handler: (request: FastifyRequest, reply: FastifyReply) => unknown, options = {}): void => {
+      app.post(url, { duplex: true, ...options }, handler)
+    }
+    route('/late', async (request, reply) => {
+      await asleep()
+      await pipeline(reply.duplex, reply.duplex).catch((error) => seen.push(error.code))
+      seen.push('done')
+      throw new Error('something else')
+    })
+    route('/after-answer', (request, reply) => { reply.code(403).send('no') }, {
+      onResponse: async (request: FastifyRequest, reply: FastifyReply) => { seen.push(reply.duplex.destroyed) }
+    })
+    route('/callbacks', async (request, reply) => {
+      const { duplex } = reply.header('keep-alive', 'x')
+      await new Promise<void>((resolve, reject) => {
+        if (request.headers['x-end']) duplex.end('x', (error?: Error | null) => error ? reject(error) : resolve())
+        else duplex.write('x', (error) => error ? reject(error) : resolve())
+      })
+    })
+    route('/no-callback', (request, reply) => { reply.header('keep-alive', 'x').duplex.end('x') })
+    route('/empty', async (request, reply) => {
+      reply.duplex.write('a')
+      await new Promise((resolve) => setImmediate(resolve))
+      reply.duplex.write('')
+      reply.duplex.end()
+    })
+    route('/many', (request, reply) => {
+      for (let i = 0; i < 200_000; i++) reply.duplex.write('x')
+      reply.duplex.end()
+    })
+    route('/return-reply', async (request, reply) => {
+      reply.duplex.on('data', () => {})
+      return reply
+    })
+    route('/destroy-quietly', async (request, reply) => { reply.duplex.destroy() })
+    route('/flush-after', async (request, reply) => {
+      reply.duplex.destroy()
+      reply.duplex.flushHeaders()
+    })
+    route('/flush-why', async (request, reply) => {
+      reply.duplex.destroy(new Error('why'))
+      reply.duplex.flushHeaders()
+    })
+    route('/object', async function * () { yield { a: 1 } })
+    route('/number', async (request, reply) => { reply.duplex.write(1) })
+    route('/two-answers', (request, reply) => {
+      reply.send('ordinary')
+      reply.duplex.end('duplex')
+    })
+    route('/own-answer', (request, reply) => {
+      reply.duplex.on('error', () => reply.code(422).send('mine'))
+      reply.duplex.resume()
+    })
+    app.get('/slow', async () => { await asleep(); return 'slow' })
+    route('/fails', async (request, reply) => {
+      reply.duplex.flushHeaders()
+      throw new Error('fails')
+    })
+  })
+  const wire = await connect()
+  const lost = await connect()
+  const errored = logged('request errored')
+  lost.send(OPEN('/late'))
+  while (wake.length === 0) await new Promise((resolve) => setImmediate(resolve))
+  lost.socket.resetAndDestroy()
+  await errored
+  wake()
+  while (seen.at(-1) !== 'done') await new Promise((resolve) => setImmediate(resolve))
+  // Node 24 has a code of its own for a pipeline from a stream that is destroyed.
+  t.match(seen, [/^(FST_ERR_DUPLEX_ABORTED|ERR_STREAM_UNABLE_TO_PIPE)$/, 'done'], 'a client that left before reply.duplex was opened')
+  t.match(await wire.request(chunked('/after-answer')), { statusCode: 403 })
+  t.equal(seen.at(-1), true, 'reply.duplex after the answer is at its end')
+
+  for (const end of ['', 'X-End: 1\r\n']) {
+    t.match(await wire.request(chunked('/callbacks').replace('\r\n', `\r\n${end}`)), { statusCode: 500, body: /OWN_FIELD/ }, 'callbacks are called')
+  }
+  t.match(await wire.request(chunked('/no-callback')), { statusCode: 500, body: /OWN_FIELD/ })
+  t.equal((await wire.request(chunked('/many'))).body.length, 200_000)
+  t.match(await wire.request(chunked('/destroy-quietly')), { statusCode: 500, body: /DESTROYED/ })
+  t.match(await wire.request(chunked('/flush-after')), { statusCode: 500, body: /DESTROYED/ })
+  t.match(await wire.request(chunked('/flush-why')), { statusCode: 500, body: /why/ })
+  t.match(await wire.request(chunked('/object')), { statusCode: 500, body: /ERR_INVALID_ARG_TYPE/ })
+  t.match(await wire.request(chunked('/number')), { statusCode: 500, body: /ERR_INVALID_ARG_TYPE/ })
+  t.match(await wire.request(chunked('/two-answers')), { statusCode: 200, body: 'ordinary' }, 'the first answer is the answer')
+  t.match(await (await connect()).request(OPEN('/return-reply') + 'x'), { statusCode: 400, body: /CHUNK/ })
+  t.match(await (await connect()).request(OPEN('/own-answer') + 'x'), { statusCode: 422, body: 'mine' })
+  wire.send(GET('/slow') + chunked('/empty') + GET('/slow'))
+  const slow = wire.response()
+  for (let i = 0; i < 20; i++) await new Promise((resolve) => setImmediate(resolve))
+  wake()
+  t.equal((await slow).body, 'slow')
+  t.equal((await wire.response()).body, 'a', 'an empty write does not end the body twice')
+  wake()
+  t.equal((await wire.response()).body, 'slow')
+  wire.send(GET('/slow') + OPEN('/fails'))
+  await logged('request errored')
+  wake()
+  t.equal((await wire.response()).body, 'slow', 'an exchange that fails in the queue leaves the response before it alone')
+  await wire.ended
+  t.equal(app.server.listening, true)
+})
+
+t.test('a handler that answers later than we do', async (t) => {
+  for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http2)) {
+    for (const handled of ['by Fastify', 'by the app', 'by an app that fails'] as const) {
+      for (const slow of ['onError', 'onSend'] as const) {
+        for (const style of ['callback', 'promise', 'rejects'] as const) {
+          await t.test(`${name}: ${style} handler, slow ${slow} hook, answered ${handled}`, async (t) => {
+            const hooked = resolvers()
+            const answered = resolvers()
+            const { ask } = await start(t, kind, (app, routeOptions) => {
+              app.addHook(slow, ((...args: any[]) => {
+                hooked.resolve()
+                const done = args.at(-1) as (error?: null, payload?: unknown) => void
+                answered.promise.then(() => slow === 'onSend' ? done(null, args[2]) : done())
+              }) as any)
+              if (handled !== 'by Fastify') {
+                app.setErrorHandler((_error, _request, reply) => {
+                  if (handled === 'by an app that fails') throw Object.assign(new Error('fails'), { statusCode: 400 })
+                  reply.code(400).send('by the app')
+                })
+              }
+              app.post('/', routeOptions, async () => 'x')
+              app.post('/late', { ...routeOptions, duplex: true }, (_request, reply) => {
+                reply.duplex.resume()
+                const late = hooked.promise.then(() => {
+                  setImmediate(answered.resolve)
+                  if (style === 'rejects') throw new Error('late')
+                  if (style === 'promise') return 'late'
+                  t.doesNotThrow(() => reply.code(403).send('late'))
+                  return undefined
+                })
+                return style === 'callback' ? undefined : late
+              })
+            })
+            const late = await ask('/late')
+            late.nonsense()
+            t.match(await late.status(), style === 'callback' && slow === 'onError' ? 400 : /40[03]/)
+            t.notMatch(await late.body(), 'late')
+          })
+        }
+      }
+    }
+  }
+})
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: the client leaves while hooks run for an answer that has failed`, async (t) => {
+    for (const style of ['promise', 'callback'] as const) {
+      const running = resolvers()
+      const over = resolvers()
+      const goOn = resolvers()
+      const { ask } = await start(t, kind, (app, routeOptions) => {
+        app.addHook('onSend', (_request, _reply, _payload, done) => { done(new Error('of a hook')) })
+        app.addHook('onError', (_request, _reply, _error, done) => {
+          running.resolve()
+          goOn.promise.then(() => done())
+        })
+        app.addHook('onResponse', async () => over.resolve())
+        app.setErrorHandler(async (_error, _request, reply) => {
+          await immediate()
+          return reply.code(418).send('own')
+        })
+        app.post('/', {
+          ...routeOptions,
+          duplex: true,
+          ...(style === 'promise'
+            ? { handler: async (_request: FastifyRequest, reply: FastifyReply) => reply.code(403).send('no') }
+            : { handler: (_request: FastifyRequest, reply: FastifyReply) => { reply.code(403).send('no') } })
+        })
+      })
+      const client = await ask('/')
+      client.write('x')
+      await running.promise
+      client.leave()
+      await over.promise
+      for (let turns = 0; turns < 5; turns++) await immediate()
+      goOn.resolve()
+      for (let turns = 0; turns < 5; turns++) await immediate()
+    }
+  })
+}

@@ -1,0 +1,100 @@
+// What this plugin needs of Node, and what becomes of it where Node has it otherwise, or another runtime.
+
+import { EventEmitter } from 'node:events'
+import http from 'node:http'
+import { Duplex } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
+import t from 'tap'
+import duplex from '../../lib/index.ts'
+import { otherRuntime } from '../../lib/runtime.ts'
+
+async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  reply.type(request.headers['content-type'] ?? 'application/octet-stream')
+  await pipeline(reply.duplex, reply.duplex)
+}
+
+t.test('runtimes that read and write connections themselves', async (t) => {
+  t.equal(otherRuntime(), null)
+  t.equal(otherRuntime({ node: '26.3.0', bun: '1.4.5' }), 'Bun 1.4.5')
+  t.equal(otherRuntime({ node: '26.3.0', deno: '2.9.6' }), 'Deno 2.9.6')
+  const { default: plugin } = t.mockRequire('../../lib/index.ts', { '../../lib/runtime.ts': { otherRuntime: () => 'Bun 1.4.5' } }) as { default: typeof duplex }
+  const lines: { level: number, msg: string }[] = []
+  await Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } }).register(plugin)
+  t.match(lines, [{ level: 40, msg: /cannot take connections: Bun 1.4.5 reads and writes them itself. Routes are full duplex all the same, but .* 501/ }])
+  t.equal(lines.length, 1)
+})
+
+t.test('a Node whose parser cannot be put to sleep', async (t) => {
+  const { default: plugin } = t.mockRequire('../../lib/index.ts', {
+    '../../lib/handoff.ts': { ...require('../../lib/handoff.ts'), missingFromNode: () => 'something' }
+  }) as { default: typeof duplex }
+  const lines: { level: number, msg: string }[] = []
+  const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } })
+  await app.register(plugin)
+  t.match(lines, [{ level: 40, msg: /cannot take connections: Node v.* something/ }])
+  lines.length = 0
+  const other = Fastify({
+    serverFactory: () => new EventEmitter() as http.Server,
+    logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } }
+  })
+  await other.register(duplex)
+  t.match(lines, [{ level: 40, msg: /cannot take connections: the server of this serverFactory/ }])
+  other.post('/', { duplex: true }, echo)
+  t.equal((await other.inject({ method: 'POST', url: '/', payload: 'a' })).payload, 'a')
+
+  for (const createServer of [() => new EventEmitter(), () => { throw new Error('none') }, http.createServer]) {
+    const handoff = t.mockRequire('../../lib/handoff.ts', { 'node:http': { createServer } }) as typeof import('../../lib/handoff.ts')
+    t.equal(handoff.missingFromNode() === null, createServer === http.createServer)
+    t.equal(handoff.missingFromNode() === null, createServer === http.createServer, 'tried once')
+  }
+  const strange = (change: (server: http.Server) => void) => (listener: http.RequestListener) => {
+    const server = http.createServer(listener)
+    change(server)
+    return server
+  }
+  const parsing = (execute: (parse: (piece: Buffer) => number, piece: Buffer) => number) => (server: http.Server) => {
+    server.on('connection', (socket: any) => {
+      const { parser, parser: { constructor } } = socket
+      const parse = constructor.prototype.execute.bind(parser)
+      parser.constructor = Object.assign(Object.create(constructor), { prototype: { execute: execute.bind(null, parse) } })
+      socket.on('close', () => { delete parser.constructor })
+    })
+  }
+  const changes: [string, (server: http.Server) => void][] = [
+    ['listeners', (server) => server.on('connection', (socket) => socket.removeAllListeners('timeout'))],
+    ['end of the head', parsing((parse, piece) => { parse(piece); return piece.length })],
+    // On Node 26.12, which does not see later that a callback is replaced, waking was a request to Node.
+    ['request after an exchange', parsing((parse, piece) => piece.includes('POST') ? parse(piece) : piece.length)]
+  ]
+  for (const [missing, change] of changes) {
+    const handoff = t.mockRequire('../../lib/handoff.ts', { 'node:http': { createServer: strange(change) } }) as typeof import('../../lib/handoff.ts')
+    t.equal(handoff.missingFromNode(), missing)
+  }
+})
+
+t.test('what is taken for a method of Node', (t) => {
+  const duplex = new (class extends Duplex {})()
+  const isIntact = (): boolean => t.mockRequire<typeof import('../../lib/node-methods.ts')>('../../lib/node-methods.ts', {}).pipesByNode(duplex)
+  t.ok(isIntact())
+  const { write } = Duplex.prototype
+  const replaced: Record<string, unknown> = {
+    'a wrapper': function (this: Duplex, ...args: any[]) { return write.apply(this, args as any) },
+    'one that looks first': function (this: Duplex, ...args: any[]) { return this.writable && write.apply(this, args as any) },
+    'one that does nothing': () => true,
+    'one that catches': function (this: Duplex, ...args: any[]) { try { return write.apply(this, args as any) } catch { return true } },
+    'a Proxy with a trap': new Proxy(write, { apply: (target, that, args) => Reflect.apply(target, that, args) }),
+    'none at all': undefined
+  }
+  for (const [name, method] of Object.entries(replaced)) {
+    Duplex.prototype.write = method as typeof write
+    t.notOk(isIntact(), name)
+  }
+  Duplex.prototype.write = write
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0
+  t.ok(isIntact(), 'whatever the app wants of stack traces')
+  t.equal(Error.stackTraceLimit, 0)
+  Error.stackTraceLimit = stackTraceLimit
+  t.end()
+})

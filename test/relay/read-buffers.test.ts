@@ -1,0 +1,472 @@
+// The memory that reads land in: who may keep what, what is read into again, and how much of it there is.
+
+import { EventEmitter, once } from 'node:events'
+import { type AddressInfo, Socket } from 'node:net'
+import { Duplex, Readable, Writable } from 'node:stream'
+import { setImmediate as immediate } from 'node:timers/promises'
+import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
+import t, { type Test } from 'tap'
+import { Landing, MAX_MOVES, MAX_OWN, type Own, READ_SIZE } from '../../lib/landing.ts'
+import type { HttpDuplex } from '../../types/index.d.ts'
+import { KINDS, start as startKind } from '../support/kinds.ts'
+import { GET, OPEN, type Served, TRANSPORTS, type Wire, chunk, dial, hash, serve, untilStuck } from '../support/wire.ts'
+import { END, FRAMINGS, MIB, type Opened, chunks, content, echo, handled, hashOf, memory, queued } from './support.ts'
+
+for (const transport of TRANSPORTS) {
+  // Who looks on may keep what he sees.
+  const onlookers: Record<string, (duplex: HttpDuplex, keep: (piece: unknown) => void) => void> = {
+    'a listener beside the pipe': (duplex, keep) => { duplex.on('data', keep) },
+    'a listener in its place': (duplex, keep) => {
+      duplex.removeAllListeners('data')
+      duplex.on('data', (piece) => {
+        keep(piece)
+        duplex.write(piece)
+      })
+    },
+    'an emit of his own': (duplex, keep) => tap(duplex, 'emit', (event, piece) => { if (event === 'data') keep(piece) }),
+    'an on of his own': (duplex, keep) => {
+      duplex.unpipe(duplex)
+      tap(duplex, 'on', () => {})
+      const { on } = duplex
+      duplex.on = (event: string, listener: any) => on.call(duplex, event, event !== 'data' ? listener : (piece: Buffer) => { keep(piece); listener(piece) })
+      duplex.pipe(duplex)
+    },
+    'a _write of his own': (duplex, keep) => tap(duplex, '_write', keep),
+    'a push of his own': (duplex, keep) => tap(duplex as Readable, 'push', keep),
+    'a write of his own': (duplex, keep) => tap(duplex, 'write', keep),
+    'a write of the socket of his own': ({ socket }, keep) => tap(socket, 'write', keep),
+    'a write of all sockets of his own': (duplex, keep) => tap(Socket.prototype, 'write', keep),
+    'a _write of all sockets of his own': (duplex, keep) => tap(Socket.prototype, '_write', keep),
+    'a _writev of all sockets of his own': (duplex, keep) => tap(Socket.prototype, '_writev', (chunks) => chunks.forEach(({ chunk }: { chunk: Buffer }) => keep(chunk))),
+    'a _writeGeneric of all sockets of his own': (duplex, keep) => tap(Socket.prototype, '_writeGeneric', (many, data) => {
+      if (many) data.forEach(({ chunk }: { chunk: Buffer }) => keep(chunk))
+      else keep(data)
+    }),
+    'a writev of the handle of his own': ({ socket }, keep) => tap((socket as any)._handle, 'writev', (_request, chunks) => chunks.forEach(keep)),
+    'a bound writeBuffer of the handle': ({ socket }, keep) => {
+      const handle = (socket as any)._handle
+      const { writeBuffer } = handle
+      handle.writeBuffer = ((_bound: unknown, request: unknown, buffer: Buffer) => {
+        keep(buffer)
+        return writeBuffer.call(handle, request, buffer)
+      }).bind(null, null)
+    },
+    'a pipe of all readables of his own': (duplex, keep) => {
+      duplex.unpipe(duplex)
+      const { pipe } = Readable.prototype
+      Readable.prototype.pipe = function (this: Readable, destination: any) {
+        this.on('data', (piece) => {
+          keep(piece)
+          destination.write(piece)
+        })
+        this.on('end', () => destination.end())
+        this.resume()
+        return destination
+      } as typeof pipe
+      duplex.pipe(duplex)
+      Readable.prototype.pipe = pipe
+    },
+    'a listener that comes within the pipe, and stays': (duplex, keep) => {
+      duplex.unpipe(duplex)
+      let first: unknown = null
+      duplex.once('newListener', () => {
+        duplex.on('data', first = (piece: Buffer) => {
+          keep(piece)
+          duplex.write(piece)
+        })
+      })
+      duplex.pipe(duplex)
+      for (const listener of duplex.listeners('data')) {
+        if (listener !== first) duplex.removeListener('data', listener as () => void)
+      }
+    }
+  }
+  for (const [name, lookOn] of Object.entries(onlookers)) {
+    t.test(`${name} sees what can be kept, over ${transport}`, async (t) => {
+      const { open } = await handled(t, transport)
+      const { wire, duplex } = await open('/')
+      duplex.pipe(duplex)
+      const size = 3 * MIB
+      wire.send(chunks(content(1, size)))
+      await wire.head()
+      t.equal(await hashOf(wire, size), hash(content(1, size)), 'relayed')
+
+      const { write, _write, _writev, _writeGeneric } = Socket.prototype as any
+      t.teardown(() => { Object.assign(Socket.prototype, { write, _write, _writev, _writeGeneric }) })
+      const kept: Buffer[] = []
+      const copies: Buffer[] = []
+      lookOn(duplex, (piece) => {
+        if (!Buffer.isBuffer(piece)) return
+        kept.push(piece)
+        copies.push(Buffer.from(piece))
+      })
+      wire.send(chunks(content(2, size))).send(END)
+      t.equal(await hashOf(wire, size), hash(content(2, size)), 'seen')
+      if (name === 'a listener in its place') duplex.end()
+      t.equal(await wire.body(), '')
+      t.ok(kept.length > 0)
+      t.ok(kept.every((piece, i) => piece.equals(copies[i])), 'and has not changed')
+    })
+  }
+
+  t.test('what is kept of a read is not overwritten by the next, of whomever', async (t) => {
+    const { connect } = await serve(t, transport, (app) => {
+      const keep = async (request: FastifyRequest, stream: Readable): Promise<string> => {
+        const pieces: Buffer[] = []
+        for await (const piece of stream.iterator({ destroyOnReturn: false })) pieces.push(piece)
+        return hash(Buffer.concat(pieces))
+      }
+      app.post('/duplex', { duplex: true }, async (request, reply) => {
+        reply.duplex.end(await keep(request, reply.duplex))
+      })
+      app.post('/transfer', { duplex: true }, async (request, reply) => {
+        const pieces: Uint8Array[] = []
+        // As to a worker, or through a stream of bytes: the memory of a piece is nobody else's.
+        for await (const piece of reply.duplex) pieces.push(structuredClone(piece, { transfer: [piece.buffer] }))
+        reply.duplex.end(hash(Buffer.concat(pieces)))
+      })
+      app.removeAllContentTypeParsers()
+      app.addContentTypeParser('*', keep)
+      app.post('/plain', async (request) => request.body)
+      app.get('/detach', { duplex: true }, async (request, reply) => {
+        const { socket, head } = reply.duplex.detach()
+        socket.unshift(head)
+        socket.end('HTTP/1.1 200 OK\r\n\r\n' + await keep(request, socket))
+      })
+    })
+    await Promise.all(['a', 'b', 'c', 'd'].map(async (letter) => {
+      const wire = await connect()
+      const content = [100, 10_000, 20_000, 3_000_000].map((size, i) => letter.repeat(size) + i).join('')
+      for (const path of ['/duplex', '/transfer', '/plain', '/duplex']) {
+        wire.send(OPEN(path))
+        for (let at = 0; at < content.length; at += 70_000) {
+          wire.send(chunk(content.slice(at, at + 70_000)))
+          await immediate()
+        }
+        t.equal((await wire.send('0\r\n\r\n').response()).body, hash(content), path)
+      }
+      wire.send(GET('/detach')).socket.end(content)
+      t.equal((await wire.response()).body, hash(content))
+    }))
+  })
+}
+
+t.test('methods that were replaced before the plugin was loaded', async (t) => {
+  const replaced: [object, string, (args: any[]) => unknown][] = [
+    [Duplex.prototype, 'write', ([piece]) => piece],
+    [Readable.prototype, 'push', ([piece]) => piece],
+    [Socket.prototype, '_writeGeneric', ([many, data]) => many ? data[data.length - 2]?.chunk : data],
+    [EventEmitter.prototype, 'emit', ([event, piece]) => event === 'data' ? piece : null]
+  ]
+  for (const [prototype, method, pieceOf] of replaced) {
+    await t.test(method, async (t) => {
+      const kept: Buffer[] = []
+      const copies: Buffer[] = []
+      const original = Object.getOwnPropertyDescriptor(prototype, method)!
+      t.teardown(() => { Object.defineProperty(prototype, method, original) })
+      tap(prototype, method, (...args) => {
+        const piece = pieceOf(args)
+        if (!Buffer.isBuffer(piece) || piece.length < 16 * 1024) return
+        kept.push(piece)
+        copies.push(Buffer.from(piece))
+      })
+      const { default: plugin } = t.mockRequire<typeof import('../../lib/index.ts')>('../../lib/index.ts', {})
+      const app = Fastify()
+      t.teardown(() => app.close())
+      await app.register(plugin)
+      app.post('/', { duplex: true }, (_request: FastifyRequest, { duplex }: FastifyReply) => { duplex.pipe(duplex) })
+      await app.listen({ port: 0, host: '127.0.0.1' })
+      const wire = await dial('tcp', { port: (app.server.address() as AddressInfo).port, host: '127.0.0.1' })
+      t.teardown(() => wire.socket.destroy())
+      wire.send(OPEN('/')).send(chunks(content(1, 4 * MIB))).send(END)
+      await wire.head()
+      t.equal(await hashOf(wire, 4 * MIB), hash(content(1, 4 * MIB)))
+      t.ok(kept.length > 0)
+      t.ok(kept.every((piece, i) => piece.equals(copies[i])), 'nothing that was kept has changed')
+    })
+  }
+})
+
+/** Calls `look` with the arguments of each call of a method. */
+function tap (object: any, method: string, look: (...args: any[]) => void): void {
+  const original = object[method]
+  object[method] = function (...args: any[]) {
+    look(...args)
+    return original.apply(this, args)
+  }
+}
+
+// Who listens at the moment of the pipe could be taken for it.
+const bystanders: Record<string, (source: HttpDuplex, to: HttpDuplex, keep: (piece: Buffer) => void, t: Test) => void> = {
+  'who listens and writes after a pipe has failed': (source, to, keep, t) => {
+    const fail = (event: string): void => { if (event === 'end') throw new Error('mine') }
+    source.on('newListener', fail)
+    t.throws(() => source.pipe(to), { message: 'mine' })
+    source.off('newListener', fail)
+    source.on('data', (piece: Buffer) => {
+      keep(piece)
+      to.write(piece)
+    })
+  },
+  'who unpipes at once, and listens before': (source, to, keep) => {
+    source.on('data', keep)
+    to.once('pipe', () => source.unpipe(to))
+    source.pipe(to, { end: false })
+  },
+  'who listens from the pipe on, and unpipes then': (source, to, keep) => {
+    to.once('pipe', () => source.on('data', keep))
+    source.pipe(to, { end: false })
+    source.unpipe(to)
+  },
+  'who pipes on to another, and unpipes then': (source, to, keep) => {
+    to.once('pipe', () => source.pipe(new Writable({ highWaterMark: 64 * MIB, write (piece, encoding, done) { done(keep(piece) as undefined) } })))
+    source.pipe(to, { end: false })
+    source.unpipe(to)
+  }
+}
+for (const [name, join] of Object.entries(bystanders)) {
+  t.test(`one ${name}, sees what can be kept`, async (t) => {
+    const { open } = await handled(t, 'tcp')
+    const source = await open('/source')
+    const to = await open('/to')
+    to.duplex.flushHeaders()
+    const kept: Buffer[] = []
+    join(source.duplex, to.duplex, (piece) => { kept.push(piece) }, t)
+    source.duplex.resume()
+    const bytes = content(1, 4 * MIB)
+    source.wire.send(chunks(bytes)).send(END)
+    await once(source.duplex, 'end')
+    t.equal(hash(Buffer.concat(kept)), hash(bytes))
+  })
+}
+
+t.test('what a handler gets is its own memory', async (t) => {
+  const SECRET = 'Cookie: secret'
+  const head = (path: string): string => `POST ${path} HTTP/1.1\r\nHost: a\r\n${SECRET}\r\nTransfer-Encoding: chunked\r\n\r\n`
+
+  function own (t: Test, content: Buffer): void {
+    t.equal(content.length, content.buffer.byteLength, 'nothing else is in it')
+    structuredClone(content.buffer, { transfer: [content.buffer as ArrayBuffer] }) // and nobody else needs it
+  }
+
+  for (const [name, kind] of Object.entries(KINDS)) {
+    await t.test(name, async (t) => {
+      const { ask, connect } = await startKind(t, kind, (app, routeOptions) => {
+        app.post('/', { ...routeOptions, duplex: true }, async (_request, { duplex }) => {
+          duplex.on('data', (content: Buffer) => own(t, content))
+          await once(duplex, 'end')
+          duplex.end('x')
+        })
+      })
+      if (kind.http2) {
+        // Two streams at once: they may come in one read.
+        const both = await Promise.all([ask('/'), ask('/')])
+        for (const one of both) {
+          one.write('abc')
+          one.end()
+        }
+        for (const one of both) t.equal(await one.body(), 'x')
+      } else {
+        const wire = await connect()
+        for (let i = 0; i < 3; i++) wire.send((head('/') + chunk('abc') + chunk('def') + '0\r\n\r\n').repeat(2))
+        wire.send(`POST / HTTP/1.1\r\nHost: a\r\n${SECRET}\r\nContent-Length: 3\r\n\r\nabc`.repeat(2))
+        for (let i = 0; i < 8; i++) t.equal((await wire.response()).body, 'x')
+      }
+    })
+  }
+
+  await t.test('what is left behind a head, detached', async (t) => {
+    const { connect } = await serve(t, 'tcp', (app) => {
+      app.post('/', { duplex: true }, async (_request, { duplex }) => {
+        const { socket, head } = duplex.detach()
+        t.equal(head.toString(), 'behind')
+        own(t, head)
+        socket.end('detached')
+      })
+    })
+    const wire = await connect()
+    wire.send(`POST / HTTP/1.1\r\nHost: a\r\n${SECRET}\r\nContent-Length: 0\r\n\r\nbehind`)
+    await wire.ended
+  })
+})
+
+t.test('who listens to the raw socket sees what was sent, and keeps it', async (t) => {
+  for (const method of ['on', 'prependListener'] as const) {
+    for (const transport of ['tcp', 'tls', 'unix'] as const) {
+      await t.test(`${transport}, ${method}`, async (t) => {
+        const seen: Buffer[] = []
+        const { connect } = await serve(t, transport, (app) => {
+          app.post('/', { duplex: true }, async (request, reply) => {
+            request.socket[method]('data', (piece: Buffer) => { seen.push(piece) })
+            const { duplex } = reply
+            duplex.flushHeaders()
+            for await (const content of duplex) duplex.write(content)
+            duplex.end()
+          })
+        })
+        const wire = await connect()
+        wire.send(OPEN('/'))
+        await wire.head()
+        const body = chunk('abc') + chunk('defg') + chunk('x'.repeat(100)) + '0\r\n\r\n'
+        wire.send(body)
+        t.equal(await wire.body(), 'abcdefg' + 'x'.repeat(100))
+        t.equal(Buffer.concat(seen).toString(), body)
+      })
+    }
+  }
+})
+
+const LANDS = { skip: process.platform === 'win32' && 'reads do not land' }
+
+/** How often a connection was told that a piece has landed in memory of its own, since this was asked last. */
+function countOwn (t: Test): () => number {
+  const { wantOwn } = Landing.prototype
+  t.teardown(() => { Landing.prototype.wantOwn = wantOwn })
+  let count = 0
+  Landing.prototype.wantOwn = function () {
+    const own = wantOwn.call(this)
+    if (own !== null) count++
+    return own
+  }
+  return () => {
+    const counted = count
+    count = 0
+    return counted
+  }
+}
+
+async function relay (t: Test, { connect }: Served, size: number): Promise<void> {
+  const wire = await connect()
+  wire.send(FRAMINGS.length(content(1, size)))
+  await wire.head()
+  t.equal(await hashOf(wire, size), hash(content(1, size)))
+}
+
+t.test('memory of its own comes back, however a relay ends', LANDS, async (t) => {
+  const closed: Promise<unknown>[] = []
+  const served = await serve(t, 'tcp', (app) => {
+    app.addHook('onRequest', async (request) => { closed.push(once(request.raw.socket, 'close')) })
+    echo(app)
+  })
+  const own = countOwn(t)
+  for (let wave = 0; wave < 2; wave++) {
+    const wires = await Promise.all(Array.from({ length: MAX_OWN + 2 }, async () => {
+      const wire = await served.connect()
+      wire.socket.pause()
+      return wire.send(OPEN('/')).send(chunks(content(1, 12 * MIB)))
+    }))
+    await untilStuck(() => queued(...wires))
+    t.ok(own() > 0, 'for those who are stuck')
+    for (const { socket } of wires) socket.resetAndDestroy()
+    await Promise.all(closed)
+    await relay(t, served, 4 * MIB)
+    closed.length = 0
+    t.ok(own() > 0, 'after they were cut off')
+  }
+  // These connections stay open.
+  for (let i = 0; i < MAX_OWN + 2; i++) await relay(t, served, 4 * MIB)
+  own()
+  await relay(t, served, 4 * MIB)
+  t.ok(own() > 0, 'after they have ended')
+})
+
+t.test('memory is landed in again when who writes from it is done', LANDS, async (t) => {
+  const { connect } = await serve(t, 'tcp', echo)
+  const own = countOwn(t)
+  const wire = await connect()
+  wire.socket.pause()
+  wire.send(FRAMINGS.length(content(1, 12 * MIB)))
+  await untilStuck(() => queued(wire))
+  t.ok(own() > 0)
+  wire.socket.resume()
+  await wire.head()
+  t.equal(await hashOf(wire, 12 * MIB), hash(content(1, 12 * MIB)))
+  t.ok(own() > 0)
+})
+
+t.test('a connection whose reads have moved often stays where it is', LANDS, async (t) => {
+  const { connect } = await serve(t, 'tcp', echo)
+  const own = countOwn(t)
+  const wire = await connect()
+  const bytes = content(1, 600 * 1024)
+  const message = FRAMINGS.length(bytes)
+  for (let i = 0; i < MAX_MOVES; i++) await wire.request(message.toString('latin1'))
+  t.ok(own() > 0)
+  for (let i = 0; i < 5; i++) t.equal((await wire.request(message.toString('latin1'))).body, bytes.toString('latin1'))
+  t.equal(own(), 0)
+})
+
+/** Sends until nothing more is taken, a little at a time. */
+async function fill (wires: readonly Wire[]): Promise<void> {
+  const piece = content(1, 20 * 1024)
+  for (let open = wires; open.length > 0; open = open.filter((wire) => queued(wire) === 0)) {
+    for (const wire of open) wire.send(chunk(piece.toString('latin1')))
+    await immediate()
+    await immediate()
+  }
+  await untilStuck(() => queued(...wires))
+}
+
+for (const leaves of [false, true]) {
+  t.test(`what is stuck holds only so much memory${leaves ? ', when its source is gone' : ''}`, LANDS, async (t) => {
+    const { open } = await handled(t, 'unix')
+    const clients = 8 * MAX_OWN
+    const from: Opened[] = []
+    const to: Opened[] = []
+    for (let i = 0; i < clients; i++) {
+      from.push(await open(`/from${i}`))
+      to.push(await open(`/to${i}`))
+    }
+    const before = memory()
+    for (const [i, { wire, duplex }] of to.entries()) {
+      wire.socket.pause()
+      duplex.flushHeaders()
+      from[i].duplex.pipe(duplex, { end: false })
+      if (!leaves) continue
+      await fill([from[i].wire])
+      const { socket } = from[i].duplex
+      socket.destroy()
+      await once(socket, 'close')
+    }
+    if (!leaves) await fill(from.map(({ wire }) => wire))
+    const atClients = [...from, ...to].reduce((sum, { wire: { socket } }) => sum + socket.readableLength + socket.writableLength, 0)
+    const growth = memory() - before - atClients
+    const most = MAX_OWN * READ_SIZE + clients * 96 * 1024
+    t.ok(growth < most, `grown by ${growth} bytes, of ${most}`)
+  })
+}
+
+t.test('memory that a detached connection may still send from is never read into again', LANDS, async (t) => {
+  const { wantOwn } = Landing.prototype
+  t.teardown(() => { Landing.prototype.wantOwn = wantOwn })
+  const owns = new Set<Own>()
+  Landing.prototype.wantOwn = function () {
+    const own = wantOwn.call(this)
+    if (own !== null) owns.add(own)
+    return own
+  }
+  const { open, openTunnel } = await handled(t, 'tcp')
+  const source = await open('/source')
+  const tunnel = await openTunnel('/tunnel')
+  tunnel.wire.socket.pause()
+  source.duplex.pipe(tunnel.duplex, { end: false })
+  source.wire.send(chunks(content(1, 12 * MIB)))
+  await untilStuck(() => source.duplex.bytesRead)
+  source.duplex.unpipe(tunnel.duplex)
+  const { socket } = tunnel.duplex
+  const own = [...owns].find(({ writer }) => writer === socket)!
+  t.ok(own, 'what is still to be sent lies there')
+  tunnel.duplex.detach()
+  socket.destroy() // as when it is sent to another process
+  source.duplex.destroy()
+  owns.clear()
+  await Promise.all(Array.from({ length: MAX_OWN }, async (_, i) => {
+    const { wire, duplex } = await open(`/x${i}`)
+    duplex.pipe(duplex)
+    wire.send(chunks(content(2, 4 * MIB)))
+    await wire.head()
+    t.equal(await hashOf(wire, 4 * MIB), hash(content(2, 4 * MIB)))
+  }))
+  t.ok(owns.size > 0)
+  t.notOk(owns.has(own))
+})
