@@ -14,10 +14,10 @@ async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void
   await pipeline(reply.duplex, reply.duplex)
 }
 
-async function make (t: Test, options: object, routes: (app: FastifyInstance) => unknown, pluginOptions = {}): Promise<FastifyInstance> {
-  const app = Fastify(options)
+async function make (t: Test, routes: (app: FastifyInstance) => unknown, { fastify = {} }: { fastify?: object } = {}): Promise<FastifyInstance> {
+  const app = Fastify(fastify)
   t.teardown(() => app.close())
-  await app.register(duplex, { closeGrace: 0, ...pluginOptions })
+  await app.register(duplex, { closeGrace: 0 })
   await routes(app)
   return app
 }
@@ -30,14 +30,14 @@ async function say (client: InjectedDuplex, words: string): Promise<string> {
 
 t.test('a conversation, before listen()', async (t) => {
   for (const options of [{}, { https: TLS }, { http2: true, https: { ...TLS, allowHTTP1: true } }]) {
-    const app = await make(t, options, (app) => {
+    const app = await make(t, (app) => {
       app.post('/upper', { duplex: true }, async function * (request, reply) {
         t.equal(request.protocol, options === undefined || !('https' in options) ? 'http' : 'https')
         t.equal(reply.duplex.framing.request, 'chunked')
         for await (const piece of reply.header('x-ip', request.ip).duplex) yield String(piece).toUpperCase()
         reply.duplex.setTrailers({ 'x-sum': reply.duplex.trailers['x-sum'] })
       })
-    })
+    }, { fastify: options })
     const client = await app.injectDuplex({ method: 'POST', url: '/upper', remoteAddress: '::1' })
     t.equal(await say(client, 'one'), 'ONE')
     t.match(await client.response, { statusCode: 200, statusMessage: 'OK', httpVersion: '1.1', headers: { 'x-ip': '::1', 'transfer-encoding': 'chunked' }, informational: [] })
@@ -50,7 +50,7 @@ t.test('a conversation, before listen()', async (t) => {
 })
 
 t.test('requests of every kind', async (t) => {
-  const app = await make(t, {}, (app) => {
+  const app = await make(t, (app) => {
     app.all('/', { duplex: true }, async (request, reply) => {
       const body = await text(reply.duplex)
       return { method: request.method, url: request.url, type: request.headers['content-type'], cookie: request.headers.cookie, host: request.host, framing: reply.duplex.framing.request, body }
@@ -85,7 +85,7 @@ t.test('requests of every kind', async (t) => {
 })
 
 t.test('several exchanges on one connection', async (t) => {
-  const app = await make(t, {}, (app) => {
+  const app = await make(t, (app) => {
     app.post('/', { duplex: true }, echo)
     app.get('/close', { duplex: true }, (request, reply) => reply.header('connection', 'close').duplex.end('bye'))
   })
@@ -108,7 +108,7 @@ t.test('several exchanges on one connection', async (t) => {
 })
 
 t.test('two apps at once', async (t) => {
-  const apps = await Promise.all(['a', 'b'].map((name) => make(t, {}, (app) => {
+  const apps = await Promise.all(['a', 'b'].map((name) => make(t, (app) => {
     app.post('/', { duplex: true }, async function * (request, reply) {
       for await (const piece of reply.duplex) yield `${name}${piece}`
     })
@@ -121,7 +121,7 @@ t.test('two apps at once', async (t) => {
 
 t.test('half-close, abort, raw bytes, timeout', async (t) => {
   const seen: string[] = []
-  const app = await make(t, {}, (app) => {
+  const app = await make(t, (app) => {
     app.addHook('onRequestAbort', (request, done) => { seen.push('abort'); done() })
     app.post('/', { duplex: true }, async (request, reply) => {
       try {
@@ -183,7 +183,7 @@ t.test('half-close, abort, raw bytes, timeout', async (t) => {
 
 t.test('backpressure is felt at both ends', async (t) => {
   let server!: FastifyReply['duplex']
-  const app = await make(t, {}, (app) => {
+  const app = await make(t, (app) => {
     app.post('/', { duplex: true }, (request, reply) => {
       server = reply.duplex
       server.flushHeaders()
@@ -205,7 +205,7 @@ t.test('backpressure is felt at both ends', async (t) => {
 
 t.test('responses that are wrong', async (t) => {
   for (const [head, code] of [['nonsense\r\n\r\n', 'HEAD'], ['HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n', 'FRAMING'], ['HTTP/1.1 200 OK\r\nset-cookie a\r\n\r\n', 'HEAD'], ['HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nx', 'CHUNK'], ['HTTP/1.1 200 OK\r\n\r\nno end', null]]) {
-    const app = await make(t, {}, (app) => {
+    const app = await make(t, (app) => {
       app.get('/', (request, reply) => { request.socket.end(head as string) })
     })
     const client = await app.injectDuplex('/')
@@ -215,6 +215,6 @@ t.test('responses that are wrong', async (t) => {
 })
 
 t.test('a server that speaks HTTP/2 alone', async (t) => {
-  const app = await make(t, { http2: true }, () => {})
+  const app = await make(t, () => {}, { fastify: { http2: true } })
   await t.rejects(app.injectDuplex('/'), { code: 'FST_ERR_DUPLEX_INJECT' })
 })

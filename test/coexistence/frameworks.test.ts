@@ -143,7 +143,7 @@ for (const transport of ['tcp', 'tls'] as const) {
           for await (const piece of duplex) duplex.write(String(piece).toUpperCase())
           duplex.end()
         })
-      }, {}, {}, order === 'before' ? attach : () => {})
+      }, { before: order === 'before' ? attach : () => {} })
       const greet = async (t: Test, kind: string): Promise<Socket> => {
         const socket = io(`${transport === 'tls' ? 'https' : 'http'}://127.0.0.1:${served.port}`, { transports: [kind], reconnection: false, rejectUnauthorized: false })
         t.teardown(() => socket.close())

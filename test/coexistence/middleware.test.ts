@@ -109,9 +109,12 @@ t.test('compression, where Node writes the response', async (t) => {
     })
     app.post('/whole', { duplex: true }, (request, reply) => { reply.type('text/plain').duplex.end(LONG) })
     app.get('/plain', async () => 'plain')
-  }, {}, { idleTimeout: 1000 }, async (app) => {
-    await app.register(middie)
-    app.use(compression({ threshold: 0 }))
+  }, {
+    plugin: { idleTimeout: 1000 },
+    async before (app) {
+      await app.register(middie)
+      app.use(compression({ threshold: 0 }))
+    }
   })
   await t.resolveMatch(app.inject({ method: 'POST', url: '/whole', headers: { 'accept-encoding': 'gzip' } }).then(({ rawPayload }) => String(gunzipSync(rawPayload))), LONG)
   const wire = await connect()
@@ -137,9 +140,13 @@ t.test('compression, over HTTP/2, of many writes and of large ones', async (t) =
       for (let i = 0; i < 100; i++) await new Promise((resolve) => reply.duplex.write('line\n', resolve))
       reply.duplex.end()
     })
-  }, { http2: true }, { idleTimeout: 2000 }, async (app) => {
-    await app.register(middie)
-    app.use(compression({ threshold: 0 }) as never)
+  }, {
+    fastify: { http2: true },
+    plugin: { idleTimeout: 2000 },
+    async before (app) {
+      await app.register(middie)
+      app.use(compression({ threshold: 0 }) as never)
+    }
   })
   const session = http2.connect(`http://127.0.0.1:${port}`)
   t.teardown(() => session.destroy())

@@ -301,7 +301,7 @@ t.test('@fastify/http-proxy', async (t) => {
         if (order === 'after') await proxied(app)
         app.post('/upper', { duplex: true }, upper)
         app.get('/plain', async () => 'plain')
-      }, {}, {}, order === 'before' ? proxied : () => {})
+      }, { before: order === 'before' ? proxied : () => {} })
       const wire = await connect()
       await converse(t, wire)
       t.match(await wire.request(get('/proxy/plain')), { body: 'plain' })

@@ -18,7 +18,7 @@ export function together (name: string, plugin: Plugin, routes: Plugin, check: (
           app.get('/plain', async () => 'plain')
           await routes(app)
         }
-        await check(t, await serve(t, 'tcp', setup, {}, {}, order === 'before' ? plugin : () => {}))
+        await check(t, await serve(t, 'tcp', setup, { before: order === 'before' ? plugin : () => {} }))
       })
     }
   })

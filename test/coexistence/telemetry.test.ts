@@ -68,7 +68,7 @@ for (const order of ['before', 'after']) {
       app.post('/upper', { duplex: true }, upper)
       app.get('/plain', async () => 'plain')
       fails(app)
-    }, {}, {}, order === 'before' ? traced : () => {})
+    }, { before: order === 'before' ? traced : () => {} })
     await trace(t, served, () => spans('request'), [['/upper', 200, api.SpanStatusCode.UNSET], ['/plain', 200, api.SpanStatusCode.UNSET], ['/broken', 200, api.SpanStatusCode.ERROR]])
     await provider.shutdown()
   })
@@ -166,7 +166,7 @@ for (const order of ['before', 'after']) {
         throw Object.assign(new Error('refused'), { statusCode: 403 })
       })
       app.get('/plain', async function plain () { return 'plain' })
-    }, {}, {}, order === 'before' ? traced : () => {})
+    }, { before: order === 'before' ? traced : () => {} })
 
     const finished = (): ReadableSpan[] => exporter.getFinishedSpans().filter((span) => !String(span.attributes['fastify.type']).endsWith('hook'))
     /** What has ended of a trace, in order. */

@@ -234,7 +234,7 @@ t.test('a detached connection counts when the app closes, unless told otherwise'
         reply.duplex.on('shutdown', () => { closing = true })
         detached(reply.duplex.detach({ counted }).socket)
       })
-    }, { forceCloseConnections: false })
+    }, { fastify: { forceCloseConnections: false } })
     const wire = await connect()
     wire.send(GET('/'))
     const theirs = await socket

@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import Fastify from 'fastify'
 import { satisfies } from 'semver'
 import t from 'tap'
-import { KINDS, start } from '../support/kinds.ts'
+import { KINDS, serveKind } from '../support/kinds.ts'
 import { CUT_OFF, GET, OPEN, chunk, chunked, resolvers, serve } from '../support/wire.ts'
 
 t.test('the head is what the app and its plugins set', async (t) => {
@@ -152,7 +152,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
         await t.test(`${fault}, the handler ${style}`, async (t) => {
           let tried!: () => void
           const done = new Promise<void>((resolve) => { tried = resolve })
-          const { ask } = await start(t, kind, (app, routeOptions) => {
+          const { ask } = await serveKind(t, kind, (app, routeOptions) => {
             app.post('/', { ...routeOptions, duplex: true }, async (_request, reply) => {
               const { duplex } = reply
               asked.resolve()
@@ -189,7 +189,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
   t.test(`${name}: interim heads, once the response is another's or the stream is closed`, async (t) => {
     let answer!: () => void
     const handled = resolvers()
-    const { ask } = await start(t, kind, (app, routeOptions) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
       app.addHook('onSend', async () => { await new Promise<void>((resolve) => { answer = resolve }) })
       app.post('/answered', { ...routeOptions, duplex: true }, (_request, reply) => {
         const { duplex } = reply
@@ -218,7 +218,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
   })
 
   t.test(`${name}: the README's /attach, asked without an offer`, async (t) => {
-    const { ask } = await start(t, kind, (app, routeOptions) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
       app.post('/attach', { ...routeOptions, duplex: true }, async (request, reply) => {
         if (request.headers.upgrade !== 'tcp') return reply.code(426).header('upgrade', 'tcp').header('Keep-Alive', 'timeout=1').send()
       })

@@ -103,7 +103,7 @@ for (const transport of ['tcp', 'tls'] as const) {
             reply.duplex.once('shutdown', () => reply.duplex.end('late'))
           })
           app.post('/brief', { duplex: true, preHandler: closing }, (request, reply) => { reply.duplex.destroy() })
-        }, { forceCloseConnections, ...(forceCloseConnections === true ? {} : { pluginTimeout: 0 }) })
+        }, { fastify: { forceCloseConnections, ...(forceCloseConnections === true ? {} : { pluginTimeout: 0 }) } })
         const polite = await connect()
         polite.send(chunked('/polite', 'a') + GET('/polite'))
         await polite.head()
@@ -149,7 +149,7 @@ t.test('request.signal aborts with the client and not otherwise', async (t) => {
       signal ??= request.signal
       await pipeline(reply.duplex, reply.duplex)
     })
-  }, { logger: false })
+  }, { fastify: { logger: false } })
   for (const early of ['', 'X-Early: 1\r\n']) {
     signal = undefined
     const wire = await connect()
@@ -174,7 +174,7 @@ t.test('100 000 exchanges on one connection leave nothing behind', async (t) => 
       reply.duplex.pipe(reply.duplex)
     })
     app.get('/plain', async () => 'plain')
-  }, { logger: false })
+  }, { fastify: { logger: false } })
   const wire = await connect()
   const events = ['data', 'end', 'error', 'close', 'timeout', 'drain', 'pause', 'resume', 'finish', 'readable'] as const
   const listeners = (): number[] => events.map((event) => socket.listenerCount(event))

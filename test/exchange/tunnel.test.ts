@@ -456,7 +456,7 @@ t.test('README: CONNECT to a target that ends its side and resets', async (t) =>
         await pipeline(upstream, duplex, upstream)
       }
     })
-  }, { disableRequestLogging: true })
+  }, { fastify: { disableRequestLogging: true } })
   const { port } = target.address() as net.AddressInfo
   const closed: Promise<unknown>[] = []
   app.server.on('connection', (socket: Socket) => { closed.push(new Promise((resolve) => socket.once('close', resolve))) })

@@ -7,7 +7,7 @@ import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
-import { KINDS, start } from '../support/kinds.ts'
+import { KINDS, serveKind } from '../support/kinds.ts'
 import { CUT_OFF, GET, OPEN, chunk, chunked, resolvers, serve } from '../support/wire.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -415,7 +415,7 @@ t.test('a handler that answers later than we do', async (t) => {
           await t.test(`${name}: ${style} handler, slow ${slow} hook, answered ${handled}`, async (t) => {
             const hooked = resolvers()
             const answered = resolvers()
-            const { ask } = await start(t, kind, (app, routeOptions) => {
+            const { ask } = await serveKind(t, kind, (app, routeOptions) => {
               app.addHook(slow, ((...args: any[]) => {
                 hooked.resolve()
                 const done = args.at(-1) as (error?: null, payload?: unknown) => void
@@ -457,7 +457,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
       const running = resolvers()
       const over = resolvers()
       const goOn = resolvers()
-      const { ask } = await start(t, kind, (app, routeOptions) => {
+      const { ask } = await serveKind(t, kind, (app, routeOptions) => {
         app.addHook('onSend', (_request, _reply, _payload, done) => { done(new Error('of a hook')) })
         app.addHook('onError', (_request, _reply, _error, done) => {
           running.resolve()

@@ -27,7 +27,7 @@ t.test('declared by an onRoute hook that was there before', async (t) => {
       for await (const piece of reply.duplex) yield `<${piece}>`
       yield '.'
     } as never)
-  }, {}, {}, declare)
+  }, { before: declare })
   const wire = await connect()
   t.match(await wire.request(chunked('/generator', 'one')), { statusCode: 200, body: '<one>.' })
   t.match(await wire.request(chunked('/generator', 'two')), { statusCode: 200, body: '<two>.' })
@@ -232,7 +232,7 @@ t.test('what onRoute hooks of other plugins see of a handler', async (t) => {
     note('behind')(app)
     const words = Object.assign(async function * words () { yield 'words' }, { note: 'a note' })
     app.post('/', { duplex: true }, words)
-  }, {}, {}, note('before'))
+  }, { before: note('before') })
   t.strictSame(seen, { before: ['words', 'a note'], behind: ['words', 'a note'] })
   t.equal((await (await connect()).request(chunked('/'))).body, 'words')
 })
@@ -262,15 +262,18 @@ for (const version of [1, 2]) {
       app.route({ method: 'CONNECT', url: '*', constraints: { version: '2.0.0' }, onRequest: [onRequest], handler: handler('ordinary') })
       app.route({ method: ['CONNECT', 'GET'], url: '/:path', duplex: true, handler: handler('path') })
     }, {
-      http2: version === 2,
-      rewriteUrl: (request: { url: string }) => request.url,
-      genReqId: (request: { url: string }) => { see('id', request.url) }
-    }, {}, (app) => {
-      app.addHttpMethod('CONNECT')
-      app.route({ method: 'CONNECT', url: '*', constraints: { version: '4.0.0' }, handler: async (request, reply) => reply.code(403).send(`before ${request.url}`) })
-      app.register(async (sibling) => {
-        sibling.route({ method: 'CONNECT', url: '*', constraints: { version: '5.0.0' }, handler: async (request, reply) => reply.code(403).send(`beside ${request.url}`) })
-      })
+      fastify: {
+        http2: version === 2,
+        rewriteUrl: (request: { url: string }) => request.url,
+        genReqId: (request: { url: string }) => { see('id', request.url) }
+      },
+      before: (app) => {
+        app.addHttpMethod('CONNECT')
+        app.route({ method: 'CONNECT', url: '*', constraints: { version: '4.0.0' }, handler: async (request, reply) => reply.code(403).send(`before ${request.url}`) })
+        app.register(async (sibling) => {
+          sibling.route({ method: 'CONNECT', url: '*', constraints: { version: '5.0.0' }, handler: async (request, reply) => reply.code(403).send(`beside ${request.url}`) })
+        })
+      }
     })
     t.teardown(() => session?.destroy())
     const session = version === 2 ? http2.connect(`http://127.0.0.1:${port}`) : null
@@ -310,7 +313,7 @@ t.test('a CONNECT request whose URL the app has rewritten', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.addHttpMethod('CONNECT')
     app.route({ method: 'CONNECT', url: '/proxy', duplex: true, handler: async ({ url, originalUrl, params }, reply) => reply.code(403).send({ url, originalUrl, params }) })
-  }, { rewriteUrl: () => '/proxy' })
+  }, { fastify: { rewriteUrl: () => '/proxy' } })
   const { body } = await (await connect()).request(CONNECT('example.com:443'), 'CONNECT')
   t.strictSame(JSON.parse(body), { url: '/proxy', originalUrl: 'example.com:443', params: {} })
 })
@@ -379,10 +382,12 @@ t.test('CONNECT to a server that another stands behind', async (t) => {
     app.post('/', { duplex: true }, echo)
     app.get('/smuggled', async () => t.fail('smuggled'))
   }, {
-    serverFactory (onRequest: http.RequestListener) {
-      const inner = http.createServer(onRequest)
-      const outer = net.createServer({ allowHalfOpen: true }, (socket) => inner.emit('connection', socket))
-      return Object.assign(outer, { setTimeout: () => outer, closeIdleConnections: () => {}, closeAllConnections: () => { inner.closeAllConnections() } })
+    fastify: {
+      serverFactory (onRequest: http.RequestListener) {
+        const inner = http.createServer(onRequest)
+        const outer = net.createServer({ allowHalfOpen: true }, (socket) => inner.emit('connection', socket))
+        return Object.assign(outer, { setTimeout: () => outer, closeIdleConnections: () => {}, closeAllConnections: () => { inner.closeAllConnections() } })
+      }
     }
   })
   const [wire, socket] = await accepted(app, connect)

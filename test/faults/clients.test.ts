@@ -71,7 +71,7 @@ function expectedEnd (fields: string, url: string, fault: Fault, at: number, hea
 
 for (const transport of TRANSPORTS) {
   t.test(`at every byte of a request, over ${transport}`, async (t) => {
-    const { ledger, connect } = await start(t, transport, routes, PATIENT)
+    const { ledger, connect } = await start(t, transport, routes, { plugin: PATIENT })
     const all = cuts(transport)
     await each(all, async ({ fault, bytes, at, silent }) => {
       const wire = await connect()
@@ -132,7 +132,7 @@ for (const transport of TRANSPORTS) {
           })
         }
       }
-    }, PATIENT)
+    }, { plugin: PATIENT })
     const all: { i: number, heedful: boolean, fault: Fault, pieces: number, id: string }[] = []
     for (const i of RESPONSES.keys()) {
       for (const heedful of [true, false]) {
@@ -273,7 +273,7 @@ for (const transport of ['tcp', 'tls'] as const) {
           return hold('handler', request).then(() => handler(request, reply))
         })
       }
-    }, PATIENT)
+    }, { plugin: PATIENT })
     const all: { stage: string, name: string, fault: Fault, id: string, open: boolean }[] = []
     for (const stage of STAGES) {
       for (const name of Object.keys(AFTER_HOOKS)) {
@@ -314,7 +314,7 @@ for (const transport of ['tcp', 'tls'] as const) {
 // Slow clients
 
 t.test('a client that sends one byte at a time', async (t) => {
-  const { ledger, connect } = await start(t, 'tcp', routes, { idleTimeout: 10_000 })
+  const { ledger, connect } = await start(t, 'tcp', routes, { plugin: { idleTimeout: 10_000 } })
   const id = newId()
   const wire = await connect()
   const head = post('both', id, CHUNKED)

@@ -171,7 +171,7 @@ for (const transport of TRANSPORTS) {
             routes(app)
             app.post('/big', { duplex: true }, (request, { duplex }) => { duplex.end(Buffer.alloc(16e6)) })
             app.get('/slow', async () => { for (let i = 0; i < 20; i++) await immediate() })
-          }, { closeGrace: 20 }, { forceCloseConnections })
+          }, { fastify: { forceCloseConnections }, plugin: { closeGrace: 20 } })
           const scenes: Scene[] = []
           for (const [name, set] of Object.entries(SCENES)) {
             // Without force Node itself waits for the rest of a head.
@@ -211,7 +211,7 @@ t.test('memory is flat', async (t) => {
   const handlers = { ...HANDLERS, ...RASCALS }
   const { ledger, connect } = await start(t, 'tcp', (app) => {
     for (const [name, handler] of Object.entries(handlers)) app.post(`/${name}`, { duplex: true }, handler)
-  }, { idleTimeout: 50, drainTimeout: 50 })
+  }, { plugin: { idleTimeout: 50, drainTimeout: 50 } })
   const round = async (): Promise<number> => {
     await each(Array.from({ length: ROUND }), async () => {
       const wire = await connect()

@@ -7,7 +7,7 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Test } from 'tap'
 import { Ledger } from '../support/ledger.ts'
-import { type Transport, type Wire, dial, serve } from '../support/wire.ts'
+import { type ServeOptions, type Setup, type Transport, type Wire, dial, serve } from '../support/wire.ts'
 
 export type Handler = (request: FastifyRequest, reply: FastifyReply) => unknown
 
@@ -40,17 +40,16 @@ export const newId = (): string => String(ids++)
 export interface Started { app: FastifyInstance, ledger: Ledger, connect: () => Promise<Wire> }
 
 /** An app that keeps books, and soon ends what stalls. */
-export async function start (t: Test, transport: Transport, setup: (app: FastifyInstance) => unknown, pluginOptions: object = {}, options: object = {}): Promise<Started> {
+export async function start (t: Test, transport: Transport, setup: Setup, { fastify, plugin }: ServeOptions = {}): Promise<Started> {
   const ledger = new Ledger()
   const { app } = await serve(t, transport, (app) => {
     ledger.keep(t, app)
     app.get('/plain', async () => 'plain')
     return setup(app)
   }, {
-    ...ledger.options,
-    keepAliveTimeout: 50,
-    ...options
-  }, { idleTimeout: 100, drainTimeout: 100, ...pluginOptions })
+    fastify: { ...ledger.options, keepAliveTimeout: 50, ...fastify },
+    plugin: { idleTimeout: 100, drainTimeout: 100, ...plugin }
+  })
   // Where Node has it: a second more than the keepAliveTimeout.
   Object.assign(app.server, { keepAliveTimeoutBuffer: 0 })
   const address = app.server.address()

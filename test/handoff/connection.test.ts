@@ -243,7 +243,7 @@ t.test('a peer in memory that answers within a write', async (t) => {
 })
 
 t.test('a connection that somebody else listens to as well', async (t) => {
-  const { app, connect, logged } = await serve(t, 'tcp', routes, {}, { idleTimeout: 50 })
+  const { app, connect, logged } = await serve(t, 'tcp', routes, { plugin: { idleTimeout: 50 } })
   let heard = 0
   app.server.on('connection', (socket) => socket.on('data', (piece) => { heard += piece.length }))
   const wire = await connect()
@@ -402,7 +402,7 @@ t.test('a connection that was left open after a client error', async (t) => {
     app.addHook('onRequest', async (request) => { seen.push(request.url) })
     routes(app)
     app.post('/refuse', { duplex: true, preHandler: async (request, reply) => reply.code(403).send() }, () => {})
-  }, { clientErrorHandler: () => {}, http: { connectionsCheckingInterval: 20, headersTimeout: 50, requestTimeout: 50 } })
+  }, { fastify: { clientErrorHandler: () => {}, http: { connectionsCheckingInterval: 20, headersTimeout: 50, requestTimeout: 50 } } })
   for (const url of ['/refuse', '/echo']) {
     const failed = once(app.server, 'clientError')
     const wire = await connect()

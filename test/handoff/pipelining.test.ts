@@ -208,7 +208,7 @@ t.test('requests held behind an exchange, whose answers are congested', async (t
           duplex.end('ok')
         })
         app.get('/ordinary', { logLevel: 'silent' }, async () => ANSWER)
-      }, { keepAliveTimeout: 0 })
+      }, { fastify: { keepAliveTimeout: 0 } })
       const [wire, socket] = await accepted(app, connect)
       const closed = new Promise((resolve) => socket.once('close', resolve))
       const body = 4_000_000 // which opens the window of TCP: what follows comes in one read

@@ -8,7 +8,7 @@ import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { Landing, MAX_MOVES, MAX_OWN, type Own, READ_SIZE } from '../../lib/landing.ts'
 import type { HttpDuplex } from '../../types/index.d.ts'
-import { KINDS, start as startKind } from '../support/kinds.ts'
+import { KINDS, serveKind } from '../support/kinds.ts'
 import { GET, OPEN, type Served, TRANSPORTS, type Wire, chunk, dial, hash, serve, untilStuck } from '../support/wire.ts'
 import { END, FRAMINGS, MIB, type Opened, chunks, content, echo, handled, hashOf, memory, queued } from './support.ts'
 
@@ -251,7 +251,7 @@ t.test('what a handler gets is its own memory', async (t) => {
 
   for (const [name, kind] of Object.entries(KINDS)) {
     await t.test(name, async (t) => {
-      const { ask, connect } = await startKind(t, kind, (app, routeOptions) => {
+      const { ask, connect } = await serveKind(t, kind, (app, routeOptions) => {
         app.post('/', { ...routeOptions, duplex: true }, async (_request, { duplex }) => {
           duplex.on('data', (content: Buffer) => own(t, content))
           await once(duplex, 'end')

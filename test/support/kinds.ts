@@ -16,12 +16,17 @@ export const KINDS: Record<string, Kind> = {
   h2: { options: { http2: true, https: { ...TLS, allowHTTP1: true } }, routeOptions: {}, http2: true }
 }
 
-/** Starts an app of one kind; `ask` opens a request, over the one connection it makes. */
-export async function start (t: Test, { options, routeOptions, http2: isHttp2 }: Kind, setup: (app: FastifyInstance, routeOptions: object) => unknown, pluginOptions: object = {}): Promise<Served & { ask: (path: string, fields?: Record<string, string>) => Promise<Asked> }> {
+export interface ServedKind extends Served {
+  /** Opens a request. All of them go over one connection. */
+  ask: (path: string, fields?: Record<string, string>) => Promise<Asked>
+}
+
+/** Starts an app of one kind. */
+export async function serveKind (t: Test, { options, routeOptions, http2: isHttp2 }: Kind, setup: (app: FastifyInstance, routeOptions: object) => unknown, { plugin = {} }: { plugin?: object } = {}): Promise<ServedKind> {
   const served = await serve(t, 'tcp', (app) => {
     if ('constraints' in routeOptions) addLaterConstraint(app)
     return setup(app, routeOptions)
-  }, options, pluginOptions)
+  }, { fastify: options, plugin })
   if (!isHttp2) {
     const wire = await served.connect()
     return {

@@ -44,8 +44,19 @@ export function socketPath (): string {
   return process.platform === 'win32' ? `\\\\.\\pipe\\${name}` : join(tmpdir(), name)
 }
 
-/** Starts an app with the plugin on one kind of transport; it ends with the test. What `first` registers comes before the plugin. */
-export async function serve (t: Test, transport: Transport, setup: (app: FastifyInstance) => unknown, options: object = {}, pluginOptions: object = {}, first: (app: FastifyInstance) => unknown = () => {}): Promise<Served> {
+export type Setup = (app: FastifyInstance) => unknown
+
+export interface ServeOptions {
+  /** Options of the app. */
+  fastify?: object
+  /** Options of the plugin. */
+  plugin?: object
+  /** Called before the plugin is registered. */
+  before?: Setup
+}
+
+/** Starts an app with the plugin on one transport. It is closed when the test ends. */
+export async function serve (t: Test, transport: Transport, setup: Setup, { fastify = {}, plugin = {}, before = () => {} }: ServeOptions = {}): Promise<Served> {
   const log: Line[] = []
   const waiting: [string, (line: Line) => void][] = []
   const stream = {
@@ -58,10 +69,10 @@ export async function serve (t: Test, transport: Transport, setup: (app: Fastify
       }
     }
   }
-  const app = Fastify({ logger: { stream }, forceCloseConnections: true, ...(transport === 'tls' ? { https: TLS } : {}), ...options } as FastifyServerOptions) as FastifyInstance
+  const app = Fastify({ logger: { stream }, forceCloseConnections: true, ...(transport === 'tls' ? { https: TLS } : {}), ...fastify } as FastifyServerOptions) as FastifyInstance
   t.teardown(() => app.close())
-  await first(app)
-  await app.register(duplex, { closeGrace: 0, ...pluginOptions })
+  await before(app)
+  await app.register(duplex, { closeGrace: 0, ...plugin })
   await setup(app)
   const path = socketPath()
   await app.listen(transport === 'unix' ? { path } : { port: 0, host: '127.0.0.1' })

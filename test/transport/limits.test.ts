@@ -8,7 +8,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
 import { IdleWatch, type Watched } from '../../lib/carrier/idle-watch.ts'
 import { progressOf } from '../../lib/net-internals.ts'
-import { KINDS, start } from '../support/kinds.ts'
+import { KINDS, serveKind } from '../support/kinds.ts'
 import { CUT_OFF, GET, OPEN, TLS, accepted, chunk, chunked, serve } from '../support/wire.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -44,7 +44,7 @@ for (const transport of ['tcp', 'tls'] as const) {
         app.post('/a', { duplex: true }, echo)
         app.post('/b', { duplex: true }, echo)
         app.post('/own', { duplex: { maxExchanges: 1 } }, echo)
-      }, {}, { maxExchanges: 2 })
+      }, { plugin: { maxExchanges: 2 } })
       const open = await Promise.all(['/a', '/b', '/own'].map(async (url) => {
         const wire = await connect()
         wire.send(OPEN(url) + chunk('x'))
@@ -68,7 +68,7 @@ for (const transport of ['tcp', 'tls'] as const) {
           await echo(request, reply)
         })
         app.get('/plain', async (request) => request.socket.timeout)
-      }, { connectionTimeout: 20 })
+      }, { fastify: { connectionTimeout: 20 } })
       app.server.keepAliveTimeout = 0
       const wire = await connect()
       t.equal((await wire.request(GET('/plain'))).body, '20')
@@ -78,7 +78,7 @@ for (const transport of ['tcp', 'tls'] as const) {
 
     t.test('neither requestTimeout nor headersTimeout ends an exchange', async (t) => {
       const { app, connect } = await serve(t, transport, (app) => { app.post('/', { duplex: true }, echo) },
-        { http: { connectionsCheckingInterval: 10 }, ...(transport === 'tls' ? { https: { ...TLS, connectionsCheckingInterval: 10 } } : {}) })
+        { fastify: { http: { connectionsCheckingInterval: 10 }, ...(transport === 'tls' ? { https: { ...TLS, connectionsCheckingInterval: 10 } } : {}) } })
       const wire = await connect()
       wire.send(OPEN('/') + chunk('a'))
       await wire.head()
@@ -191,7 +191,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
       for (const handler of ['waits', 'reads', 'writes', 'is stuck'] as const) {
         await t.test(`${style} hook, the handler ${handler}`, async (t) => {
           const hooks: string[] = []
-          const { ask, logged } = await start(t, kind, (app, routeOptions) => {
+          const { ask, logged } = await serveKind(t, kind, (app, routeOptions) => {
             if (style === 'async') app.addHook('onTimeout', async (request) => { hooks.push(request.url) })
             else app.addHook('onTimeout', (request, _reply, done) => { hooks.push(request.url); done() })
             app.post('/', { ...routeOptions, duplex: { idleTimeout: 20 } }, async (_request, reply) => {

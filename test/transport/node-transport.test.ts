@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
-import { KINDS, start } from '../support/kinds.ts'
+import { KINDS, serveKind } from '../support/kinds.ts'
 import { addLaterConstraint } from '../support/later-constraint.ts'
 import { CUT_OFF, GET, OPEN, chunk, chunked, resolvers, serve } from '../support/wire.ts'
 
@@ -129,7 +129,7 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
 
 for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => http2)) {
   t.test(`${name}: many responses that are cut off, in every state`, async (t) => {
-    const { ask } = await start(t, kind, (app) => {
+    const { ask } = await serveKind(t, kind, (app) => {
       app.post('/', { duplex: true }, async (request, { duplex }) => {
         if (request.headers.fails === 'later') duplex.write('x'.repeat(1000))
         else duplex.flushHeaders()
@@ -154,7 +154,7 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => http2
   t.test(`${name}: writes larger than a window`, async (t) => {
     const size = 3 * 1024 * 1024 + 5
     const failed = resolvers<unknown>()
-    const { ask } = await start(t, kind, (app) => {
+    const { ask } = await serveKind(t, kind, (app) => {
       app.post('/whole', { duplex: true }, (_request, { duplex }) => {
         duplex.write(Buffer.alloc(size))
         duplex.write('x'.repeat(10))

@@ -10,9 +10,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { MessageCarrier } from '../../lib/carrier/message.ts'
 import { SocketCarrier } from '../../lib/carrier/socket.ts'
-import { KINDS, start } from '../support/kinds.ts'
+import { KINDS, serveKind } from '../support/kinds.ts'
 import { addLaterConstraint } from '../support/later-constraint.ts'
-import { GET, OPEN, type Wire, accepted, chunk, chunked, resolvers, serve, untilStuck } from '../support/wire.ts'
+import { GET, OPEN, type ServeOptions, type Wire, accepted, chunk, chunked, resolvers, serve, untilStuck } from '../support/wire.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
   await pipeline(reply.duplex, reply.duplex)
@@ -27,7 +27,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       const { connect, app } = await serve(t, transport, (app) => {
         app.post('/', { duplex: true }, echo)
         app.get('/', { duplex: true }, (request, reply) => reply.header('content-length', 2).duplex.end('ok'))
-      }, { maxRequestsPerSocket: 3, keepAliveTimeout: 30_000 })
+      }, { fastify: { maxRequestsPerSocket: 3, keepAliveTimeout: 30_000 } })
       const wire = await connect()
       t.match(await wire.request(chunked('/', 'a')), { fields: { connection: 'keep-alive', 'keep-alive': 'timeout=30, max=3' } })
       t.match(await wire.request('POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n\r\na'), { body: 'a', fields: { connection: 'close', 'keep-alive': undefined } })
@@ -65,7 +65,7 @@ for (const transport of ['tcp', 'tls'] as const) {
         app.post('/later', { duplex: true }, async (request, reply) => {
           await once(reply.duplex.end('no'), 'finish')
         })
-      }, {}, { drainLimit: 1000, drainTimeout: 60_000 })
+      }, { plugin: { drainLimit: 1000, drainTimeout: 60_000 } })
       for (const url of ['/refused', '/duplex', '/later']) {
         const wire = await connect()
         wire.send(OPEN(url) + chunk('x'.repeat(400)))
@@ -169,7 +169,7 @@ for (const transport of ['tcp', 'tls'] as const) {
             reply.duplex.destroy(new Error('no more'))
           })
         })
-      }, {}, { drainLimit: 1000 })
+      }, { plugin: { drainLimit: 1000 } })
       const errored = logged('request errored')
       const wire = await connect()
       wire.send(GET('/another') + OPEN('/') + chunk('a'))
@@ -233,7 +233,7 @@ t.test('a 403 to a 50 MB upload arrives, 100 times in 100', async (t) => {
 for (const [name, kind] of Object.entries(KINDS)) {
   t.test(`${name}: a response that ends while the rest of the request is unread and does not come`, async (t) => {
     const over = resolvers()
-    const { ask } = await start(t, kind, (app, routeOptions) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
       app.addHook('onResponse', async () => over.resolve())
       app.post('/', { ...routeOptions, duplex: { drainTimeout: 20 } }, async (_request, { duplex }) => {
         for await (const content of duplex) if (content.length > 0) break
@@ -279,7 +279,7 @@ t.test('a response that somebody else ends', async (t) => {
 for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http2)) {
   t.test(`${name}: behind an ordinary response that is due`, async (t) => {
     /** Sends an ordinary request and one for an exchange behind it; both have been routed when it returns. */
-    async function behind (t: Test, path: '/stuck' | '/slow', options: object, pluginOptions: object, ends = false): Promise<Behind> {
+    async function behind (t: Test, path: '/stuck' | '/slow', { fastify, plugin, ends = false }: ServeOptions & { ends?: boolean } = {}): Promise<Behind> {
       const aborted = resolvers()
       const routed = resolvers()
       const over = resolvers<unknown>()
@@ -298,7 +298,7 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http
             await echo(request, reply)
           }
         })
-      }, { connectionTimeout: 0, ...options }, pluginOptions)
+      }, { fastify: { connectionTimeout: 0, ...fastify }, plugin })
       const [wire, socket] = await accepted(app, connect)
       wire.socket.pause()
       wire.send(GET(path) + 'POST / HTTP/1.1\r\nHost: a\r\nBehind: yes\r\nContent-Length: 1\r\n\r\n')
@@ -314,7 +314,7 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http
 
     for (const path of ['/stuck', '/slow'] as const) {
       await t.test(`${path}: the connectionTimeout is that of the ordinary request`, async (t) => {
-        const both = await behind(t, path, { connectionTimeout: 60_000 }, {})
+        const both = await behind(t, path, { fastify: { connectionTimeout: 60_000 } })
         t.equal(both.socket.timeout, 60_000)
         both.socket.emit('timeout')
         await Promise.all([both.closed, both.over, path === '/slow' && both.aborted])
@@ -324,7 +324,7 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http
       for (const leave of ['end', 'resetAndDestroy'] as const) {
         if (path === '/stuck' && leave === 'end') continue // which Node ends only when all of it has been read
         await t.test(`${path}: the client leaves by ${leave}`, async (t) => {
-          const both = await behind(t, path, {}, {})
+          const both = await behind(t, path)
           both.wire.socket[leave]()
           await Promise.all([both.closed, both.over, path === '/slow' && both.aborted])
           await isFree(t, both)
@@ -342,14 +342,14 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http
           looked.resolve()
         }
       })
-      const both = await behind(t, '/slow', {}, { idleTimeout: 20 })
+      const both = await behind(t, '/slow', { plugin: { idleTimeout: 20 } })
       await looked.promise
       await immediate()
       t.notOk(both.socket.destroyed)
     })
 
     await t.test('stuck for the idleTimeout: the exchange ends, and the ordinary response is still whole', async (t) => {
-      const both = await behind(t, '/stuck', {}, { idleTimeout: 20 })
+      const both = await behind(t, '/stuck', { plugin: { idleTimeout: 20 } })
       await both.over
       await isFree(t, both)
       both.wire.socket.resume()
@@ -361,7 +361,7 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http
     })
 
     await t.test('the handler ends the side of the server', async (t) => {
-      const both = await behind(t, '/slow', {}, { idleTimeout: 20 }, true)
+      const both = await behind(t, '/slow', { plugin: { idleTimeout: 20 }, ends: true })
       both.wire.socket.resume()
       await both.wire.ended
       await both.over
@@ -398,7 +398,7 @@ t.test('asynchronous constraint: many exchanges behind a slow response, whose cl
       async onRequest (request) { if (request.url.endsWith('late')) await new Promise((resolve) => socket.once('close', resolve)) },
       handler: echo
     })
-  }, { keepAliveTimeout: 0 })
+  }, { fastify: { keepAliveTimeout: 0 } })
   const [wire, socket] = await accepted(app, connect)
   socket.setMaxListeners(100)
   const close = new Promise((resolve) => socket.once('close', resolve))
