@@ -1,4 +1,4 @@
-// A conversation, tested step by step without a port. With node:test here; nothing in it is special to a test runner.
+// Tests a conversation step by step, without a port. It uses node:test, but any other test runner would do.
 // `npm run test:example`
 
 import assert from 'node:assert/strict'
@@ -12,7 +12,7 @@ test('each word is answered before the next is sent', async (t) => {
   t.after(() => app.close())
   await app.register(duplex)
   app.post('/upper', { duplex: true }, async function * (request, reply) {
-    for await (const piece of reply.duplex) yield String(piece).toUpperCase()
+    for await (const chunk of reply.duplex) yield String(chunk).toUpperCase()
     reply.duplex.setTrailers({ 'x-size': reply.duplex.bytesRead })
   })
 

@@ -31,7 +31,7 @@ test('git over smart HTTP', { skip: isInstalled() ? false : 'git is not installe
   await app.register(gitRoutes, { root: directory, prefix: '/public' })
   const address = await app.listen({ port: 0, host: '127.0.0.1' })
 
-  // Nobody's settings but these.
+  // No settings of the machine or of its user.
   const env = { PATH: process.env.PATH, HOME: directory, GIT_CONFIG_NOSYSTEM: '1', GIT_TERMINAL_PROMPT: '0' }
   const git = async (...args: string[]): Promise<string> => {
     const identity = ['-c', 'user.name=a', '-c', 'user.email=a@example.com']
@@ -39,7 +39,7 @@ test('git over smart HTTP', { skip: isInstalled() ? false : 'git is not installe
   }
   await git('init', '--quiet', '--bare', 'a.git')
 
-  await t.test('push and clone, small and larger than git keeps in memory', async () => {
+  await t.test('push and clone a small file, and one larger than git keeps in memory', async () => {
     await git('clone', '--quiet', `${address}/a.git`, 'work')
     for (const size of [100, 3 * 1024 * 1024]) {
       const content = randomBytes(size)
@@ -52,8 +52,8 @@ test('git over smart HTTP', { skip: isInstalled() ? false : 'git is not installe
     }
   })
 
-  await t.test('fetch over a history to negotiate, compressed by git, in every protocol version', async () => {
-    for (let i = 0; i < 100; i++) await git('-C', 'copy-100', 'commit', '--quiet', '--allow-empty', '--message', `mine ${i}`)
+  await t.test('fetch with a history to negotiate, in a request that git compresses, in every protocol version', async () => {
+    for (let i = 0; i < 100; i++) await git('-C', 'copy-100', 'commit', '--quiet', '--allow-empty', '--message', `local ${i}`)
     for (const version of ['0', '1', '2']) {
       await git('-C', 'work', 'commit', '--quiet', '--allow-empty', '--message', version)
       await git('-C', 'work', 'push', '--quiet', 'origin', 'HEAD:refs/heads/main')
@@ -62,22 +62,22 @@ test('git over smart HTTP', { skip: isInstalled() ? false : 'git is not installe
     }
   })
 
-  await t.test('tells why it refuses', async () => {
+  await t.test('says why it refuses', async () => {
     await assert.rejects(git('-C', 'work', 'push', `${address}/public/a.git`, 'HEAD:refs/heads/other'), /403/)
     await assert.rejects(git('clone', `${address}/b.git`, 'b'), /not found/)
   })
 
-  await t.test('what git hangs up on is answered to its end', async () => {
-    // Refused at its first line, while a megabyte is still on its way.
+  await t.test('sends the complete answer when git stops reading the request', async () => {
+    // Git refuses the first line, while a megabyte is still being sent.
     const request = '0032want ' + '0'.repeat(40) + '\n00000009done\n' + 'x'.repeat(1024 * 1024)
     const client = await app.injectDuplex({ method: 'POST', url: '/a.git/git-upload-pack', payload: request })
     assert.equal((await client.response).statusCode, 200)
     let answer = ''
-    for await (const piece of client) answer += piece
+    for await (const chunk of client) answer += chunk
     assert.match(answer, /not our ref/)
   })
 
-  await t.test('takes no path for a repository', async () => {
+  await t.test('accepts no path as a repository name', async () => {
     for (const name of ['..', '.git', '..%2Fa.git', '%2Fa.git', 'a.git%2F..%2Fa.git', '--help.git', 'a.git%00.git', 'a']) {
       const { statusCode } = await app.inject(`/${name}/info/refs?service=git-upload-pack`)
       assert.ok(statusCode === 400 || statusCode === 404, `${name}: ${statusCode}`)

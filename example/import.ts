@@ -1,5 +1,5 @@
-// A bulk import: NDJSON rows up, one result line per row down at once, the sums as trailers. One row is in work at a time,
-// and while `save` takes its time, or the client does not read its results, no more rows are read.
+// A bulk import. The client sends rows as NDJSON. Each row is answered at once with a result line, and the totals are sent as
+// trailers. Rows are saved one at a time. While `save` is busy, or the client does not read its results, no more rows are read.
 // `npm run example:import`
 
 import { StringDecoder } from 'node:string_decoder'
@@ -39,28 +39,28 @@ export async function bulkImport (app: FastifyInstance, { save }: ImportOptions)
       }
 
       let imported = 0
-      let row = 0
+      let rowNumber = 0
       for await (const line of lines(reply.duplex)) {
         if (line.trim() === '') continue
-        const result = { row: ++row, ok: false, ...await importRow(line) }
+        const result = { row: ++rowNumber, ok: false, ...await importRow(line) }
         if (result.ok) imported++
         yield JSON.stringify(result) + '\n'
       }
-      reply.duplex.setTrailers({ 'x-imported': imported, 'x-refused': row - imported })
+      reply.duplex.setTrailers({ 'x-imported': imported, 'x-refused': rowNumber - imported })
     }
   })
 }
 
-/** Lines of text; of one that is longer than a row may be, only the beginning is kept. */
+/** Splits the stream into lines. Keeps only the beginning of a line that is too long for a row, to save memory. */
 async function * lines (stream: AsyncIterable<Buffer>): AsyncGenerator<string> {
   const decoder = new StringDecoder()
-  let rest = ''
-  for await (const piece of stream) {
-    const found = (rest + decoder.write(piece)).split('\n')
-    rest = found.pop()!.slice(0, MAX_ROW_LENGTH + 1)
-    yield * found
+  let partialLine = ''
+  for await (const chunk of stream) {
+    const completeLines = (partialLine + decoder.write(chunk)).split('\n')
+    partialLine = completeLines.pop()!.slice(0, MAX_ROW_LENGTH + 1)
+    yield * completeLines
   }
-  yield rest + decoder.end()
+  yield partialLine + decoder.end()
 }
 
 async function main (): Promise<void> {

@@ -1,4 +1,4 @@
-// The forward proxy with curl, to a server with TLS; and its refusals.
+// Tests the forward proxy with curl and a TLS server, and tests what the proxy refuses.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
@@ -41,14 +41,14 @@ test('curl through the proxy', async (t) => {
     t.skip('curl is not installed')
     return
   }
-  const at = (credentials: string): string => `http://${credentials}@127.0.0.1:${(app.server.address() as AddressInfo).port}`
+  const proxyUrl = (credentials: string): string => `http://${credentials}@127.0.0.1:${(app.server.address() as AddressInfo).port}`
   const url = `https://127.0.0.1:${port}/`
-  const { stdout } = await run('curl', ['-sSkx', at('user:secret'), '--noproxy', '', '-d', 'curl', url])
+  const { stdout } = await run('curl', ['-sSkx', proxyUrl('user:secret'), '--noproxy', '', '-d', 'curl', url])
   assert.equal(stdout, 'hello curl')
-  await assert.rejects(run('curl', ['-sSkx', at('user:wrong'), '--noproxy', '', url]), /407/)
+  await assert.rejects(run('curl', ['-sSkx', proxyUrl('user:wrong'), '--noproxy', '', url]), /407/)
 })
 
-test('where one may not go', async () => {
+test('targets that are not allowed or cannot be reached', async () => {
   const headers = { 'proxy-authorization': `Basic ${Buffer.from('user:secret').toString('base64')}` }
   for (const [url, statusCode] of [['example.com:443', 403], ['example.org:443', 403], ['www.example.org:80', 403], ['127.0.0.1:1', 502]] as const) {
     const client = await app.injectDuplex({ method: 'CONNECT', url, headers })

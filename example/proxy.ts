@@ -1,5 +1,6 @@
-// A forward proxy for CONNECT: who may use it, and where to, is a matter of hooks. `npm run example:proxy`, and then
-// `curl -x http://user:secret@127.0.0.1:3128 https://example.com`. ALLOW is a list like `example.com:443,*.example.org:443`.
+// A forward proxy for CONNECT. It checks the credentials of the client in a hook, and the target against an allow-list.
+// Run `npm run example:proxy`, and then `curl -x http://user:secret@127.0.0.1:3128 https://example.com`.
+// Set ALLOW to a list of other targets, for example `example.com:443,*.example.org:443`.
 
 import { once } from 'node:events'
 import net from 'node:net'
@@ -8,9 +9,9 @@ import type { FastifyInstance } from 'fastify'
 import { listen } from './listen.ts'
 
 export interface ProxyOptions {
-  /** `host:port`; `*.` in front stands for all names below */
+  /** Targets, as `host:port`. `*.` at the start of a host means all its subdomains. */
   allow: string[]
-  /** What a client must send: `user:password` */
+  /** The credentials that a client must send, as `user:password`. */
   credentials: string
 }
 
@@ -24,19 +25,19 @@ export async function proxy (app: FastifyInstance, { allow, credentials }: Proxy
     duplex: { idleTimeout: 60_000, maxExchanges: 1000 },
     onRequest: async (request, reply) => {
       if (request.headers['proxy-authorization'] === expected) return
-      return reply.code(407).header('proxy-authenticate', 'Basic realm="proxy"').send('Who are you?\n')
+      return reply.code(407).header('proxy-authenticate', 'Basic realm="proxy"').send('Authentication required\n')
     },
     handler: async (request, reply) => {
       const { host, port } = request.authority!
-      if (!allow.some((rule) => matches(rule, host, port))) return reply.code(403).send(`Not to ${host}:${port}\n`)
+      if (!allow.some((rule) => isTarget(rule, host, port))) return reply.code(403).send(`Not allowed: ${host}:${port}\n`)
       const upstream = net.connect({ host, port, allowHalfOpen: true })
       try {
         await once(upstream, 'connect')
       } catch (error) {
-        request.log.info({ err: error }, 'upstream')
-        return reply.code(502).send(`No way to ${host}:${port}\n`)
+        request.log.info({ err: error }, 'cannot connect to the target')
+        return reply.code(502).send(`Cannot connect to ${host}:${port}\n`)
       }
-      // Each half ends on its own; a side that fails takes the other with it.
+      // Each half ends on its own. If one side fails, the other is destroyed too.
       const { duplex } = reply
       upstream.on('error', (error) => duplex.destroy(error))
       duplex.on('close', () => upstream.destroy())
@@ -45,7 +46,7 @@ export async function proxy (app: FastifyInstance, { allow, credentials }: Proxy
   })
 }
 
-function matches (rule: string, host: string, port: number): boolean {
+function isTarget (rule: string, host: string, port: number): boolean {
   const colon = rule.lastIndexOf(':')
   const name = rule.slice(0, colon).toLowerCase()
   if (Number(rule.slice(colon + 1)) !== port) return false

@@ -1,5 +1,5 @@
-// Three duplex routes, and import.ts as a fourth; one conversation to watch, and then a server to play with.
-// `npm start`, or `PORT=8080 npm start`; Ctrl-C ends it.
+// A server with three duplex routes, and with the route of import.ts. It first shows a conversation with itself, and then waits
+// for your requests. `npm start`, or `PORT=8080 npm start`. Ctrl-C stops it.
 
 import { request as httpRequest } from 'node:http'
 import { once } from 'node:events'
@@ -16,27 +16,27 @@ export async function routes (app: FastifyInstance): Promise<void> {
     return app.route({ method: ['POST', 'PUT'], url, duplex: true, handler })
   }
 
-  // What comes in goes out, while it comes in.
+  // The request body is sent back while it arrives.
   duplexRoute('/echo', async (request, reply) => {
     reply.type(request.headers['content-type'] ?? 'application/octet-stream')
     await pipeline(reply.duplex, reply.duplex)
   })
 
-  // A generator: each piece is answered as soon as it is yielded.
+  // A generator: each chunk is sent as soon as it is yielded.
   duplexRoute('/upper', async function * (request, reply) {
     reply.type('text/plain; charset=utf-8')
     const decoder = new StringDecoder()
-    for await (const piece of reply.duplex) yield decoder.write(piece).toUpperCase()
+    for await (const chunk of reply.duplex) yield decoder.write(chunk).toUpperCase()
   })
 
-  // Two sources for one response: the time once a second, and each piece of the request as it arrives.
+  // Two sources for one response: the time once a second, and each chunk of the request as it arrives.
   duplexRoute('/clock', async (request, reply) => {
     reply.type('text/plain; charset=utf-8')
     const stream = reply.duplex
     const timer = setInterval(() => stream.writableNeedDrain || stream.write(`${time()}\n`), 1000)
     try {
-      for await (const piece of stream) {
-        if (!stream.write(`${time()} > ${String(piece).trimEnd()}\n`)) await once(stream, 'drain')
+      for await (const chunk of stream) {
+        if (!stream.write(`${time()} > ${String(chunk).trimEnd()}\n`)) await once(stream, 'drain')
       }
       stream.end('bye\n')
     } finally {
@@ -49,9 +49,9 @@ function time (): string {
   return new Date().toISOString().slice(11, 23)
 }
 
-/** Says a few words to /upper, one after the other, and shows when each went up and came down. */
+/** Sends a few words to /upper, one after the other, and shows when each was sent and when its answer arrived. */
 async function converse (port: number): Promise<void> {
-  console.log('One request, one response, both open at once (POST /upper):\n')
+  console.log('One request and one response, both open at the same time (POST /upper):\n')
   const request = httpRequest({ port, method: 'POST', path: '/upper' })
   request.flushHeaders()
   let response
@@ -59,8 +59,8 @@ async function converse (port: number): Promise<void> {
     console.log(`  ${time()}  up    ${word}`)
     request.write(word)
     response ??= (await once(request, 'response'))[0]
-    const [piece] = await once(response, 'data')
-    console.log(`  ${time()}  down  ${piece}`)
+    const [chunk] = await once(response, 'data')
+    console.log(`  ${time()}  down  ${chunk}`)
     await sleep(300)
   }
   request.end()
@@ -78,7 +78,7 @@ async function main (): Promise<void> {
 
   (printf one; sleep 1; printf two) | curl -sN -T . ${address}/echo
   (while sleep 1; do date; done) | curl -sN -T . ${address}/upper
-  curl -sN -T . ${address}/clock          # type; Ctrl-D ends
+  curl -sN -T . ${address}/clock          # type some lines; Ctrl-D ends the request
   printf '{"name":"a","amount":1}\\n{"name":"b"}\\n' | curl -sN -T . ${address}/import
 
 Ctrl-C to stop.`)

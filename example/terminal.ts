@@ -1,5 +1,5 @@
-// A client for the terminal that shows both directions: what is typed goes up line by line, what comes down is shown at
-// once. `npm start` in one terminal, and in another `npm run example:terminal [http://127.0.0.1:3000/clock]`
+// A terminal client that shows both directions. It sends what you type, line by line, and shows the response as it arrives.
+// Run `npm start` in one terminal, and `npm run example:terminal [http://127.0.0.1:3000/clock]` in another.
 
 import { once } from 'node:events'
 import { type IncomingMessage, request as httpRequest } from 'node:http'
@@ -13,10 +13,10 @@ export async function converse (url: string, input: NodeJS.ReadableStream, outpu
   }
 
   const request = httpRequest(url, { method: 'POST', headers: { 'content-type': 'text/plain; charset=utf-8' } })
-  request.flushHeaders() // a server that has something to say first need not wait
-  const typed = createInterface({ input })
+  request.flushHeaders() // the server may answer before the first line is typed
+  const typedLines = createInterface({ input })
   const sending = pipeline(async function * () {
-    for await (const line of typed) {
+    for await (const line of typedLines) {
       show('cyan', 'up', line)
       yield line + '\n'
     }
@@ -27,10 +27,10 @@ export async function converse (url: string, input: NodeJS.ReadableStream, outpu
     const [response] = await once(request, 'response') as [IncomingMessage]
     show('gray', 'down', `${response.statusCode} ${response.statusMessage}`)
     response.setEncoding('utf8')
-    for await (const piece of response) show('green', 'down', piece)
+    for await (const chunk of response) show('green', 'down', chunk)
     show('gray', 'down', '(end)')
     if (Object.keys(response.trailers).length > 0) show('gray', 'down', JSON.stringify(response.trailers))
-    typed.close() // the server has ended: nobody listens any more
+    typedLines.close() // the response has ended, so more input would be of no use
   }
 
   await Promise.all([sending, receiving()])

@@ -21,7 +21,7 @@ test('an upload', async (t) => {
   await app.register(duplex)
   await app.register(upload, { directory, bodyLimit: 4 * MB })
 
-  await t.test('tells how far it is, and the digest', async () => {
+  await t.test('reports its progress, and the digest at the end', async () => {
     const content = randomBytes(2.5 * MB)
     const client = await app.injectDuplex({ method: 'PUT', url: '/files/a.bin' })
     client.write(content.subarray(0, MB))
@@ -46,7 +46,7 @@ test('an upload', async (t) => {
     assert.deepEqual(await readdir(directory), ['a.bin'])
   })
 
-  await t.test('takes no more than its limit, and no path for a name', async () => {
+  await t.test('accepts no body above its limit, and no path as a name', async () => {
     const payload = Buffer.alloc(5 * MB)
     assert.equal((await app.inject({ method: 'PUT', url: '/files/c.bin', payload })).statusCode, 413)
     for (const name of ['..', '.hidden', '..%2Fc', 'c%2F..%2F..%2Fd', '%00']) {

@@ -1,5 +1,5 @@
-// An upload with live progress: the bytes received so far are told while the upload runs, the digest at its end. The
-// response has begun by then, so that its last line, not its status, says whether the upload is complete.
+// An upload with live progress. While it runs, the response reports how many bytes have arrived. At the end it reports the
+// SHA-256. By then the status has been sent, so the last line says whether the upload is complete, and not the status.
 // `npm run example:upload`
 
 import { createHash, randomUUID } from 'node:crypto'
@@ -9,7 +9,8 @@ import { join } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import { listen } from './listen.ts'
 
-const STEP = 1024 * 1024
+/** Bytes between two progress reports. */
+const PROGRESS_STEP = 1024 * 1024
 const params = {
   type: 'object',
   properties: { name: { type: 'string', pattern: '^[A-Za-z0-9_][A-Za-z0-9._-]*$' } } // no path, no hidden file
@@ -21,27 +22,27 @@ export async function upload (app: FastifyInstance, { directory, bodyLimit = 102
   app.put<{ Params: { name: string } }>('/files/:name', { duplex: { bodyLimit }, schema: { params } }, async function * (request, reply) {
     reply.type('application/x-ndjson')
     const path = join(directory, request.params.name)
-    const unfinished = `${path}.${randomUUID()}.part`
+    const temporaryPath = `${path}.${randomUUID()}.part`
     const hash = createHash('sha256')
-    const file = await open(unfinished, 'wx')
+    const file = await open(temporaryPath, 'wx')
     try {
       let received = 0
-      let told = 0
-      for await (const piece of reply.duplex) {
-        await file.appendFile(piece)
-        hash.update(piece)
-        received += piece.length
-        // Seldom: a client that reads no response before it has sent all must not be held up by it.
-        if (received - told >= STEP) {
-          told = received
+      let reported = 0
+      for await (const chunk of reply.duplex) {
+        await file.appendFile(chunk)
+        hash.update(chunk)
+        received += chunk.length
+        // Report rarely: some clients read nothing before they have sent everything, and a long response would block them.
+        if (received - reported >= PROGRESS_STEP) {
+          reported = received
           yield JSON.stringify({ received }) + '\n'
         }
       }
-      await rename(unfinished, path)
+      await rename(temporaryPath, path)
       yield JSON.stringify({ received, sha256: hash.digest('hex') }) + '\n'
     } finally {
       await file.close()
-      await rm(unfinished, { force: true })
+      await rm(temporaryPath, { force: true })
     }
   })
 }
@@ -49,7 +50,7 @@ export async function upload (app: FastifyInstance, { directory, bodyLimit = 102
 async function main (): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), 'upload-'))
   const address = await listen((app) => app.register(upload, { directory }))
-  console.log(`Files go to ${directory}. Ten MB in four seconds:
+  console.log(`Files are written to ${directory}. This uploads 10 MB in four seconds:
 
   head -c 10M /dev/urandom | curl -sN --limit-rate 2500K -T - ${address}/files/random`)
 }
