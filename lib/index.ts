@@ -1,44 +1,46 @@
-// The plugin: options, the hook that makes routes duplex, the decorators, the servers.
+// The plugin: options, the hooks that make routes duplex, the decorators, the servers.
 
 import type { Server } from 'node:http'
 import { Server as NetServer } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { FastifyDuplexOptions } from '../types/index.d.ts'
-import { IdleWatch } from './carrier/idle-watch.ts'
-import { claimSocket } from './carrier/socket.ts'
+import { injectDuplex } from './client/inject.ts'
 import { FastifyError } from './errors.ts'
 import { Registry } from './exchange/registry.ts'
-import { missingFromFastify, otherServers, prependOnRoute, restoreTargets } from './fastify-internals.ts'
-import { injectDuplex } from './inject/index.ts'
-import { type Gate, missingFromNode, routeStreams, watch } from './handoff.ts'
-import { DEFAULT_OPTIONS, resolveOptions } from './options.ts'
-import { otherRuntime } from './runtime.ts'
-import { type RouteSetup, getAuthority, getDuplex, makeDuplex, runGenerators } from './route.ts'
+import { runGenerators } from './fastify/handler.ts'
+import { hasInjectedBody, keepingSignal, makeTargetRoutable, missingFromFastify, otherServers, prependOnRoute, restoreTargets } from './fastify/internals.ts'
+import { makeDuplex } from './fastify/route.ts'
+import { type RouteSetup, getAuthority, getDuplex } from './fastify/route-exchange.ts'
+import type { Gate } from './handoff/gate.ts'
+import { missingFromNode } from './handoff/probe.ts'
+import { routeStreams, watch } from './handoff/server.ts'
+import { otherRuntime } from './node/runtime.ts'
+import { DEFAULT_OPTIONS, type ResolvedOptions, resolveOptions } from './options.ts'
+import { IdleWatch } from './transport/idle-watch.ts'
+import { claimRaw } from './transport/raw.ts'
+import type { App } from './transport/transport.ts'
 
 async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
   const lacks = missingFromFastify(app)
   if (lacks !== null) throw new FastifyError(app.version, lacks)
-  const registry = new Registry()
-  const defaults = resolveOptions(options, DEFAULT_OPTIONS)
-  const idleWatch = new IdleWatch(defaults.idleTimeout)
-  const gate: Gate = { connect: false, onUnclaimedConnect: (request) => { claimSocket(request, registry, idleWatch, defaults)?.refuse() } }
-  const setup: RouteSetup = { options: defaults, registry, idleWatch, admitted: { count: 0 }, gate }
+  const setup = setUp(resolveOptions(options, DEFAULT_OPTIONS))
+  const { registry, gate } = setup
 
   const obstacle = findObstacle(app)
   if (obstacle !== null) {
     app.log.warn(`fastify-duplex cannot take connections: ${obstacle}`)
   } else {
-    watch(app.server as Server, setup.gate)
+    watch(app.server as Server, gate)
     app.addHook('onListen', function () {
-      for (const server of otherServers(this)) watch(server, setup.gate)
+      for (const server of otherServers(this)) watch(server, gate)
     })
   }
 
   app.addHook('onReady', async function () {
-    if (!setup.gate.connect) return
+    if (!gate.connect) return
     restoreTargets(this)
-    if ((this.initialConfig as { http2?: boolean }).http2) routeStreams(this.server as Server)
+    if ((this.initialConfig as { http2?: boolean }).http2) routeStreams(this.server as Server, gate)
   })
 
   app.decorate('injectDuplex', injectDuplex)
@@ -48,12 +50,23 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   app.addHook('onRoute', function (route) {
     makeDuplex.call(this, route, setup)
   })
-  // After this hook the server waits for its open connections by itself, but with `forceCloseConnections` Fastify
-  // destroys them.
-  app.addHook('preClose', () => registry.close(patience(app)))
+  // After this hook the server itself waits for its open connections, but with `forceCloseConnections` Fastify destroys them.
+  app.addHook('preClose', () => registry.close(closeTimeout(app)))
 }
 
-/** What keeps us from the raw connections of the app's server, if anything, and what that means. */
+function setUp (options: ResolvedOptions): RouteSetup {
+  const registry = new Registry()
+  const app: App = { get closing () { return registry.closing }, keepingSignal, hasInjectedBody }
+  const idleWatch = new IdleWatch(options.idleTimeout)
+  const gate: Gate = {
+    connect: false,
+    onConnect: makeTargetRoutable,
+    onUnclaimedConnect (request) { claimRaw(request, app, idleWatch, options)?.refuse() }
+  }
+  return { options, registry, app, idleWatch, admitted: { count: 0 }, gate }
+}
+
+/** Why the connections of the app's server cannot be borrowed, and what that means; null if they can. */
 function findObstacle (app: FastifyInstance): string | null {
   const runtime = otherRuntime()
   if (runtime !== null) {
@@ -64,13 +77,16 @@ function findObstacle (app: FastifyInstance): string | null {
   return missing === null ? null : `Node ${process.version} does not have the ${missing} it needs. Node will read and write them itself`
 }
 
-/** Fastify gives a preClose hook as long as a plugin to load, and fails to close when it takes longer. */
-function patience (app: FastifyInstance): number {
+/**
+ * Milliseconds that a preClose hook may take. Fastify gives it as long as a plugin has to load, and fails to close when it
+ * takes longer.
+ */
+function closeTimeout (app: FastifyInstance): number {
   const { pluginTimeout } = app.initialConfig
   return pluginTimeout ? pluginTimeout * 0.9 : 2 ** 31 - 1
 }
 
-/** As in `peerDependencies`: before 5.8.1 a body reaches the content-type parsers, or a client can end the process. */
+/** As in `peerDependencies`. Before 5.8.1 a body reaches the content-type parsers, or a client can end the process. */
 const FASTIFY_RANGE = '^5.8.1 || ^6.0.0-alpha.4'
 
 const fastifyDuplex = fp(duplex, { fastify: FASTIFY_RANGE, name: 'fastify-duplex' })

@@ -1,15 +1,14 @@
-// What happens to exchanges, published for whoever subscribes (node:diagnostics_channel). Free while nobody does.
+// Events of exchanges, published on node:diagnostics_channel. They cost nothing while nobody subscribes.
 
 import { type Channel, channel } from 'node:diagnostics_channel'
 import type { FastifyReply } from 'fastify'
-import type { ExchangeEvent } from '../../types/index.d.ts'
-import type { HttpDuplex } from './http-duplex.ts'
+import type { ExchangeEvent, HttpDuplex } from '../../types/index.d.ts'
 
 /** `reply.duplex` was opened. */
 export const started: Channel = channel('fastify-duplex.exchange.start')
 /** The response head is on its way. */
-export const committed: Channel = channel('fastify-duplex.exchange.head')
-/** The response is complete, and the request is or nobody reads it. */
+export const headWritten: Channel = channel('fastify-duplex.exchange.head')
+/** The response is complete, and the request is complete or nobody reads it. */
 export const finished: Channel = channel('fastify-duplex.exchange.finish')
 /** The exchange has failed, with `error`: after the head, or with its connection. */
 export const failed: Channel = channel('fastify-duplex.exchange.error')

@@ -1,23 +1,23 @@
-// The exchange, as a stream: joins the two sides of one carrier, and knows when both are over.
+// The exchange, as a stream: joins the two sides of one transport, and knows when both have ended. One class, since a Duplex
+// has one state for both of its sides.
 //
-// The point of no return is the first write: the head is made, checked and committed there, in one call, so that what is
-// wrong with it can still be answered. Everything written in one tick leaves as one chunk, in one write, the head and
-// the end of the body with it where they fall into the same tick.
+// The point of no return is the first write: the head is made, checked and written there, in one call, so that what is wrong
+// with it can still be answered. Everything written in one tick is sent as one chunk in one write, together with the head and
+// the end of the body if they fall into the same tick.
 
 import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
-import type { FastifyError, FastifyReply } from 'fastify'
+import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
-import type { Carrier, Sink, WriteCallback } from '../carrier/carrier.ts'
-import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, NoBodyError, StatusError, TrailersError } from '../errors.ts'
-import { toKeep } from '../landing.ts'
-import { pipesByNode } from '../node-methods.ts'
-import { abortSignal, hijack } from '../fastify-internals.ts'
-import { type Framing, UNTIL_CLOSE, minorVersion, responseFraming } from '../transfer/framing.ts'
-import { asksToClose, isSendable } from '../transfer/head-writer.ts'
+import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, StatusError, TrailersError } from '../errors.ts'
+import { type Landed, asLanded, copyForUser } from '../relay/read-buffers.ts'
+import { type Relay, type RelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
+import { type Framing, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
-import { committed, failed, finished, publish, started } from './diagnostics.ts'
-import type { Registry } from './registry.ts'
+import type { ExchangeEvents, Transport, WriteCallback } from '../transport/transport.ts'
+import { failed, finished, headWritten, publish, started } from './diagnostics.ts'
+import type { OpenExchange, Registry } from './registry.ts'
+import { writeHead } from './response-head.ts'
 
 export interface ExchangeOptions {
   closeGrace: number
@@ -25,70 +25,72 @@ export interface ExchangeOptions {
   highWaterMark?: number
 }
 
-/** Who answers for the failures of an exchange. */
-export interface Owner {
-  /** Every error of the stream: one to which nobody listens would end the process. */
+/** The owner of an exchange answers for it to Fastify. */
+export interface ExchangeOwner {
+  /** Every error of the stream. One that nobody listens for would end the process. */
   onStreamError (): void
   /** The response is about to be cut off. */
   onCutOff (error: Error): void
+  /** Takes the reply out of Fastify's care. @returns a function to call when the exchange has ended well */
+  hijack (): () => void
+  /** Aborts `request.signal`. */
+  abortSignal (reason: Error): void
 }
 
-/** What can be asked of an exchange that is over. */
-type Account = Pick<Carrier, 'failure' | 'requestFraming' | 'socket' | 'trailers'>
+/** What can be asked of an exchange that has ended. */
+type Summary = Pick<Transport, 'failure' | 'requestFraming' | 'socket' | 'trailers'>
 
-export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
+export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEvents, OpenExchange, RelayTarget {
   bytesRead = 0
   bytesWritten = 0
-  private account: Account
-  private carrier: Carrier
-  private reply: FastifyReply
-  private owner: Owner | null
   readonly closeGrace: number
+  private summary: Summary
+  private transport: Transport
+  private reply: FastifyReply
+  private owner: ExchangeOwner | null
   private readonly registry: Registry
   private readonly bodyLimit: number
   private responseFraming: Framing | null = null
-  private requestDone = false
-  private responseDone = false
-  private over = false
+  private requestEnded = false
+  private responseEnded = false
+  private ended = false
   private endedWell = false
   private detached: Socket | null = null
-  private gathering = false
-  private ending = false
-  private letGoOfSignal: () => void = ignore
-  // The write under way, if `done` is set: a Writable has one at a time.
-  private size = 0
-  private last = false // it, or one before, has the end of the body
+  private dropAbort: () => void = ignore // of `request.signal`, when the request closes
+  // Writing
+  writesAtOnce = false // in the order of `relay/`
+  private isCorkedForTick = false
+  private endCalled = false
+  private size = 0 //     of the write under way, if `done` is set: a Writable has one at a time
+  private last = false // that write, or an earlier one, has the end of the body
   private done: WriteCallback = ignore
-  private piping = false // within `pipe`, into another exchange
-  private dataListeners = 0 // added since
-  // The last exchange this was piped into, and by which listener.
-  private pipedTo: HttpDuplex | null = null
-  private pipeListener: unknown = null
+  /** Of the last pipe into another exchange. */
+  private relay: Relay | null = null
 
-  constructor (carrier: Carrier, reply: FastifyReply, owner: Owner, registry: Registry, options: ExchangeOptions) {
+  constructor (transport: Transport, reply: FastifyReply, owner: ExchangeOwner, registry: Registry, options: ExchangeOptions) {
     super({ highWaterMark: options.highWaterMark })
-    this.account = carrier
-    this.carrier = carrier
+    this.summary = transport
+    this.transport = transport
     this.reply = reply
     this.owner = owner
     this.registry = registry
     this.bodyLimit = options.bodyLimit
     this.closeGrace = options.closeGrace
     this.on('error', this.tellOwner)
-    if (carrier.over) {
-      // Opened after its end: by a handler whose client left during the hooks, or by an onResponse hook.
-      this.over = true
-      this.destroy(carrier.failure ?? undefined)
+    if (transport.ended) {
+      // Opened too late: by a handler whose client left during the hooks, or by an onResponse hook.
+      this.ended = true
+      this.destroy(transport.failure ?? undefined)
       return
     }
-    carrier.sink = this
+    transport.exchange = this
     registry.add(this)
     publish(started, this, reply)
   }
 
   /** Why the exchange failed: after the head, or with its connection. */
   get failure (): Error | null {
-    return this.account.failure
+    return this.summary.failure
   }
 
   get isDetached (): boolean {
@@ -100,76 +102,76 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   get framing (): { request: FramingKind, response: FramingKind | undefined } {
-    return { request: this.account.requestFraming.kind, response: this.responseFraming?.kind }
+    return { request: this.summary.requestFraming.kind, response: this.responseFraming?.kind }
   }
 
   get trailers (): Trailers {
-    return this.account.trailers
+    return this.summary.trailers
   }
 
   get socket (): Socket {
-    return this.account.socket as Socket
+    return this.summary.socket as Socket
   }
 
   flushHeaders (): void {
     if (this.isDetached) throw new DetachedError()
     if (this.headersSent) throw new HeadSentError()
-    if (this.isOutOfHand) return
-    this.commit()
-    this.carrier.whenMayWrite(() => this.carrier.write([], 0, false, ignore))
+    if (this.cannotAnswer) return
+    this.writeHead()
+    this.transport.whenMayWrite(() => this.transport.write([], 0, false, ignore))
   }
 
   writeInformation (statusCode: number, fields: OutgoingFields = {}): boolean {
     if (this.isDetached) throw new DetachedError()
     if (!(statusCode >= 100 && statusCode < 200) || statusCode === 101) throw new StatusError(statusCode)
     if (this.headersSent) throw new HeadSentError()
-    return !this.isOutOfHand && this.carrier.writeInterim(statusCode, fields)
+    return !this.cannotAnswer && this.transport.writeInterim(statusCode, fields)
   }
 
   /**
-   * The client has left or sent nonsense, or somebody else answers, as Fastify does after `handlerTimeout`. A timer or an
-   * event of the handler need not know: Node's own methods do not throw then.
+   * The client has left or sent nonsense, or somebody else answers, as Fastify does after `handlerTimeout`. A timer or a
+   * listener of the handler need not know that: like Node's own methods, ours do not throw then.
    */
-  private get isOutOfHand (): boolean {
-    return this.destroyed || this.reply.sent || this.carrier.answering
+  private get cannotAnswer (): boolean {
+    return this.destroyed || this.reply.sent || this.transport.answerBegun
   }
 
   detach ({ counted = true }: { counted?: boolean } = {}): { socket: Socket, head: Buffer } {
     const { reply } = this
     if (this.isDetached) throw new DetachedError()
     if (this.destroyed) throw new DetachError('the exchange is over')
-    if (!this.headersSent && (reply.sent || this.carrier.answering)) throw new HeadSentError()
-    if (this.gathering) this.endGathering()
-    // What the socket has been given is on its way, before all that the caller will write.
+    if (!this.headersSent && (reply.sent || this.transport.answerBegun)) throw new HeadSentError()
+    if (this.isCorkedForTick) this.uncorkTick()
+    // What the socket was given is sent before anything that the caller will write.
     if (this.writableLength > this.size) throw new DetachError('something is still to be written')
     if (!this.headersSent && this.readableLength > 0) throw new DetachError('the request body has not been read to its end')
-    const { socket, head } = this.carrier.detach()
-    if (!this.headersSent) this.letGoOfSignal = hijack(reply)
+    const { socket, head } = this.transport.detach()
+    if (!this.headersSent) this.dropAbort = this.owner!.hijack()
     this.detached = socket
     this.removeAllListeners('data')
-    // One by one, as a stream that flows gives them.
+    // One by one, like a flowing stream.
     const unread: Buffer[] = []
-    for (let piece; (piece = this.read() as Buffer | string | null) !== null;) {
-      unread.push(typeof piece === 'string' ? Buffer.from(piece, this.readableEncoding!) : piece)
+    for (let chunk; (chunk = this.read() as Buffer | string | null) !== null;) {
+      unread.push(typeof chunk === 'string' ? Buffer.from(chunk, this.readableEncoding!) : chunk)
     }
     if (counted) socket.once('close', () => this.registry.remove(this))
     else this.registry.remove(this)
     this.complete()
     this.destroy(new DetachedError())
-    return { socket, head: unread.length === 0 ? head : toKeep(Buffer.concat([...unread, head])) }
+    return { socket, head: unread.length === 0 ? head : copyForUser(asLanded(Buffer.concat([...unread, head]))) }
   }
 
   setTrailers (fields: OutgoingFields): this {
     if (this.isDetached) throw new DetachedError()
     const framing = this.responseFraming
-    // A client of HTTP/1.0 is sent none, as any recipient may drop them (RFC 9110 section 6.5.1).
-    if (this.ending || (framing !== null && framing.kind !== 'chunked' && framing !== UNTIL_CLOSE)) throw new TrailersError()
-    this.carrier.setTrailers(fields)
+    // A client of HTTP/1.0 is sent none: any recipient may drop them (RFC 9110 section 6.5.1).
+    if (this.endCalled || (framing !== null && framing.kind !== 'chunked' && framing !== UNTIL_CLOSE)) throw new TrailersError()
+    this.transport.setTrailers(fields)
     return this
   }
 
   /**
-   * Leaving a `for await` must not destroy the exchange, as it would any other stream: the response goes on.
+   * Leaving a `for await` loop must not destroy the exchange, as it would destroy another stream: the response goes on.
    */
   override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
     return this.iterator({ destroyOnReturn: false })
@@ -178,35 +180,35 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   // Writing
 
   override write (chunk: any, encoding?: any, done?: any): boolean {
-    // What is no content throws, and that can still be answered.
+    // Node throws for anything else, and that can still be answered.
     if (typeof chunk !== 'string' && !ArrayBuffer.isView(chunk)) return super.write(chunk, encoding, done)
     if (!this.begin(chunk, typeof encoding === 'function' ? encoding : done)) return false
-    if (!this.gathering) {
-      this.gathering = true
+    if (!this.isCorkedForTick && !this.writesAtOnce) {
+      this.isCorkedForTick = true
       this.cork()
-      process.nextTick(endGathering, this)
+      process.nextTick(uncorkTick, this)
     }
     return super.write(chunk, encoding, done)
   }
 
   override end (chunk?: any, encoding?: any, done?: any): this {
-    this.ending = true
+    this.endCalled = true
     const callback = [chunk, encoding, done].find((argument) => typeof argument === 'function')
     if (!this.begin(chunk === callback ? null : chunk, callback)) return this
     return super.end(chunk, encoding, done)
   }
 
-  endGathering (): void {
-    this.gathering = false
+  uncorkTick (): void {
+    this.isCorkedForTick = false
     this.uncork()
   }
 
-  /** Commits the head, if that has not been done; false when the stream cannot be written to. */
+  /** Writes the head, if that was not done yet. @returns false when the stream cannot be written to */
   private begin (chunk: unknown, callback: WriteCallback | undefined): boolean {
     if (this.detached === null && (this.destroyed || this.writableEnded)) return true // the stream's own errors are the right ones
     try {
       if (this.isDetached) throw new DetachedError()
-      if (this.responseFraming === null) this.commit(chunk)
+      if (this.responseFraming === null) this.writeHead(chunk)
       return true
     } catch (error) {
       this.destroy(error as Error)
@@ -215,34 +217,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     }
   }
 
-  private commit (chunk?: unknown): void {
-    const { reply } = this
-    if (reply.sent || reply.raw.headersSent || this.carrier.answering) throw new HeadSentError()
-    const fields = reply.getHeaders() as OutgoingFields
-    try {
-      this.writeHead(fields, chunk)
-    } catch (error) {
-      // What could not be sent must not go out with the answer to this error either.
-      for (const name of Object.keys(fields)) {
-        if (!isSendable(name, fields[name])) reply.removeHeader(name)
-      }
-      if (reply.statusCode < 200) reply.removeHeader('upgrade').code((error as FastifyError).statusCode!)
-      throw error
-    }
-    this.letGoOfSignal = hijack(reply)
-    publish(committed, this, reply)
-  }
-
-  private writeHead (fields: OutgoingFields, chunk: unknown): void {
-    const { statusCode, request, raw } = this.reply
-    const length = fields['content-length']
-    const framing = responseFraming(request.method, statusCode, length === undefined ? undefined : String(length), minorVersion(request.raw))
-    if (framing.kind === 'none' && (chunk as Buffer | null)?.length) throw new NoBodyError()
-    // HTTP/2 has no reason phrase, and warns who asks for it.
-    const statusMessage = request.raw.httpVersionMajor > 1 ? undefined : raw.statusMessage
-    const { sendDate } = raw
-    this.carrier.writeHead({ statusCode, statusMessage, fields, framing, date: sendDate, close: asksToClose(fields.connection) })
-    this.responseFraming = framing
+  private writeHead (content?: unknown): void {
+    this.responseFraming = writeHead(this.transport, this.reply, content)
+    this.dropAbort = this.owner!.hijack()
+    publish(headWritten, this, this.reply)
   }
 
   override _write (chunk: Buffer, _encoding: BufferEncoding, done: WriteCallback): void {
@@ -266,8 +244,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   private send (content: readonly Buffer[], size: number, done: WriteCallback): void {
     this.size = size
     this.done = done
-    if (this.carrier.mayWrite) this.dispatch(content)
-    else this.carrier.whenMayWrite(() => this.dispatch(content))
+    if (this.transport.mayWrite) this.dispatch(content)
+    else this.transport.whenMayWrite(() => this.dispatch(content))
   }
 
   private callBack (error?: Error): void {
@@ -277,124 +255,86 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   private dispatch (content: readonly Buffer[]): void {
-    // With end() called and nothing buffered behind this, the end of the body goes along; once, for empty writes may
+    // After end(), with nothing buffered behind this write, the end of the body is sent along; once, for empty writes may
     // follow.
     if (this.last) {
       this.callBack()
       return
     }
-    this.last = this.ending && this.writableLength === this.size
+    this.last = this.endCalled && this.writableLength === this.size
     try {
-      this.carrier.write(content, this.size, this.last, this.onWritten)
+      this.transport.write(content, this.size, this.last, this.onWritten)
     } catch (error) {
       this.callBack(error as Error)
     }
   }
 
   private readonly onWritten: WriteCallback = (error) => {
-    if (error || this.carrier.gone) {
+    if (error || this.transport.gone) {
       this.callBack(new AbortedError({ cause: error }))
       return
     }
     this.bytesWritten += this.size
-    this.responseDone = this.last
+    this.responseEnded = this.last
     this.callBack()
-    if (this.responseDone) this.settle()
+    if (this.responseEnded) this.finishIfComplete()
   }
 
   // Reading
 
   override _read (): void {
-    this.carrier.read()
+    this.transport.read()
   }
 
-  onContent (content: Buffer): boolean {
+  onContent (content: Landed, last: boolean): boolean {
     this.bytesRead += content.length
     if (this.bytesRead > this.bodyLimit) {
       this.onReadError(new BodyLimitError(this.bodyLimit))
       return false
     }
-    return this.push(content)
+    // The last of a body is not relayed: the end of the response may follow it in the same tick, in the same write.
+    return this.relay === null || last ? this.push(copyForUser(content)) : this.relay.push(content)
   }
 
   override pipe<T extends NodeJS.WritableStream> (destination: T, options?: { end?: boolean }): T {
-    this.pipedTo = null
-    this.piping = destination instanceof HttpDuplex && pipesByNode(this)
-    this.dataListeners = 0
-    this.pipeListener = null
-    try {
-      return super.pipe(destination, options)
-    } finally {
-      // Without a listener there was none or more than one, one of them from a listener for 'newListener'.
-      if (this.piping && this.pipeListener !== null) this.pipedTo = destination as unknown as HttpDuplex
-      this.piping = false
-    }
+    this.relay = null
+    if (!(destination instanceof HttpDuplex)) return super.pipe(destination, options)
+    this.relay = pipeToRelay(this, destination, writeMethods, () => { super.pipe(destination, options) })
+    return destination
   }
 
-  /** Notes the listener by which a pipe passes content on: the only one for 'data' that is added within `pipe`. */
-  override on (event: string | symbol, listener: (...args: any[]) => void): this {
-    if (event === 'data' && this.piping) {
-      this.pipeListener = this.dataListeners++ === 0 ? listener : null
-    }
-    return super.on(event, listener)
+  get relaySocket (): Socket | null {
+    const isFree = this.headersSent && this.writable && this.done === ignore && this.writableCorked === 0 && this.transport.mayWrite
+    return isFree ? unseenSocket(this.transport.rawSocket) : null
   }
 
-  get relay (): Duplex | null {
-    const { pipedTo } = this
-    return pipedTo !== null && pipedTo.writesAtOnce && this.flowsInto(pipedTo) ? pipedTo.carrier.idleSocket : null
+  isWriting (size: number): boolean {
+    return this.done !== ignore && this.size === size && this.writableLength === size
   }
 
-  relayContent (content: Buffer): boolean {
-    const to = this.pipedTo!
-    to.gathering = true // as if it were: not to wait for the end of the tick
-    try {
-      return this.onContent(content)
-    } finally {
-      to.gathering = false
-    }
-  }
-
-  hasRelayed (size: number): boolean {
-    const { done, size: writing, writableLength } = this.pipedTo!
-    return this.readableLength === 0 && done !== ignore && writing === size && writableLength === size
-  }
-
-  /** Whether what is pushed now is written to there, by the pipe and unseen. */
-  private flowsInto (to: HttpDuplex): boolean {
-    if (this.readableFlowing !== true || this.readableLength > 0) return false
-    // Where somebody has replaced a method, it may see, and keep, what passes.
-    if (this.on !== on || this.push !== push || this.emit !== emit) return false
-    if (to.write !== write || to._write !== _write || to._writev !== _writev) return false
-    const listeners = this.listeners('data')
-    return listeners.length === 1 && listeners[0] === this.pipeListener
-  }
-
-  /** Whether what is written now is neither buffered nor refused, nor the first. */
-  private get writesAtOnce (): boolean {
-    return this.headersSent && this.writable && this.done === ignore && this.writableCorked === 0
-  }
-
-  onBodyEnd (): void {
+  onBodyEnd (): boolean {
     const { reply } = this
-    if (this.responseFraming !== null || reply.sent || this.carrier.answering || !isTunnel(reply.request.method, reply.statusCode)) return
-    // Who reads on wants what the client sends in the tunnel; and that waits for the head.
-    try {
-      this.flushHeaders()
-    } catch (error) {
-      this.destroy(error as Error)
+    // A handler that reads on wants what the client sends through the tunnel, and the client waits for the head.
+    if (this.responseFraming === null && !reply.sent && !this.transport.answerBegun && isTunnel(reply.request.method, reply.statusCode)) {
+      try {
+        this.flushHeaders()
+      } catch (error) {
+        this.destroy(error as Error)
+      }
     }
+    return this.responseFraming === TUNNEL
   }
 
-  onComplete (): void {
-    this.requestDone = true
+  onRequestEnd (): void {
+    this.requestEnded = true
     this.push(null)
-    this.settle()
+    this.finishIfComplete()
   }
 
   onReadError (error: Error): void {
     this.destroy(error)
-    // Before the head there will be an answer and no abort of its own, for which a handler that does not read may wait.
-    abortSignal(this.reply.request, error)
+    // Before the head the error is answered, and nothing else aborts the signal. A handler that does not read may wait for it.
+    this.owner!.abortSignal(error)
   }
 
   // Ending
@@ -405,52 +345,51 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
   }
 
   onAnswered (): void {
-    this.over = true
+    this.ended = true
     this.destroy()
   }
 
   private fail (error: Error): void {
-    this.over = true
+    this.ended = true
     publish(failed, this, this.reply, error)
   }
 
   /** The app is closing. */
   shutDown (reason: Error): void {
     if (!this.reply.sent) this.reply.header('connection', 'close')
-    abortSignal(this.reply.request, reason)
+    this.owner!.abortSignal(reason)
     this.emit('shutdown')
   }
 
-  /** Ends the exchange when the response is complete, and the request is or nobody reads it. */
-  settle (): void {
-    if (this.over || !this.responseDone) return
+  /** Ends the exchange when the response is complete, and the request is complete or nobody reads it. */
+  finishIfComplete (): void {
+    if (this.ended || !this.responseEnded) return
     const isRead = this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
-    if (!this.requestDone && isRead) return
+    if (!this.requestEnded && isRead) return
     this.endedWell = true
     this.registry.remove(this)
     this.complete()
-    this.carrier.finish()
-    if (!this.requestDone) this.destroy()
-    else if (!isRead) this.resume() // to its end, which would keep the stream open
+    this.transport.finish()
+    if (!this.requestEnded) this.destroy()
+    else if (!isRead) this.resume() // otherwise its unread end would keep the stream open
   }
 
   private complete (): void {
-    this.over = true
-    this.letGoOfSignal()
-    this.letGoOfSignal = ignore
+    this.ended = true
+    this.dropAbort()
+    this.dropAbort = ignore
     publish(finished, this, this.reply)
   }
 
-  /** Its time is over, for the app is closing. */
-  giveUp (reason: Error): void {
+  destroyForClosing (reason: Error): void {
     if (this.detached !== null) this.detached.destroy()
     else this.destroy(reason)
   }
 
   override _destroy (error: Error | null, done: WriteCallback): void {
     if (this.detached === null) this.registry.remove(this)
-    if (this.over) {
-      if (this.endedWell && error === null) this.letGo()
+    if (this.ended) {
+      if (this.endedWell && error === null) this.keepSummary()
       done(error)
       return
     }
@@ -458,34 +397,32 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, Sink {
     // Before the head Fastify can still answer, and the connection lives.
     if (this.headersSent) {
       this.owner!.onCutOff(failure)
-      this.carrier.abort(failure)
+      this.transport.abort(failure)
       this.fail(failure)
     }
     done(failure)
   }
 
-  /**
-   * After a good end: keeps the account, and nothing else of the exchange. In Node 24 and 26 every Writable outlives the
-   * collections of young objects, and all it refers to with it: that was most of what these had to do.
-   */
-  private letGo (): void {
-    const { failure, requestFraming, socket, trailers } = this.carrier
-    this.account = { failure, requestFraming, socket, trailers }
-    this.carrier = this.reply = this.owner = null as never
-    this.pipedTo = this.pipeListener = null
+  /** After a clean finish, keep a summary only: on Node 24 and 26 a Writable survives minor collections, and all it refers to. */
+  private keepSummary (): void {
+    const { failure, requestFraming, socket, trailers } = this.transport
+    this.summary = { failure, requestFraming, socket, trailers }
+    this.transport = this.reply = this.owner = null as never
+    this.relay = null
   }
 
   /** A listener: `this` is the stream. */
   private tellOwner (): void {
-    this.owner?.onStreamError() // who has it no more after a good end
+    this.owner?.onStreamError() // there is none after a clean finish
   }
 }
 
-// As they are when nobody has replaced them.
-const { on, push, emit, write, _write, _writev } = HttpDuplex.prototype
+// As they are while nobody has replaced them.
+const { write, _write, _writev } = HttpDuplex.prototype
+const writeMethods = { write, _write, _writev }
 
-function endGathering (stream: HttpDuplex): void {
-  stream.endGathering()
+function uncorkTick (stream: HttpDuplex): void {
+  stream.uncorkTick()
 }
 
 function ignore (): void {}

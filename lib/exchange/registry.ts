@@ -1,21 +1,29 @@
-// The open exchanges of one app: how many there are, and what becomes of them when it closes.
+// The open exchanges of one app, and what happens to them when it closes.
 
 import { ClosingError } from '../errors.ts'
-import type { HttpDuplex } from './http-duplex.ts'
+
+/** An exchange, as the registry sees it. */
+export interface OpenExchange {
+  /** Milliseconds */
+  readonly closeGrace: number
+  /** The app is closing: the exchange is to end soon. */
+  shutDown (reason: Error): void
+  /** `closeGrace` is over. */
+  destroyForClosing (reason: Error): void
+}
 
 export class Registry {
-  /** The app is closing: no connection is given back. */
   closing = false
-  /** With what ends each of them, once the app is closing. */
-  private readonly open = new Map<HttpDuplex, NodeJS.Timeout | null>()
+  /** Each with its timer, once the app is closing. */
+  private readonly open = new Map<OpenExchange, NodeJS.Timeout | null>()
   private onEmpty: (() => void) | null = null
 
-  add (exchange: HttpDuplex): void {
+  add (exchange: OpenExchange): void {
     this.open.set(exchange, null)
     if (this.closing) process.nextTick(() => this.shutDown(exchange))
   }
 
-  remove (exchange: HttpDuplex): void {
+  remove (exchange: OpenExchange): void {
     const timer = this.open.get(exchange)
     if (timer) clearTimeout(timer)
     this.open.delete(exchange)
@@ -23,16 +31,16 @@ export class Registry {
   }
 
   /**
-   * Tells all open exchanges to end; who has not when its `closeGrace` is over is destroyed.
+   * Tells all open exchanges to end. Those still open after their `closeGrace` are destroyed.
    *
-   * @param patience milliseconds to wait for that
+   * @param timeout milliseconds to wait until none is open
    */
-  async close (patience: number): Promise<void> {
+  async close (timeout: number): Promise<void> {
     this.closing = true
     for (const exchange of [...this.open.keys()]) this.shutDown(exchange)
     if (this.open.size === 0) return
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, patience)
+      const timer = setTimeout(resolve, timeout)
       this.onEmpty = () => {
         clearTimeout(timer)
         resolve()
@@ -40,14 +48,14 @@ export class Registry {
     })
   }
 
-  private shutDown (exchange: HttpDuplex): void {
+  private shutDown (exchange: OpenExchange): void {
     if (!this.open.has(exchange)) return
     const reason = new ClosingError()
-    this.open.set(exchange, setTimeout(() => exchange.giveUp(reason), exchange.closeGrace))
+    this.open.set(exchange, setTimeout(() => exchange.destroyForClosing(reason), exchange.closeGrace))
     try {
       exchange.shutDown(reason)
     } catch (error) {
-      exchange.giveUp(error as Error) // a listener has thrown: the others must still be told
+      exchange.destroyForClosing(error as Error) // a listener has thrown: the others must still be told
     }
   }
 }

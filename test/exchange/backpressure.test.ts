@@ -3,7 +3,7 @@
 import { EventEmitter, once } from 'node:events'
 import type { Writable } from 'node:stream'
 import t from 'tap'
-import { READ_SIZE } from '../../lib/landing.ts'
+import { READ_SIZE } from '../../lib/relay/read-buffers.ts'
 import { collectGarbage } from '../support/garbage.ts'
 import { GET, OPEN, TRANSPORTS, serve, untilStuck } from '../support/wire.ts'
 

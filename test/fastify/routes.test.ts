@@ -9,7 +9,7 @@ import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
-import { hooksOf, missingFromFastify, otherServers } from '../../lib/fastify-internals.ts'
+import { hooksOf, missingFromFastify, otherServers } from '../../lib/fastify/internals.ts'
 import duplex from '../../lib/index.ts'
 import { CONNECT, CUT_OFF, GET, accepted, chunked, dial, serve } from '../support/wire.ts'
 
@@ -208,7 +208,7 @@ t.test('a Fastify that keeps its things elsewhere', async (t) => {
   }
 
   const { default: plugin } = t.mockRequire('../../lib/index.ts', {
-    '../../lib/fastify-internals.ts': { ...require('../../lib/fastify-internals.ts'), missingFromFastify: () => 'something' }
+    '../../lib/fastify/internals.ts': { ...require('../../lib/fastify/internals.ts'), missingFromFastify: () => 'something' }
   }) as { default: typeof duplex }
   await t.rejects(async () => { await Fastify().register(plugin) }, { code: 'FST_ERR_DUPLEX_FASTIFY', message: /^Fastify \S+ lacks what fastify-duplex needs: something$/ })
 })

@@ -7,7 +7,7 @@ import { pipeline } from 'node:stream/promises'
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
 import duplex from '../../lib/index.ts'
-import { otherRuntime } from '../../lib/runtime.ts'
+import { otherRuntime } from '../../lib/node/runtime.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
   reply.type(request.headers['content-type'] ?? 'application/octet-stream')
@@ -18,7 +18,7 @@ t.test('runtimes that read and write connections themselves', async (t) => {
   t.equal(otherRuntime(), null)
   t.equal(otherRuntime({ node: '26.3.0', bun: '1.4.5' }), 'Bun 1.4.5')
   t.equal(otherRuntime({ node: '26.3.0', deno: '2.9.6' }), 'Deno 2.9.6')
-  const { default: plugin } = t.mockRequire('../../lib/index.ts', { '../../lib/runtime.ts': { otherRuntime: () => 'Bun 1.4.5' } }) as { default: typeof duplex }
+  const { default: plugin } = t.mockRequire('../../lib/index.ts', { '../../lib/node/runtime.ts': { otherRuntime: () => 'Bun 1.4.5' } }) as { default: typeof duplex }
   const lines: { level: number, msg: string }[] = []
   await Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } }).register(plugin)
   t.match(lines, [{ level: 40, msg: /cannot take connections: Bun 1.4.5 reads and writes them itself. Routes are full duplex all the same, but .* 501/ }])
@@ -27,7 +27,7 @@ t.test('runtimes that read and write connections themselves', async (t) => {
 
 t.test('a Node whose parser cannot be put to sleep', async (t) => {
   const { default: plugin } = t.mockRequire('../../lib/index.ts', {
-    '../../lib/handoff.ts': { ...require('../../lib/handoff.ts'), missingFromNode: () => 'something' }
+    '../../lib/handoff/probe.ts': { ...require('../../lib/handoff/probe.ts'), missingFromNode: () => 'something' }
   }) as { default: typeof duplex }
   const lines: { level: number, msg: string }[] = []
   const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } } })
@@ -44,7 +44,7 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
   t.equal((await other.inject({ method: 'POST', url: '/', payload: 'a' })).payload, 'a')
 
   for (const createServer of [() => new EventEmitter(), () => { throw new Error('none') }, http.createServer]) {
-    const handoff = t.mockRequire('../../lib/handoff.ts', { 'node:http': { createServer } }) as typeof import('../../lib/handoff.ts')
+    const handoff = t.mockRequire('../../lib/handoff/probe.ts', { 'node:http': { createServer } }) as typeof import('../../lib/handoff/probe.ts')
     t.equal(handoff.missingFromNode() === null, createServer === http.createServer)
     t.equal(handoff.missingFromNode() === null, createServer === http.createServer, 'tried once')
   }
@@ -68,14 +68,14 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
     ['request after an exchange', parsing((parse, piece) => piece.includes('POST') ? parse(piece) : piece.length)]
   ]
   for (const [missing, change] of changes) {
-    const handoff = t.mockRequire('../../lib/handoff.ts', { 'node:http': { createServer: strange(change) } }) as typeof import('../../lib/handoff.ts')
+    const handoff = t.mockRequire('../../lib/handoff/probe.ts', { 'node:http': { createServer: strange(change) } }) as typeof import('../../lib/handoff/probe.ts')
     t.equal(handoff.missingFromNode(), missing)
   }
 })
 
 t.test('what is taken for a method of Node', (t) => {
   const duplex = new (class extends Duplex {})()
-  const isIntact = (): boolean => t.mockRequire<typeof import('../../lib/node-methods.ts')>('../../lib/node-methods.ts', {}).pipesByNode(duplex)
+  const isIntact = (): boolean => t.mockRequire<typeof import('../../lib/node/stream-methods.ts')>('../../lib/node/stream-methods.ts', {}).pipesByNode(duplex)
   t.ok(isIntact())
   const { write } = Duplex.prototype
   const replaced: Record<string, unknown> = {

@@ -6,7 +6,7 @@ import { Duplex, Readable, Writable } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import { Landing, MAX_MOVES, MAX_OWN, type Own, READ_SIZE } from '../../lib/landing.ts'
+import { ReadBuffers, MAX_SWITCHES, MAX_PRIVATE, type PrivateBuffer, READ_SIZE } from '../../lib/relay/read-buffers.ts'
 import type { HttpDuplex } from '../../types/index.d.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
 import { GET, OPEN, type Served, TRANSPORTS, type Wire, chunk, dial, hash, serve, untilStuck } from '../support/wire.ts'
@@ -320,11 +320,11 @@ const LANDS = { skip: process.platform === 'win32' && 'reads do not land' }
 
 /** How often a connection was told that a piece has landed in memory of its own, since this was asked last. */
 function countOwn (t: Test): () => number {
-  const { wantOwn } = Landing.prototype
-  t.teardown(() => { Landing.prototype.wantOwn = wantOwn })
+  const { wantPrivate } = ReadBuffers.prototype
+  t.teardown(() => { ReadBuffers.prototype.wantPrivate = wantPrivate })
   let count = 0
-  Landing.prototype.wantOwn = function () {
-    const own = wantOwn.call(this)
+  ReadBuffers.prototype.wantPrivate = function () {
+    const own = wantPrivate.call(this)
     if (own !== null) count++
     return own
   }
@@ -350,7 +350,7 @@ t.test('memory of its own comes back, however a relay ends', LANDS, async (t) =>
   })
   const own = countOwn(t)
   for (let wave = 0; wave < 2; wave++) {
-    const wires = await Promise.all(Array.from({ length: MAX_OWN + 2 }, async () => {
+    const wires = await Promise.all(Array.from({ length: MAX_PRIVATE + 2 }, async () => {
       const wire = await served.connect()
       wire.socket.pause()
       return wire.send(OPEN('/')).send(chunks(content(1, 12 * MIB)))
@@ -364,7 +364,7 @@ t.test('memory of its own comes back, however a relay ends', LANDS, async (t) =>
     t.ok(own() > 0, 'after they were cut off')
   }
   // These connections stay open.
-  for (let i = 0; i < MAX_OWN + 2; i++) await relay(t, served, 4 * MIB)
+  for (let i = 0; i < MAX_PRIVATE + 2; i++) await relay(t, served, 4 * MIB)
   own()
   await relay(t, served, 4 * MIB)
   t.ok(own() > 0, 'after they have ended')
@@ -390,7 +390,7 @@ t.test('a connection whose reads have moved often stays where it is', LANDS, asy
   const wire = await connect()
   const bytes = content(1, 600 * 1024)
   const message = FRAMINGS.length(bytes)
-  for (let i = 0; i < MAX_MOVES; i++) await wire.request(message.toString('latin1'))
+  for (let i = 0; i < MAX_SWITCHES; i++) await wire.request(message.toString('latin1'))
   t.ok(own() > 0)
   for (let i = 0; i < 5; i++) t.equal((await wire.request(message.toString('latin1'))).body, bytes.toString('latin1'))
   t.equal(own(), 0)
@@ -410,7 +410,7 @@ async function fill (wires: readonly Wire[]): Promise<void> {
 for (const leaves of [false, true]) {
   t.test(`what is stuck holds only so much memory${leaves ? ', when its source is gone' : ''}`, LANDS, async (t) => {
     const { open } = await handled(t, 'unix')
-    const clients = 8 * MAX_OWN
+    const clients = 8 * MAX_PRIVATE
     const from: Opened[] = []
     const to: Opened[] = []
     for (let i = 0; i < clients; i++) {
@@ -431,17 +431,17 @@ for (const leaves of [false, true]) {
     if (!leaves) await fill(from.map(({ wire }) => wire))
     const atClients = [...from, ...to].reduce((sum, { wire: { socket } }) => sum + socket.readableLength + socket.writableLength, 0)
     const growth = memory() - before - atClients
-    const most = MAX_OWN * READ_SIZE + clients * 96 * 1024
+    const most = MAX_PRIVATE * READ_SIZE + clients * 96 * 1024
     t.ok(growth < most, `grown by ${growth} bytes, of ${most}`)
   })
 }
 
 t.test('memory that a detached connection may still send from is never read into again', LANDS, async (t) => {
-  const { wantOwn } = Landing.prototype
-  t.teardown(() => { Landing.prototype.wantOwn = wantOwn })
-  const owns = new Set<Own>()
-  Landing.prototype.wantOwn = function () {
-    const own = wantOwn.call(this)
+  const { wantPrivate } = ReadBuffers.prototype
+  t.teardown(() => { ReadBuffers.prototype.wantPrivate = wantPrivate })
+  const owns = new Set<PrivateBuffer>()
+  ReadBuffers.prototype.wantPrivate = function () {
+    const own = wantPrivate.call(this)
     if (own !== null) owns.add(own)
     return own
   }
@@ -460,7 +460,7 @@ t.test('memory that a detached connection may still send from is never read into
   socket.destroy() // as when it is sent to another process
   source.duplex.destroy()
   owns.clear()
-  await Promise.all(Array.from({ length: MAX_OWN }, async (_, i) => {
+  await Promise.all(Array.from({ length: MAX_PRIVATE }, async (_, i) => {
     const { wire, duplex } = await open(`/x${i}`)
     duplex.pipe(duplex)
     wire.send(chunks(content(2, 4 * MIB)))

@@ -6,7 +6,7 @@ import { once } from 'node:events'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { TLSSocket, connect as tlsConnect } from 'node:tls'
 import t from 'tap'
-import { MAX_OWN } from '../../lib/landing.ts'
+import { MAX_PRIVATE } from '../../lib/relay/read-buffers.ts'
 import type { ExchangeEvent } from '../../types/index.d.ts'
 import { GET, TLS, TRANSPORTS, type Wire, hash, serve, untilStuck } from '../support/wire.ts'
 import { END, FRAMINGS, MIB, chunks, content, echo, handled, hashOf, queued } from './support.ts'
@@ -17,7 +17,7 @@ for (const transport of TRANSPORTS) {
       const { connect } = await serve(t, transport, echo)
       const size = transport === 'tcp' ? 6 * MIB : 2 * MIB
       const wires: Wire[] = []
-      for (let i = 0; i < MAX_OWN + 2; i++) wires.push(await connect())
+      for (let i = 0; i < MAX_PRIVATE + 2; i++) wires.push(await connect())
       for (const [i, wire] of wires.entries()) {
         wire.socket.pause()
         wire.send(message(content(i, size)))

@@ -143,7 +143,7 @@ const overHttp2: Start = async (t, app) => {
 const path = socketPath()
 const TCP = { port: 0, host: '127.0.0.1' }
 const NO_HANDOFF = t.mockRequire('../../lib/index.ts', {
-  '../../lib/handoff.ts': { ...require('../../lib/handoff.ts'), missingFromNode: () => 'anything' }
+  '../../lib/handoff/probe.ts': { ...require('../../lib/handoff/probe.ts'), missingFromNode: () => 'anything' }
 }) as { default: typeof duplex }
 
 /** Hands a request over in a later turn, when its connection cannot be taken any more. */

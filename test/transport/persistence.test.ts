@@ -8,8 +8,8 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import { MessageCarrier } from '../../lib/carrier/message.ts'
-import { SocketCarrier } from '../../lib/carrier/socket.ts'
+import { NodeTransport } from '../../lib/transport/node-pair.ts'
+import { RawTransport } from '../../lib/transport/raw.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
 import { addLaterConstraint } from '../support/later-constraint.ts'
 import { GET, OPEN, type ServeOptions, type Wire, accepted, chunk, chunked, resolvers, serve, untilStuck } from '../support/wire.ts'
@@ -187,9 +187,9 @@ for (const transport of ['tcp', 'tls'] as const) {
         app.get('/slow', () => new Promise((resolve) => { answer = resolve }))
         app.post('/', { duplex: { idleTimeout: 1 } }, echo)
       })
-      const { onIdle } = SocketCarrier.prototype
-      t.intercept(SocketCarrier.prototype, 'onIdle', {
-        value (this: SocketCarrier) {
+      const { onIdle } = RawTransport.prototype
+      t.intercept(RawTransport.prototype, 'onIdle', {
+        value (this: RawTransport) {
           onIdle.call(this)
           answer('slow')
         }
@@ -333,11 +333,11 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http
     }
 
     await t.test('the app takes longer than the idleTimeout', async (t) => {
-      const { prototype } = kind === KINDS.raw ? SocketCarrier : MessageCarrier
+      const { prototype } = kind === KINDS.raw ? RawTransport : NodeTransport
       const { onIdle } = prototype
       const looked = resolvers()
       t.intercept(prototype, 'onIdle', {
-        value (this: SocketCarrier) {
+        value (this: RawTransport) {
           onIdle.call(this)
           looked.resolve()
         }

@@ -3,7 +3,7 @@
 import type { Duplex } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
-import { MemorySocket } from '../../../lib/inject/memory-socket.ts'
+import { MemorySocket } from '../../../lib/client/memory-socket.ts'
 import type { InjectDuplexOptions } from '../../../types/index.d.ts'
 import type { Case } from './case.ts'
 import { type Dial, pause } from './connection.ts'

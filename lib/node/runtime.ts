@@ -1,6 +1,6 @@
-// Runtimes other than Node, whose http servers read and write connections in code of their own.
+// Runtimes other than Node. Their http servers read and write connections in native code.
 
-/** @returns its name and version; null on Node */
+/** Name and version of the runtime; null on Node. */
 export function otherRuntime (versions: Readonly<Record<string, string | undefined>> = process.versions): string | null {
   const { bun, deno } = versions
   if (bun !== undefined) return `Bun ${bun}`

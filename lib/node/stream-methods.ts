@@ -1,6 +1,6 @@
-// Whether Node's stream methods are as Node made them. Code that runs before us (an instrumentation, a debugging aid) may
-// have replaced one: it sees what is written and may keep it, so content must not be passed on in a read buffer. The only
-// file that looks at stack traces.
+// Are Node's stream methods those that Node made? Code that runs before us (an instrumentation, a debugging aid) may have
+// replaced one. It sees what is written and may keep it, so content must not be relayed in a read buffer then. The only file
+// that looks at stack traces.
 
 import { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
@@ -8,12 +8,12 @@ import { Duplex, Readable } from 'node:stream'
 
 type Method = (...args: any[]) => unknown
 
-/** A `this` that throws at the first touch. */
+/** A `this` that throws when it is first touched. */
 const untouchable = new Proxy({}, { get () { throw new Error('touched') } })
 
 /**
- * Whether a method is Node's own: between us and the first touch of its `this` there is nobody but Node. A wrapper stands in
- * between, touches it first, or never does.
+ * Whether a method is Node's: only Node's functions are on the call stack between us and the first touch of its `this`. A
+ * wrapper is on that stack too, or touches `this` first, or never does.
  */
 function isFromNode (method: unknown, ...args: unknown[]): boolean {
   if (typeof method !== 'function') return false
@@ -28,7 +28,7 @@ function isFromNode (method: unknown, ...args: unknown[]): boolean {
   }
   Error.prepareStackTrace = prepareStackTrace
   Error.stackTraceLimit = stackTraceLimit
-  // The first is the trap; the last before us is what we have called.
+  // The first is the trap of the proxy. The last before us is the method.
   const between = sites.slice(1, sites.findIndex((site) => site.getFunctionName() === isFromNode.name))
   return between.length > 0 && between.every((site) => String(site.getFileName()).startsWith('node:'))
 }
@@ -44,7 +44,7 @@ const wereIntact = isFromNode(emit, 'data', BYTES) && isFromNode(on, 'data', Boo
   isFromNode(pipe, new Duplex()) && isFromNode(push, BYTES) && isFromNode(write, BYTES, 'buffer', Boolean) &&
   isFromNode(_write, BYTES, 'buffer', Boolean) && isFromNode(_writev, [], Boolean) && isFromNode(_writeGeneric, false, BYTES, 'buffer', Boolean)
 
-/** Whether `pipe` is Node's, so that the listener it adds to the source is, too. */
+/** Whether `pipe` is Node's. Then the 'data' listener that it adds is Node's too. */
 export function pipesByNode (source: Readable): boolean {
   return wereIntact && Object.getPrototypeOf(Object.getPrototypeOf(source)).pipe === pipe
 }
@@ -60,12 +60,12 @@ export function writesByNode (socket: Socket): boolean {
     isNative('writev', one._handle?.writev) && isNative('writeBuffer', one._handle?.writeBuffer)
 }
 
-/** Methods of handles found to be native, by name: TCP connections and pipes have the same. */
+/** Methods of handles that were found to be native, by name. TCP connections and pipes share them. */
 const natives = new Map<string, Method>()
 
 function isNative (name: string, method: Method | undefined): boolean {
   if (method === undefined || natives.get(name) === method) return method !== undefined
-  // What is bound, or a Proxy, is shown without a name.
+  // A bound function and a Proxy are shown without a name.
   if (Function.prototype.toString.call(method) !== `function ${name}() { [native code] }`) return false
   natives.set(name, method)
   return true

@@ -1,27 +1,25 @@
-// What this plugin must know of the insides of Fastify: where it keeps hooks and servers, what `hijack()` forgets, when it
-// looks at a method or a URL. The same from Fastify 5.8.1 to 6.0.0-alpha.4.
+// Every fact about Fastify that its documentation does not give: where it keeps hooks and servers, what `hijack()` forgets, when
+// it looks at a method or a URL. The same from Fastify 5.8.1 to 6.0.0-alpha.4.
 
 import { EventEmitter } from 'node:events'
 import type { IncomingMessage, Server } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRouteHookHandler } from 'fastify'
 
 type Listener = (...args: any[]) => void
-/** Called as the first thing for a request that has been routed, with Node's request at the end, before any hook. */
+/** Called before any hook, right after a request was routed. The last argument is Node's request. */
 export type LoggerFactory = (this: FastifyInstance, logger: any, bindings: any, options: any, request: IncomingMessage) => any
 
-/**
- * The servers Fastify made beside its own, for the other addresses of `localhost`; there are none before it listens.
- */
+/** The servers that Fastify has made beside its own, for the other addresses of `localhost`. There are none before it listens. */
 export function otherServers (app: FastifyInstance): Server[] {
   return ownSymbol(app, 'fastify.serverBindings') ?? []
 }
 
-/** The hooks of the reply's route, in order, the app's own before; the very array Fastify runs them from. */
+/** The hooks of the reply's route in order, those of the app first. This is the array that Fastify runs them from. */
 export function hooksOf (reply: FastifyReply, name: 'preParsing' | 'onError' | 'onTimeout'): ((...args: any[]) => unknown)[] {
   return ownSymbol(reply.request, 'fastify.context')?.[name] ?? []
 }
 
-/** Adds an onRoute hook that runs before those of plugins that were registered earlier. */
+/** Adds an onRoute hook that runs before the hooks of plugins that were registered earlier. */
 export function prependOnRoute (app: FastifyInstance, hook: onRouteHookHandler): void {
   app.addHook('onRoute', hook)
   const { onRoute: hooks } = ownSymbol(app, 'fastify.hooks')
@@ -29,19 +27,18 @@ export function prependOnRoute (app: FastifyInstance, hook: onRouteHookHandler):
 }
 
 /**
- * `reply.hijack()`, but for the abort of `request.signal`, which Fastify drops for a reply that leaves its care. This
- * one does not.
+ * As `reply.hijack()`, which makes Fastify drop its abort of `request.signal`, but keeps that abort.
  *
- * @returns what to call when the exchange has ended well; without it `request.signal` would abort then
+ * @returns a function to call when the exchange has ended well: otherwise `request.signal` would abort then
  */
 export function hijack (reply: FastifyReply): () => void {
   const { raw } = reply.request
-  const onAbort = keepingCloseListeners(raw, () => { reply.hijack() })
+  const onAbort = keepingSignal(raw, () => { reply.hijack() })
   return onAbort === undefined ? ignore : () => { raw.removeListener('close', onAbort) }
 }
 
-/** Does something that makes Fastify take its abort of `request.signal` off the request, and puts it back. */
-export function keepingCloseListeners (request: IncomingMessage, action: () => void): Listener | undefined {
+/** Runs `action`, which makes Fastify take its abort of `request.signal` off the request, and puts that listener back. */
+export function keepingSignal (request: IncomingMessage, action: () => void): Listener | undefined {
   const before = request.listenerCount('close') > 0 ? request.listeners('close') : []
   action()
   const after = before.length > 0 ? request.listeners('close') : []
@@ -50,9 +47,7 @@ export function keepingCloseListeners (request: IncomingMessage, action: () => v
   return gone
 }
 
-/**
- * Aborts `request.signal` with a reason: Fastify's own aborts have none. Who asks for the signal later gets it aborted.
- */
+/** Aborts `request.signal` with a reason, which Fastify's own aborts do not have. A signal that is asked for later is aborted too. */
 export function abortSignal (request: FastifyRequest, reason: Error): void {
   if (!request.signal.aborted) ownSymbol(request, 'fastify.request.signal')?.abort(reason)
 }
@@ -66,24 +61,24 @@ const methodWithoutBody: PropertyDescriptor & ThisType<{ method?: string }> = {
 }
 
 /**
- * Keeps Fastify from parsing the body of a request, of any type. It looks at `request.method` once, right after the
- * preParsing hooks, to see whether there is a body. The empty method has none. It is gone before anybody else can look.
+ * Keeps Fastify from parsing the body of a request, whatever its content type. Right after the preParsing hooks, Fastify reads
+ * `request.method` once to see whether there can be a body. For an empty method there cannot. The next read gets the true one.
  */
 export function hideBody (request: FastifyRequest): void {
   Object.defineProperty(request, 'method', methodWithoutBody)
 }
 
-/** Whether `hook`, one of its route's preParsing hooks, runs behind all others. Fastify binds hooks. */
+/** Whether `hook` is the last of the route's preParsing hooks. Fastify binds hooks. */
 export function runsLast (reply: FastifyReply, hook: Function): boolean {
   return hooksOf(reply, 'preParsing').at(-1)?.name === `bound ${hook.name}`
 }
 
-// The router takes paths, and the target of CONNECT is none: find-my-way 9.10.2 refuses it before any route is asked; before
-// it took off the first character. So a target is routed as the one segment of a path.
+// The router expects a path, and the target of CONNECT is none. find-my-way 9.10.2 refuses it before it looks at any route;
+// earlier versions drop its first character. So a target is routed as a path of one segment.
 
 const targets = new WeakMap<IncomingMessage, { target: string, path: string }>()
 
-/** Before a CONNECT request is routed. Only the extended CONNECT of HTTP/2 has a path (RFC 8441). */
+/** Called before a CONNECT request is routed. Only the extended CONNECT of HTTP/2 has a path (RFC 8441). */
 export function makeTargetRoutable (request: IncomingMessage): void {
   const target = request.url!
   if (target.startsWith('/')) return
@@ -92,8 +87,9 @@ export function makeTargetRoutable (request: IncomingMessage): void {
 }
 
 /**
- * Gives routed requests their target back, once the app is ready. Fastify asks for the id of a request as the first thing
- * behind its router, whatever that has found. Only `rewriteUrl` and constraints see the path.
+ * Gives routed requests their target back. Called once, when the app is ready. Right behind its router, whatever that has
+ * found, Fastify asks for the id of the request; this is where the target is restored. `rewriteUrl` and constraints run before
+ * and see the path.
  */
 export function restoreTargets (app: FastifyInstance): void {
   let root = app
@@ -121,24 +117,29 @@ function restoreTarget (request: IncomingMessage & { originalUrl?: string }): vo
   if (request.originalUrl === path) request.originalUrl = target // what an app's `rewriteUrl` was given
 }
 
-/** The first hook of a route of CONNECT. The onRequest hooks of the app still see a slash before `params['*']`. */
+/** The first hook of a CONNECT route. The onRequest hooks of the app run before it, and see a slash before `params['*']`. */
 export function restoreParameter ({ raw, params }: FastifyRequest, _reply: FastifyReply, done: () => void): void {
   const { target } = targets.get(raw) ?? {}
   if (target !== undefined && '*' in (params as object)) (params as Record<string, string>)['*'] = target
   done()
 }
 
-/** Whether onError hooks run for a reply: Fastify throws from its `send` then. */
+/** Whether onError hooks are running for a reply. Its `send` throws then. */
 export function isInOnError (reply: FastifyReply): boolean {
   return ownSymbol(reply, 'fastify.reply.isRunningOnErrorHook') === true
 }
 
-/** Whether `send` with this payload ends the handling of an error: no further error handler would be asked. */
+/** Whether `send` with this payload ends the handling of an error, because no further error handler would be called. */
 export function endsErrorHandling (reply: FastifyReply, payload: unknown): boolean {
   return !(payload instanceof Error) || ownSymbol(reply, 'fastify.reply.nextErrorHandler')?.func === undefined
 }
 
-/** Symbols found before: looking through all those of an object takes long. */
+/** Whether `app.inject()` has made this request, with a body. light-my-request does not announce the body of a stream. */
+export function hasInjectedBody ({ _lightMyRequest: injected }: IncomingMessage & { _lightMyRequest?: { payload: unknown } }): boolean {
+  return injected !== undefined && injected.payload !== null
+}
+
+/** Symbols that were found before: searching an object for them is slow. */
 const known = new Map<string, symbol>()
 
 function ownSymbol (object: object, description: string): any {
@@ -152,8 +153,8 @@ function ownSymbol (object: object, description: string): any {
 }
 
 /**
- * Checks that Fastify still has every name used above which exists at registration. The order of Fastify's steps, and the
- * names that only appear while it handles an error, cannot be checked here: the test matrix covers them.
+ * Checks for every name used above that exists at registration. The order of Fastify's steps, and names that exist only while
+ * it handles an error, cannot be checked here. The test matrix covers them.
  *
  * @returns what this Fastify lacks; null if nothing
  */
@@ -184,7 +185,7 @@ export function missingFromFastify (app: FastifyInstance): string | null {
   return missing.length === 0 ? null : missing.join(', ')
 }
 
-/** Of the object, or of what it inherits from, as the instances of plugins do. */
+/** As `ownSymbol`, also on what the object inherits from: the instance of a plugin inherits from its parent's. */
 function findSymbol (object: object, description: string): any {
   for (let one = object; one !== null; one = Object.getPrototypeOf(one)) {
     const found = ownSymbol(one, description)

@@ -1,21 +1,21 @@
-// Finds the exchanges on which nothing moves. One timer looks at all those of a route: Node's own, one for each connection,
-// which every read and every write refreshes, are 4 % of the cost of a small message there and back. And Node's emit
+// Finds exchanges on which nothing moves. One timer looks at all exchanges of a route. Node's own timeouts, one per connection
+// and refreshed by every read and write, are 4 % of the cost of a small message there and back, and they make Node emit
 // 'timeout', for which others listen.
 
 import { AsyncResource } from 'node:async_hooks'
 
-/** In how many steps a silence is measured; it is noticed up to one of them late. */
+/** Steps in which silence is measured. It is noticed up to one step late. */
 const STEPS = 4
 
-/** With something to send: the kernel takes more only when much of what it has is gone, and as Node's own timeouts do. */
+/** The same while data waits to be sent: the kernel accepts more only when much of what it has was sent. Node's timeouts do so too. */
 const STUCK_STEPS = 2 * STEPS
 
 export interface Watched {
-  /** A number that changes with every byte that comes, or that the kernel takes. */
+  /** A number that changes with every byte that is received, or that the kernel accepts. */
   readonly progress: number
-  /** Whether something waits for the kernel to take it. */
+  /** Whether data waits for the kernel to accept it. */
   readonly isStuck: boolean
-  /** Nothing has moved for as long as the timeout. Called again after each further timeout. */
+  /** Nothing has moved during the timeout. Called again after each further timeout. */
   onIdle (): void
 }
 
@@ -28,7 +28,7 @@ export class IdleWatch {
   private readonly step: number
   private readonly watched = new Map<Watched, Silence | null>()
   private timer: NodeJS.Timeout | null = null
-  // Or the timer would run in the context of the request that started it, and keep what is stored there.
+  // Otherwise the timer would run in the async context of the request that started it, and keep what is stored there alive.
   private readonly context = new AsyncResource('fastify-duplex.IdleWatch')
 
   /** @param idleTimeout milliseconds; 0: never */
@@ -39,7 +39,7 @@ export class IdleWatch {
   add (one: Watched): void {
     if (this.step === 0) return
     this.watched.set(one, null)
-    // As with the timeouts of sockets, no process waits for it.
+    // Like the timeouts of sockets, it does not keep the process alive.
     this.timer ??= this.context.runInAsyncScope(setInterval, null, this.look, this.step).unref()
   }
 

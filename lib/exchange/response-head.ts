@@ -1,0 +1,41 @@
+// The head of a response, from what the reply says: made and checked in one call, so that what is wrong with it can still be
+// answered.
+
+import type { FastifyError, FastifyReply } from 'fastify'
+import type { OutgoingFields } from '../../types/index.d.ts'
+import { HeadSentError, NoBodyError } from '../errors.ts'
+import { type Framing, minorVersion, responseFraming } from '../transfer/framing.ts'
+import { asksToClose, isSendable } from '../transfer/head-writer.ts'
+import type { Transport } from '../transport/transport.ts'
+
+/**
+ * Writes the head of the response.
+ *
+ * @param content the first content of the body, if there is any
+ * @returns the framing of the body
+ */
+export function writeHead (transport: Transport, reply: FastifyReply, content: unknown): Framing {
+  if (reply.sent || reply.raw.headersSent || transport.answerBegun) throw new HeadSentError()
+  const fields = reply.getHeaders() as OutgoingFields
+  try {
+    return write(transport, reply, fields, content)
+  } catch (error) {
+    // What cannot be sent must not be sent with the answer to this error either.
+    for (const name of Object.keys(fields)) {
+      if (!isSendable(name, fields[name])) reply.removeHeader(name)
+    }
+    if (reply.statusCode < 200) reply.removeHeader('upgrade').code((error as FastifyError).statusCode!)
+    throw error
+  }
+}
+
+function write (transport: Transport, { statusCode, request, raw }: FastifyReply, fields: OutgoingFields, content: unknown): Framing {
+  const length = fields['content-length']
+  const framing = responseFraming(request.method, statusCode, length === undefined ? undefined : String(length), minorVersion(request.raw))
+  if (framing.kind === 'none' && (content as Buffer | null)?.length) throw new NoBodyError()
+  // HTTP/2 has no reason phrase: reading it makes Node warn.
+  const statusMessage = request.raw.httpVersionMajor > 1 ? undefined : raw.statusMessage
+  const { sendDate } = raw
+  transport.writeHead({ statusCode, statusMessage, fields, framing, date: sendDate, close: asksToClose(fields.connection) })
+  return framing
+}

@@ -1,0 +1,23 @@
+// Running hooks of a route where Fastify would not.
+
+type Hook = (...args: any[]) => unknown
+
+/** Runs hooks one after the other, those with callbacks and those with promises alike. What they throw has nowhere to go. */
+export function runHooks (hooks: Hook[], ...args: unknown[]): void {
+  const left = hooks.values()
+  const next = (): void => {
+    const hook = left.next().value
+    if (hook === undefined) return
+    try {
+      const result = hook(...args, next)
+      if (isPromise(result)) result.then(next, next)
+    } catch {
+      next()
+    }
+  }
+  next()
+}
+
+export function isPromise (value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as PromiseLike<unknown> | null | undefined)?.then === 'function'
+}

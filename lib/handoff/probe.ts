@@ -1,0 +1,66 @@
+// Tries the hand-off once, on a connection in memory: a Node release may have changed what it stands on.
+
+import { createServer } from 'node:http'
+import type { Socket } from 'node:net'
+import { Duplex } from 'node:stream'
+import { findListeners, stopsFeedingOnListen } from '../node/listeners.ts'
+import { hasKnownCallbacks, parserOf } from '../node/parser.ts'
+import { bytesOf } from '../relay/read-buffers.ts'
+import { type Handoff, claim } from './handoff.ts'
+import { watch } from './server.ts'
+
+let missing: string | null | undefined
+
+/**
+ * Tries the hand-off, the first time it is called.
+ *
+ * @returns what this Node lacks; null when connections can be borrowed
+ */
+export function missingFromNode (): string | null {
+  if (missing === undefined) {
+    const socket = new Duplex({ write (_chunk, _encoding, done) { done() } })
+    missing = tryHandoff(socket as Socket)
+    socket.destroy()
+  }
+  return missing
+}
+
+function tryHandoff (socket: Socket): string | null {
+  try {
+    let handoff = null as Handoff | null
+    let rest = ''
+    let requests = 0
+    let refused = false
+    const server = createServer((request) => {
+      requests++
+      handoff = claim(request, {
+        onData (data) { rest += bytesOf(data) },
+        onTaken: ignore,
+        onAnswered: ignore,
+        onTimeout: ignore,
+        onEnd: ignore,
+        onClose: ignore
+      })
+    })
+    server.on('clientError', () => { refused = true })
+    watch(server, { connect: false, onConnect: ignore, onUnclaimedConnect: ignore })
+    server.emit('connection', socket)
+    if (!hasKnownCallbacks(parserOf(socket))) return 'parser'
+    if (findListeners(socket) === null || !stopsFeedingOnListen(socket)) return 'listeners'
+    socket.emit('data', Buffer.from('POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nrest'))
+    handoff?.read()
+    if (rest !== 'rest') return 'end of the head'
+    const goOnWith = (content: string): void => {
+      handoff!.finish()
+      handoff!.giveBack()
+      socket.emit('data', Buffer.from(content))
+    }
+    goOnWith('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    if (requests === 2) goOnWith('nonsense')
+    return refused ? null : 'request after an exchange'
+  } catch (error) {
+    return String(error)
+  }
+}
+
+function ignore (): void {}

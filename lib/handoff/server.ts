@@ -1,0 +1,43 @@
+// Watching a server: its requests can be claimed while they are routed, and CONNECT requests are routed.
+
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { Http2ServerRequest } from 'node:http2'
+import type { Socket } from 'node:net'
+import { parserOf } from '../node/parser.ts'
+import { serverOf } from '../node/socket.ts'
+import { Connection, routingConnection } from './connection.ts'
+import { onCheckContinue } from './expect-continue.ts'
+import type { Gate } from './gate.ts'
+
+/** Lets the requests of a server be claimed. */
+export function watch (server: Server, gate: Gate): void {
+  const watchConnection = (socket: Socket): void => {
+    const parser = parserOf(socket)
+    // The server may only have accepted the connection for another one: its requests are not seen here then.
+    if (parser !== null && serverOf(socket) === server) new Connection(socket, parser, gate) // eslint-disable-line no-new
+  }
+  // Both, since a TLS server also emits 'connection', for the socket below. Node's own listeners have run before.
+  server.on('connection', watchConnection)
+  server.on('secureConnection', watchConnection)
+  server.prependListener('request', (request, response) => { noteResponse(request, response, gate) })
+  server.on('checkContinue', onCheckContinue)
+}
+
+function noteResponse (request: IncomingMessage, response: ServerResponse, gate: Gate): void {
+  const connection = routingConnection(request)
+  if (connection === null) return
+  connection.response = response
+  if (request.method !== 'CONNECT') return
+  response.shouldKeepAlive = false // unless it is claimed: see `onUnclaimedConnect`
+  gate.onConnect(request)
+}
+
+/** Routes the CONNECT requests of an HTTP/2 server, which Node would answer with 405. */
+export function routeStreams (server: Server, gate: Gate): void {
+  server.on('connect', (request: Http2ServerRequest, response) => {
+    // Only those of RFC 8441 have a path.
+    request.url ??= request.authority
+    gate.onConnect(request as unknown as IncomingMessage)
+    server.emit('request', request, response)
+  })
+}

@@ -1,0 +1,85 @@
+// Node's ServerResponse as the record of a request: it is assigned to the connection, but an exchange on the raw connection
+// never writes through it. These are the private fields by which Node and Fastify learn what has become of it.
+
+import type { ServerResponse } from 'node:http'
+
+type Listener = (...args: any[]) => void
+
+interface Response extends ServerResponse {
+  finished: boolean
+  maxRequestsOnConnectionReached?: boolean
+  _header: string
+  _headerSent: boolean
+  _keepAliveTimeout: number
+  _last: boolean
+  _maxRequestsPerSocket: number
+  _expect_continue: boolean
+  _sent100: boolean
+}
+
+/** The value of the `Keep-Alive` field that Node would send; undefined when it would send none. */
+export function keepAliveField (response: ServerResponse): string | undefined {
+  const { _keepAliveTimeout: timeout, _maxRequestsPerSocket: max } = response as Response
+  if (!(timeout > 0)) return undefined
+  return `timeout=${Math.floor(timeout / 1000)}${max > 0 ? `, max=${max}` : ''}`
+}
+
+/** Whether `server.maxRequestsPerSocket` makes this the last response of its connection. */
+export function isLastAllowed (response: ServerResponse): boolean {
+  return (response as Response).maxRequestsOnConnectionReached === true
+}
+
+/** Whether the client waits for a 100 before it sends its body (RFC 9110 section 10.1.1), and none was sent. */
+export function expectsContinue (response: ServerResponse): boolean {
+  return (response as Response)._expect_continue && !(response as Response)._sent100
+}
+
+/** Records that a 100 is being sent, or that none is needed any more. */
+export function setContinued (response: ServerResponse): void {
+  (response as Response)._sent100 = true
+}
+
+/** Whether the responses to earlier requests of the connection are complete, so that this one may be written. */
+export function isInTurn (response: ServerResponse): boolean {
+  return response.socket !== null
+}
+
+/** Calls back when `isInTurn` becomes true. */
+export function onTurn (response: ServerResponse, callback: () => void): void {
+  response.once('socket', callback)
+}
+
+/**
+ * Records the head that was written past the response. If its turn has not come, `end` waits for it: Node believes that
+ * nothing is left to send, and would finish the response early, on which its own assertion fails.
+ */
+export function setHeadSent (response: ServerResponse, head: string): void {
+  const record = response as Response
+  record._header = head
+  record._headerSent = true
+  if (isInTurn(response)) return
+  const { end } = response
+  response.end = ((...args: unknown[]) => {
+    const endNow = (): void => { (end as Listener).apply(response, args) }
+    if (isInTurn(response)) endNow()
+    else onTurn(response, endNow)
+    return response
+  }) as typeof end
+}
+
+/**
+ * Finishes a response that was written past it. Node starts its keep-alive timeout and the next response of the connection;
+ * Fastify runs onResponse hooks and logs.
+ */
+export function finishResponse (response: ServerResponse): void {
+  (response as Response).finished = true
+  takeLast(response)
+  response.emit('finish')
+}
+
+/** Whether Node is about to close the connection behind this response. It no longer is after this call. */
+export function takeLast (response: ServerResponse): boolean {
+  const { _last: last } = response as Response
+  ;(response as Response)._last = false
+  return last
+}

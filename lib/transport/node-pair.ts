@@ -1,0 +1,276 @@
+// Node's request/response pair instead of the raw connection: app.inject(), HTTP/2, servers whose connections cannot be
+// borrowed, and requests that were not routed at once. Node reads and frames. For the handler the exchange is the same.
+
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
+import { constants } from 'node:http2'
+import type { Duplex } from 'node:stream'
+import { AbortedError, IdleError, TunnelError } from '../errors.ts'
+import { dropConnectionFields, mayHaveBody, streamOf } from '../node/http2.ts'
+import { isInTurn, onTurn } from '../node/response.ts'
+import { progressOf, queuedBytes } from '../node/socket.ts'
+import { asLanded } from '../relay/read-buffers.ts'
+import { NO_FIELDS } from '../transfer/body-reader.ts'
+import type { Fields, OutgoingFields } from '../transfer/field-lines.ts'
+import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
+import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
+import type { IdleWatch, Watched } from './idle-watch.ts'
+import { NodeResponse, checkTrailers } from './node-response.ts'
+import { frameRequest } from './request-framing.ts'
+import type { App, ExchangeEvents, ResponseStart, Transport, WriteCallback } from './transport.ts'
+
+/** Milliseconds */
+export interface NodeOptions {
+  idleTimeout: number
+  drainTimeout: number
+}
+
+export class NodeTransport implements Transport, Watched {
+  exchange: ExchangeEvents | null = null
+  ended = false
+  onEnded: () => void = ignore
+  onIdleTimeout: () => void = ignore
+  answerBegun = false
+  readonly mayWrite = true // Node holds back what is out of turn
+  readonly rawSocket = null
+  readonly requestFraming: Framing
+  readonly framingError: Error | null
+  failure: Error | null = null
+  private readonly request: IncomingMessage
+  private readonly response: ServerResponse
+  private body: NodeResponse | null = null
+  private trailersToSend: OutgoingFields | null = null
+  private reading = false
+  private timeoutBefore: number | null = null // of the connection, while the idle watch replaces it
+  private readonly idleWatch: IdleWatch
+  private readonly options: NodeOptions
+  private moved = 0 //         bytes of content, in both directions
+  private written = false //   the whole response was written
+  private endsWithHead = false
+
+  constructor (request: IncomingMessage, response: ServerResponse, app: App, idleWatch: IdleWatch, options: NodeOptions) {
+    this.request = request
+    this.response = response
+    this.idleWatch = idleWatch
+    this.options = options
+    const { framing, error } = frameRequest(request)
+    const isUnannounced = framing === NO_BODY && (mayHaveBody(request) || app.hasInjectedBody(request))
+    this.requestFraming = isUnannounced ? UNTIL_CLOSE : framing
+    this.framingError = error
+    if (request.httpVersionMajor > 1) dropConnectionFields(response)
+    // Before Fastify's own listener, which asks for the failure.
+    response.prependListener('finish', () => this.onFinish())
+    response.on('close', () => this.onClose())
+    if (request.aborted || (request.httpVersionMajor === 1 && request.socket.destroyed)) {
+      this.abort(new AbortedError()) // the client left during the hooks, before anybody listened
+      return
+    }
+    if (countsBytes(request, response)) {
+      idleWatch.add(this)
+      if (request.httpVersionMajor === 1) this.whenInTurn(() => { this.suspendTimeout() })
+    }
+    if (!isInTurn(response)) this.watchSocket()
+  }
+
+  /** Node does not close a response that is out of turn. One listener for all those of a connection, or Node warns. */
+  private watchSocket (): void {
+    const { request: { socket }, response } = this
+    let waiting = outOfTurn.get(socket)
+    if (waiting === undefined) {
+      const transports = waiting = new Set()
+      outOfTurn.set(socket, transports)
+      socket.on('close', () => { for (const transport of transports) transport.onClose() })
+    }
+    const transports = waiting.add(this)
+    onTurn(response, () => { transports.delete(this) })
+  }
+
+  get socket (): Duplex {
+    return this.request.socket
+  }
+
+  get trailers (): Readonly<Fields> {
+    return this.request.trailers as Fields | undefined ?? NO_FIELDS // app.inject() has none
+  }
+
+  // Reading
+
+  read (): void {
+    const { request } = this
+    if (this.reading) {
+      request.resume()
+      return
+    }
+    this.reading = true
+    if (request.method === 'CONNECT') this.exchange!.onBodyEnd() // which has no body
+    request.on('data', (content: Buffer) => {
+      this.moved += content.length
+      // HTTP/2 gives views of what it has read of the connection, with other streams in it.
+      if (this.exchange?.onContent(asLanded(content), false) === false) request.pause()
+    })
+    request.on('end', () => this.exchange?.onRequestEnd())
+    request.on('error', (error) => this.exchange?.onReadError(new AbortedError({ cause: error })))
+  }
+
+  // Writing
+
+  whenMayWrite (callback: () => void): void {
+    callback()
+  }
+
+  writeHead (start: ResponseStart): void {
+    const { response } = this
+    // After CONNECT, a stream of HTTP/2 is a tunnel (RFC 9113 section 8.5). Node refuses a 101 on it.
+    if (start.framing === TUNNEL && streamOf(response) === undefined) throw new TunnelError('A tunnel')
+    // The same rules, though Node writes the head.
+    writeResponseHead(start, true)
+    this.body = new NodeResponse(response, start.framing)
+    const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && name.toLowerCase() !== 'connection')
+    if (start.close && streamOf(response) === undefined) fields.push(['connection', 'close'])
+    // Without content, Node ends a stream with its head.
+    this.endsWithHead = start.framing === NO_BODY && streamOf(response) !== undefined
+    response.writeHead(start.statusCode, Object.fromEntries(fields) as OutgoingHttpHeaders)
+  }
+
+  writeInterim (statusCode: number, fields: OutgoingFields): boolean {
+    const { request, response } = this
+    const head = writeInterimHead(statusCode, fields)
+    const stream = streamOf(response)
+    if (stream !== undefined) {
+      if (stream.destroyed || stream.closed) return false
+      stream.additionalHeaders({ ':status': statusCode, ...fields } as OutgoingHttpHeaders)
+      return true
+    }
+    // RFC 9110 section 15.2: not to a client of HTTP/1.0. And app.inject() has no place for it.
+    if (request.httpVersionMinor === 0 || isInjected(request, response)) return false
+    // Node has methods for some of the statuses, and from Node 24 on for all. It writes nothing before the head.
+    this.whenInTurn(() => { response.socket!.write(head, 'latin1') })
+    return true
+  }
+
+  setTrailers (fields: OutgoingFields): void {
+    this.trailersToSend = checkTrailers(fields)
+  }
+
+  get gone (): boolean {
+    // HTTP/2 calls back when the stream was destroyed, well or not.
+    return this.request.httpVersionMajor === 1 && this.request.socket.destroyed
+  }
+
+  write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
+    this.written = end || this.endsWithHead
+    this.moved += size
+    this.body!.write(content, size, this.trailersToSend, end, done)
+  }
+
+  // Ending
+
+  detach (): never {
+    throw new TunnelError('detach()')
+  }
+
+  finish (): void {
+    const { request, response } = this
+    this.end()
+    this.exchange = null // what is still received is dropped
+    if (request.readableEnded) return
+    request.resume()
+    const stream = streamOf(response)
+    if (stream === undefined) return
+    // The stream does not close until the client has sent the rest, which it need not do (RFC 9113 section 8.1).
+    const timer = setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), this.options.drainTimeout)
+    stream.on('close', () => clearTimeout(timer))
+  }
+
+  private whenInTurn (callback: () => void): void {
+    if (isInTurn(this.response)) callback()
+    else onTurn(this.response, callback)
+  }
+
+  /** The timeout of the connection is meant for requests that are answered at once. */
+  private suspendTimeout (): void {
+    if (this.ended) return
+    this.timeoutBefore = this.request.socket.timeout ?? 0
+    this.request.socket.setTimeout(0)
+  }
+
+  private end (): void {
+    if (this.ended) return
+    this.ended = true
+    this.idleWatch.delete(this)
+    this.onEnded()
+    if (this.timeoutBefore !== null) this.request.socket.setTimeout(this.timeoutBefore)
+  }
+
+  abort (error: Error): void {
+    this.end()
+    this.failure = error
+    const { response } = this
+    if (response.listenerCount('error') > 0) response.emit('error', error)
+    response.on('error', ignore) // Fastify listens once, and app.inject() has an error of its own for a client that leaves
+    // With an error: a stream of HTTP/2 that is only destroyed may look like one that has ended. Not `close(code)`, on which
+    // Node 26 was seen to abort (an assertion in Http2Stream::OnTrailers).
+    const stream = streamOf(response)
+    if (stream !== undefined) stream.destroy(error)
+    // From Node 24 on, a response that is destroyed before its turn leaves the connection open when its turn comes.
+    else this.whenInTurn(() => { response.destroy() })
+  }
+
+  private onFinish (): void {
+    if (this.ended) return
+    this.end()
+    if (this.body === null && this.response.writableEnded) {
+      this.exchange?.onAnswered()
+    } else if (!this.written) {
+      // HTTP/2 also calls a stream finished that was reset. Fastify's listener, next in the queue, asks for the failure.
+      this.failure = new AbortedError()
+      this.exchange?.onLost(this.failure)
+    }
+  }
+
+  private onClose (): void {
+    if (!this.ended) this.lose(new AbortedError())
+  }
+
+  // What the idle watch asks
+
+  get progress (): number {
+    const { request, response, moved } = this
+    const stream = streamOf(response)
+    // Of HTTP/2, the bytes of this stream alone: what moves on another must not keep it open.
+    return stream === undefined ? progressOf(request.socket) : moved - stream.bufferSize
+  }
+
+  get isStuck (): boolean {
+    const stream = streamOf(this.response)
+    return stream === undefined ? queuedBytes(this.request.socket) > 0 : stream.bufferSize > 0
+  }
+
+  onIdle (): void {
+    const { request: { socket, httpVersionMajor }, response } = this
+    // A response to an earlier request is due. The app may take its time for that; the client may not.
+    if (httpVersionMajor === 1 && !isInTurn(response) && !this.isStuck && socket.writable) return
+    this.onIdleTimeout()
+    this.lose(new IdleError(this.options.idleTimeout))
+    if (httpVersionMajor === 1 && !socket.writable) socket.destroy() // no response can be sent, and Node waits for the earlier ones
+  }
+
+  private lose (error: Error): void {
+    this.abort(error)
+    this.exchange?.onLost(error)
+  }
+}
+
+/** The exchanges of a connection whose responses are out of turn. */
+const outOfTurn = new WeakMap<Duplex, Set<NodeTransport>>()
+
+/** Whether app.inject() has made the pair: there is no connection below, and what is written goes elsewhere. */
+function isInjected (request: IncomingMessage, response: ServerResponse): boolean {
+  return response.socket !== null && request.httpVersionMajor === 1 && response.socket !== request.socket
+}
+
+/** Whether silence can be noticed: not with app.inject(), and not on every stream that serves as a connection. */
+function countsBytes (request: IncomingMessage, response: ServerResponse): boolean {
+  return request.httpVersionMajor > 1 || (!isInjected(request, response) && 'bytesWritten' in request.socket)
+}
+
+function ignore (): void {}

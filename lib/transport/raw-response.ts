@@ -1,0 +1,61 @@
+// A response, written to the raw connection.
+
+import type { Socket } from 'node:net'
+import type { OutgoingFields } from '../transfer/field-lines.ts'
+import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
+import { writeTrailers } from '../transfer/field-lines.ts'
+import { type Framing, TUNNEL } from '../transfer/framing.ts'
+import type { WriteCallback } from './transport.ts'
+
+export class RawResponse {
+  /** The head was written. */
+  begun = false
+  isTunnel = false
+  /** The body ends with the connection. */
+  isCloseDelimited = false
+  private readonly socket: Socket
+  private head = '' // written, but not sent yet
+  private writer: BodyWriter | null = null
+  private trailerLines = ''
+
+  constructor (socket: Socket) {
+    this.socket = socket
+  }
+
+  /** @param head to be sent with the next `write` */
+  begin (head: string, framing: Framing): void {
+    this.begun = true
+    this.head = head
+    this.writer = bodyWriter(framing)
+    this.isCloseDelimited = framing.kind === 'close'
+    this.isTunnel = framing === TUNNEL
+  }
+
+  setTrailers (fields: OutgoingFields): void {
+    this.trailerLines = writeTrailers(fields)
+  }
+
+  write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
+    const { socket } = this
+    const parts: Part[] = []
+    if (this.head !== '') parts.push(this.head)
+    if (size > 0) this.writer!.write(content, size, parts)
+    if (end) this.writer!.end(this.isCloseDelimited ? '' : this.trailerLines, parts)
+    this.head = ''
+    const buffers = gather(parts)
+    if (end && this.isTunnel) {
+      // Only this side: the client may still send.
+      for (const buffer of buffers) socket.write(buffer)
+      socket.end(done)
+    } else if (buffers.length === 0) {
+      process.nextTick(done)
+    } else if (buffers.length === 1) {
+      socket.write(buffers[0], done)
+    } else {
+      socket.cork()
+      for (let i = 0; i < buffers.length - 1; i++) socket.write(buffers[i])
+      socket.write(buffers[buffers.length - 1], done)
+      socket.uncork()
+    }
+  }
+}
