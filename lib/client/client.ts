@@ -1,5 +1,5 @@
-// The client end of injected exchanges: writes requests and reads responses, with the writers and readers the server end
-// is made of. Requests go out one after the other on their connection, and the responses come in the same order.
+// The client end of injected exchanges: writes requests and reads responses, with the same writers and readers as the server
+// end. The requests of a connection are sent one after another, and the responses arrive in the same order.
 
 import { maxHeaderSize } from 'node:http'
 import { Duplex } from 'node:stream'
@@ -15,10 +15,10 @@ import { type RequestStart, requestStart, writePayload } from './request.ts'
 
 type Done = (error?: Error | null) => void
 
-/** Written in its place, by identity: an empty piece of its own. */
+/** A write of this very buffer ends the body, behind what was written before. */
 const END_OF_BODY = Buffer.alloc(0)
 
-/** What the reader of a response need not limit: the server is of the same process. */
+/** No limits: the server is in the same process. */
 const LIMITS = { maxTrailerSize: Infinity, maxChunkExtensionSize: Infinity }
 
 /** Opens an exchange on a new connection. */
@@ -26,7 +26,7 @@ export function openClient (socket: MemorySocket, options: InjectDuplexOptions):
   return new ClientConnection(socket).open(options)
 }
 
-/** One connection: whose request goes out, and whose response comes in. */
+/** A connection, with the exchanges that wait to send their request and those that wait for their response. */
 class ClientConnection {
   readonly socket: MemorySocket
   private readonly sending: Client[] = []
@@ -34,7 +34,7 @@ class ClientConnection {
 
   constructor (socket: MemorySocket) {
     this.socket = socket
-    socket.on('data', (piece: Buffer) => this.onData(piece))
+    socket.on('data', (data: Buffer) => this.onData(data))
     socket.on('end', () => this.onEnd())
     socket.on('error', (error) => this.onLost(error))
     socket.on('close', () => this.onLost(null))
@@ -51,14 +51,14 @@ class ClientConnection {
     return client
   }
 
-  /** A request is complete: the next may go out. */
+  /** A request is complete: the next may be sent. */
   onSent (): void {
     this.sending.shift()
     this.sending[0]?.send()
   }
 
-  private onData (piece: Buffer): void {
-    let rest = piece
+  private onData (data: Buffer): void {
+    let rest = data
     while (rest.length > 0 && this.receiving.length > 0) {
       const [client] = this.receiving
       rest = rest.subarray(client.receive(rest))
@@ -87,9 +87,9 @@ class Client extends Duplex implements InjectedDuplex {
   private reader: BodyReader | null = null
   private trailerLines = ''
   private sends = false
-  private held: (() => void) | null = null // a write that waits for its turn
+  private waiting: (() => void) | null = null // a write, for its turn
   private phase: 'body' | 'waiting' | 'tunnel' | 'refused' = 'body'
-  private afterBody: 'waiting' | 'tunnel' | 'refused' = 'waiting' // the answer may come before the body has ended
+  private afterBody: 'waiting' | 'tunnel' | 'refused' = 'waiting' // the response may arrive before the body has ended
   private resolve!: (response: InjectedResponse) => void
   private reject!: (error: Error) => void
 
@@ -102,7 +102,7 @@ class Client extends Duplex implements InjectedDuplex {
       this.resolve = resolve
       this.reject = reject
     })
-    // Who does not ask for the one is told by the other.
+    // A caller may use the promise or the stream: neither must be an unhandled error.
     this.response.catch(ignore)
     this.on('error', ignore)
     if (start.framing.kind === 'none') this.endBody()
@@ -127,7 +127,7 @@ class Client extends Duplex implements InjectedDuplex {
 
   // The request
 
-  /** The connection is this request's, until its body has ended. */
+  /** Sends the head. The connection is this request's until its body has ended. */
   send (): void {
     this.sends = true
     this.socket.write(this.start.head, 'latin1')
@@ -151,7 +151,7 @@ class Client extends Duplex implements InjectedDuplex {
     })
   }
 
-  /** Ends the body. The writable side of a request that offers to switch stays open for the tunnel. */
+  /** Ends the body. If the request offers to switch protocols, the writable side stays open for the tunnel. */
   endBody (content?: string | Uint8Array): void {
     if (!this.start.switches) {
       this.end(content)
@@ -167,7 +167,7 @@ class Client extends Duplex implements InjectedDuplex {
     else this.connection.onSent()
   }
 
-  /** The server has switched, or not: then what was meant for the tunnel is dropped. */
+  /** The server has switched protocols, or not: then what was written for the tunnel is dropped. */
   private onSwitch (switched: boolean): void {
     this.afterBody = switched ? 'tunnel' : 'refused'
     if (this.phase === 'waiting') this.leaveBody()
@@ -182,13 +182,13 @@ class Client extends Duplex implements InjectedDuplex {
 
   private whenItsTurn (action: () => void): void {
     if (this.sends && this.phase !== 'waiting') action()
-    else this.held = action
+    else this.waiting = action
   }
 
   private goOn (): void {
-    const { held } = this
-    this.held = null
-    held?.()
+    const { waiting } = this
+    this.waiting = null
+    waiting?.()
   }
 
   private sendParts (add: (parts: (string | Buffer)[]) => void, done: Done): void {
@@ -210,21 +210,21 @@ class Client extends Duplex implements InjectedDuplex {
     this.socket.resume()
   }
 
-  /** @returns how many bytes of the piece were for this response */
-  receive (piece: Buffer): number {
-    if (this.reader === null) return this.receiveHead(piece)
-    const content = this.reader.read(piece)
+  /** @returns how many bytes of `data` were for this response */
+  receive (data: Buffer): number {
+    if (this.reader === null) return this.receiveHead(data)
+    const content = this.reader.read(data)
     if (content.length > 0 && !this.push(content)) this.socket.pause()
     this.check()
     return this.reader.consumed
   }
 
-  private receiveHead (piece: Buffer): number {
+  private receiveHead (data: Buffer): number {
     const { headReader } = this
-    headReader.read(piece)
+    headReader.read(data)
     const { head, error, consumed } = headReader
     if (error !== null) this.destroy(error)
-    if (head === null) return piece.length
+    if (head === null) return data.length
     const { statusCode, statusMessage, minorVersion, headers } = head
     if (statusCode < 200 && statusCode !== 101) {
       this.informational.push({ statusCode, statusMessage, headers })
@@ -237,7 +237,7 @@ class Client extends Duplex implements InjectedDuplex {
       if (this.start.switches) this.onSwitch(framing === TUNNEL)
     } catch (error) {
       this.destroy(error as Error)
-      return piece.length
+      return data.length
     }
     this.resolve({ statusCode, statusMessage, headers, httpVersion: `1.${minorVersion}`, informational: this.informational })
     this.check()
@@ -264,7 +264,7 @@ class Client extends Duplex implements InjectedDuplex {
   }
 
   override _destroy (error: Error | null, done: Done): void {
-    // A client that gives up takes the connection with it; one that is done leaves it to the next.
+    // A client that has not finished takes the connection with it. Otherwise the next request may use it.
     if (!this.received || !this.writableFinished) this.connection.socket.destroy()
     this.reject(error ?? new AbortedError())
     done(error)

@@ -1,4 +1,4 @@
-// app.injectDuplex(): a connection in memory, given to the app's own server as if it had come in by a port.
+// app.injectDuplex(): a connection in memory, given to the app's server as if a port had accepted it.
 
 import type { FastifyInstance } from 'fastify'
 import type { InjectDuplexOptions, InjectedDuplex } from '../../types/index.d.ts'
@@ -14,7 +14,7 @@ export async function injectDuplex (this: FastifyInstance, options: InjectDuplex
   const request = typeof options === 'string' ? { url: options } : options
   const [client, server] = MemorySocket.pair({ address: request.remoteAddress ?? '127.0.0.1', port: 49152 }, { address: '127.0.0.1', port: https ? 443 : 80 })
   const exchange = openClient(client, request)
-  // What an accepted socket has: its server, and for TLS, whose event is that of the connection inside, the protocol.
+  // What an accepted socket has: its server, and with TLS the protocol.
   Object.assign(server, { server: this.server }, https ? { encrypted: true, alpnProtocol: 'http/1.1' } : {})
   this.server.emit(https ? 'secureConnection' : 'connection', server)
   return exchange

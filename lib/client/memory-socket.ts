@@ -1,8 +1,8 @@
-// Two ends of a connection in memory, which behave like sockets: backpressure, half-close, reset, timeout, addresses.
+// The two ends of a connection in memory. They behave like sockets: backpressure, half-close, reset, timeout, addresses.
 
 import { Duplex } from 'node:stream'
 
-/** Where an end of a connection says it is. */
+/** The address of one end. */
 export interface Address {
   address: string
   port: number
@@ -23,7 +23,7 @@ export class MemorySocket extends Duplex {
   bytesWritten = 0
   timeout = 0
   private peer!: MemorySocket
-  private taken: (() => void) | null = null // tells the writer of this end that the other has taken what it wrote
+  private written: (() => void) | null = null // to call when the other end has read what this end wrote
   private timer: NodeJS.Timeout | null = null
 
   /** @returns two ends, connected */
@@ -45,24 +45,24 @@ export class MemorySocket extends Duplex {
   }
 
   override _read (): void {
-    const { taken } = this.peer
-    this.peer.taken = null
-    // Not within this call: what is pushed while a stream asks for more does not make it ask again.
-    if (taken !== null) process.nextTick(taken)
+    const { written } = this.peer
+    this.peer.written = null
+    // Not within this call: a stream that is pushed to while it asks for more does not ask again.
+    if (written !== null) process.nextTick(written)
   }
 
-  override _write (piece: Buffer, _encoding: BufferEncoding, done: (error?: Error) => void): void {
+  override _write (chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error) => void): void {
     if (this.peer.destroyed) {
       done(systemError('EPIPE', 'write'))
       return
     }
     this.timer?.refresh()
     this.peer.timer?.refresh()
-    this.bytesWritten += piece.length
-    this.peer.bytesRead += piece.length
-    this.taken = done
-    // A copy: the reader of the other end decodes in place, and the writer's memory is the writer's.
-    this.peer.push(Buffer.from(piece))
+    this.bytesWritten += chunk.length
+    this.peer.bytesRead += chunk.length
+    this.written = done
+    // A copy: the other end decodes in place, and this memory is the caller's.
+    this.peer.push(Buffer.from(chunk))
   }
 
   override _final (done: () => void): void {
@@ -73,12 +73,12 @@ export class MemorySocket extends Duplex {
   override _destroy (error: Error | null, done: (error: Error | null) => void): void {
     if (this.timer !== null) clearTimeout(this.timer)
     if (!this.writableFinished && !this.peer.destroyed) this.peer.push(null)
-    this.peer.taken?.()
-    this.peer.taken = null
+    this.peer.written?.()
+    this.peer.written = null
     done(error)
   }
 
-  /** Does not keep the process alive, as with any socket. */
+  /** Like the timeout of a socket, it does not keep the process alive. */
   setTimeout (milliseconds: number): this {
     if (this.timer !== null) clearTimeout(this.timer)
     this.timeout = milliseconds

@@ -15,8 +15,8 @@ import assert from 'node:assert'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { type Listeners, findListeners, swapListeners } from '../node/listeners.ts'
-import { type Parser, STOP_AFTER_HEAD, hookParser, isUpgrade, parse, routeUpgrade, wakeParser } from '../node/parser.ts'
-import { clearCongested, isCongested, resetFlow, serverOf, setAutoDestroy, setSocketTimeout, startReading, stopReading } from '../node/socket.ts'
+import { type HeadCallback, type Parser, STOP_AFTER_HEAD, bufferOf, hookParser, isUpgrade, parse, resumeParser, routeUpgrade, wakeParser } from '../node/parser.ts'
+import { allowsHalfOpen, clearCongested, isCongested, resetFlow, serverOf, setAutoDestroy, setSocketTimeout, startReading, stopReading } from '../node/socket.ts'
 import { type Landed, ReadBuffers, asLanded, copyForUser, copyIfLanded, copyOf } from '../relay/read-buffers.ts'
 import { NO_BYTES, restOf } from '../transfer/body-reader.ts'
 import type { Claim } from './claim.ts'
@@ -75,7 +75,7 @@ export class Connection {
 
   // Hooks of the parser
 
-  onIncoming (request: IncomingMessage, shouldKeepAlive: boolean, next: (request: IncomingMessage, shouldKeepAlive: boolean) => number): number {
+  onHead (request: IncomingMessage, shouldKeepAlive: boolean, next: HeadCallback): number {
     if (isUpgrade(request) && !belongsToUpgradeListener(request, this.gate)) routeUpgrade(request)
     const outer = routing
     routing = this
@@ -94,8 +94,7 @@ export class Connection {
 
   onExecuted (parsed: number | Error): void {
     this.parsed = parsed
-    // A copy, in all supported versions: the memory itself is the parser's.
-    if (this.hasStopped) this.take(this.parser.getCurrentBuffer())
+    if (this.hasStopped) this.take(bufferOf(this.parser))
   }
 
   execute (buffer: Buffer): number | Error {
@@ -222,7 +221,7 @@ export class Connection {
     // wants, so that a client that leaves is noticed.
     if (isCongested(socket)) {
       clearCongested(socket)
-      this.parser.resume()
+      resumeParser(this.parser)
       startReading(socket)
     }
     if (claim.mayWrite) this.suspendNode(claim)
@@ -256,7 +255,7 @@ export class Connection {
       end: () => {
         this.ended = true
         // As Node does: the responses that are due are not sent any more.
-        if (this.claim !== null && !this.claim.inTurn && !serverOf(socket).httpAllowHalfOpen) socket.end()
+        if (this.claim !== null && !this.claim.inTurn && !allowsHalfOpen(socket)) socket.end()
         else if (!this.pumpsLater) this.pump()
       },
       timeout: () => {

@@ -5,6 +5,7 @@
 import assert from 'node:assert'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import { leaveServer } from '../node/parser.ts'
 import { expectsContinue, finishResponse, isInTurn, isLastAllowed, keepAliveField, onTurn, setContinued, setHeadSent, takeLast } from '../node/response.ts'
 import { restartHandle, setSocketTimeout } from '../node/socket.ts'
 import { abandonWrites, asLanded, copyForUser } from '../relay/read-buffers.ts'
@@ -150,8 +151,7 @@ export class Handoff implements Claim {
     this.connection.release()
     abandonWrites(socket)
     setSocketTimeout(socket, 0)
-    // Take it off the server's list: to Node it looks idle now, and a closing server destroys idle connections.
-    parser.remove()
+    leaveServer(parser)
     restartHandle(socket)
     if (ended) repeatEnd(socket)
     return copyForUser(asLanded(held))

@@ -5,12 +5,12 @@ import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
 
 type Callback = (...args: any[]) => any
-type OnIncoming = (request: IncomingMessage, shouldKeepAlive: boolean) => number
+export type HeadCallback = (request: IncomingMessage, shouldKeepAlive: boolean) => number
 
 export interface Parser {
   constructor: { kOnHeadersComplete: number, kOnMessageComplete: number, kOnExecute: number, prototype: { execute (buffer: Buffer): number | Error } }
   [callback: number]: Callback | undefined
-  onIncoming: OnIncoming
+  onIncoming: HeadCallback
   maxHeaderPairs: number
   execute?: (buffer: Buffer) => number | Error
   getCurrentBuffer (): Buffer
@@ -18,7 +18,7 @@ export interface Parser {
   remove (): void
 }
 
-/** Returned from `onIncoming`: llhttp takes the message for one without a body, and stops behind its head. */
+/** Returned from `onHead`: llhttp takes the message for one without a body, and stops behind its head. */
 export const STOP_AFTER_HEAD = 2
 
 /** What stands in the place of the parser's callbacks on one connection. */
@@ -29,11 +29,11 @@ export interface ParserHooks {
    * @param next Node's own callback, which emits 'request'
    * @returns what llhttp is told: what `next` returns, or `STOP_AFTER_HEAD`
    */
-  onIncoming (request: IncomingMessage, shouldKeepAlive: boolean, next: OnIncoming): number
+  onHead (request: IncomingMessage, shouldKeepAlive: boolean, next: HeadCallback): number
   /**
    * The fast path, before anybody listens to the socket's 'data': the handle has fed the parser by itself.
    *
-   * @param parsed how many bytes of `currentBuffer` the parser has read, or its error
+   * @param parsed how many bytes of `bufferOf` the parser has read, or its error
    */
   onExecuted (parsed: number | Error): void
   /** The plain path: Node's 'data' listener feeds the parser. Calls `parse` with as much of `buffer` as it wants read. */
@@ -56,7 +56,7 @@ export function hookParser (parser: Parser, hooks: ParserHooks): () => void {
   const nodeOnIncoming = parser.onIncoming
   const nodeOnExecute = parser[kOnExecute]
   makeWakeable(parser)
-  parser.onIncoming = (request, shouldKeepAlive) => hooks.onIncoming(request, shouldKeepAlive, nodeOnIncoming)
+  parser.onIncoming = (request, shouldKeepAlive) => hooks.onHead(request, shouldKeepAlive, nodeOnIncoming)
   parser[kOnExecute] = (parsed) => {
     nodeOnExecute!(parsed)
     hooks.onExecuted(parsed)
@@ -70,6 +70,21 @@ export function hookParser (parser: Parser, hooks: ParserHooks): () => void {
 /** Feeds a parser. */
 export function parse (parser: Parser, buffer: Buffer): number | Error {
   return parser.constructor.prototype.execute.call(parser, buffer)
+}
+
+/** What the handle has fed to the parser. A copy, in all supported versions: the memory itself is the parser's. */
+export function bufferOf (parser: Parser): Buffer {
+  return parser.getCurrentBuffer()
+}
+
+/** Lets the parser read on, after Node has paused it. */
+export function resumeParser (parser: Parser): void {
+  parser.resume()
+}
+
+/** Takes the connection off the server's list, on which it looks idle: a closing server destroys idle connections. */
+export function leaveServer (parser: Parser): void {
+  parser.remove()
 }
 
 /** A dummy request that takes llhttp out of upgrade mode, in which it would swallow all errors up to the end of the next head. */

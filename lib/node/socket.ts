@@ -136,8 +136,13 @@ export function queuedBytes (socket: Duplex): number {
 }
 
 /** The HTTP server that has accepted the connection. */
-export function serverOf (socket: Duplex): Server & { httpAllowHalfOpen: boolean } {
+export function serverOf (socket: Duplex): Server {
   return (socket as Internals).server
+}
+
+/** Whether the server goes on answering requests of a client that has ended its side. */
+export function allowsHalfOpen (socket: Duplex): boolean {
+  return (socket as Internals).server.httpAllowHalfOpen
 }
 
 function ignore (): void {}

@@ -1,6 +1,7 @@
 // The raw connection: bytes go from the socket through the body reader to the exchange, and from the exchange through the body
-// writer to the socket. From the claim of a request until its connection is returned or closed, both directions are ours. One
-// class, since reading, writing and ending are decided from the same state.
+// writer to the socket. From the claim of a request until its connection is returned or closed, both directions are ours.
+//
+// One class, since reading, writing and ending are decided from the same state.
 
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
