@@ -21,6 +21,7 @@ import type {
   RouteOptions,
   RouteShorthandOptions
 } from 'fastify'
+import type { Authority, FramingKind, OutgoingFields, Trailers } from './transfer'
 
 declare module 'fastify' {
   interface RouteShorthandOptions {
@@ -170,22 +171,7 @@ declare namespace fastifyDuplex {
     handler: DuplexHandler<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, NoInfer<SchemaCompiler>, TypeProvider, Logger>
   }
 
-  /** The target of a CONNECT request. */
-  export interface Authority {
-    /** A name or an address; IPv6 without its brackets. */
-    readonly host: string
-    /** 1 to 65535 */
-    readonly port: number
-  }
-
-  /** By lower-case name; the values of a repeated field are joined with `, `. */
-  export type Trailers = Readonly<Record<string, string>>
-
-  /** Fields to send; an array is one line per value. */
-  export type OutgoingFields = Record<string, string | number | readonly (string | number)[] | undefined>
-
-  /** What marks the end of a body: there is none, its announced length, the last chunk, the end of the connection. */
-  export type FramingKind = 'none' | 'length' | 'chunked' | 'close'
+  export { Authority, FramingKind, OutgoingFields, Trailers }
 
   /** The request body, readable, and the response body, writable. */
   export interface HttpDuplex extends Duplex {

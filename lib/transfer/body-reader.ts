@@ -2,8 +2,8 @@
 // then called with every piece the connection delivers until it is `done` or has an `error`. It never throws and never
 // keeps a piece: content leaves as it came in, in the same memory.
 
+import type { Trailers } from '../../types/transfer.d.ts'
 import { TruncatedError } from '../errors.ts'
-import type { Fields } from './field-lines.ts'
 
 /** Nothing. One object, since `Buffer.alloc(0)` makes a new one each time. */
 export const NO_BYTES: Buffer = Buffer.alloc(0)
@@ -14,7 +14,7 @@ export function restOf (piece: Buffer, from: number): Buffer {
 }
 
 /** No trailers were sent, or none can be. */
-export const NO_FIELDS: Readonly<Fields> = Object.freeze(Object.create(null))
+export const NO_FIELDS: Trailers = Object.freeze(Object.create(null))
 
 export interface BodyReader {
   /** The whole body has been read. Set by `read`, by `end`, or from the start when there is no body. */
@@ -24,7 +24,7 @@ export interface BodyReader {
   /** Bytes of the last piece that belonged to the body; what follows is the next message, if the reader is done. */
   readonly consumed: number
   /** The trailer section, complete once the reader is done. */
-  readonly trailers: Readonly<Fields>
+  readonly trailers: Trailers
   /**
    * Reads on in `piece`, which it may overwrite up to `consumed` but never beyond.
    *

@@ -9,9 +9,10 @@
 // recipient be lenient (a bare LF, blanks after the size), this reader is not: every such leniency of one party is
 // another's request smuggling.
 
+import type { Fields, Trailers } from '../../types/transfer.d.ts'
 import { ChunkError, ChunkExtensionLimitError, TrailerError, TrailerLimitError, TruncatedError } from '../errors.ts'
 import { type BodyReader, NO_BYTES, NO_FIELDS } from './body-reader.ts'
-import { TOKEN_BYTES, type Fields, isBlank, isTrailerField, readFieldLine } from './field-lines.ts'
+import { TOKEN_BYTES, isBlank, isTrailerField, readFieldLine } from './field-lines.ts'
 
 export interface ChunkedLimits {
   /** Bytes of the field lines in the trailer section, each with its CRLF. */
@@ -71,7 +72,7 @@ export class ChunkedReader implements BodyReader {
   done = false
   error: Error | null = null
   consumed = 0
-  trailers: Readonly<Fields> = NO_FIELDS
+  trailers: Trailers = NO_FIELDS
   private readonly limits: ChunkedLimits
   private state = SIZE
   private digits = 0

@@ -1,18 +1,15 @@
 // Field lines, as they stand in a head or a trailer section (RFC 9112 section 5), read and written by the same rules.
 
+import type { Fields, OutgoingFields } from '../../types/transfer.d.ts'
 import { FieldError } from '../errors.ts'
 
-/** Fields by lower-case name. A name that came twice has its values joined with `, ` (RFC 9110 section 5.2). */
-export type Fields = Record<string, string>
+export type { Fields, OutgoingFields }
 
 /** What of a head decides the framing. Repeated fields joined with a comma, as everywhere. */
 export interface FramingFields {
   'transfer-encoding'?: string
   'content-length'?: string
 }
-
-/** Fields to write: by name in any case; an array becomes one line per value. */
-export type OutgoingFields = Record<string, string | number | readonly (string | number)[] | undefined>
 
 /** 1 for each byte that may stand in a token (RFC 9110 section 5.6.2). */
 export const TOKEN_BYTES: Readonly<Uint8Array> = (() => {

@@ -2,14 +2,12 @@
 // (RFC 9112 section 6; Go's readTransfer and newTransferWriter). Anything that two recipients could understand in two
 // ways is refused, not repaired.
 
+import type { FramingKind } from '../../types/transfer.d.ts'
 import { FramingError, StatusError, TransferCodingError } from '../errors.ts'
 import { type BodyReader, CloseReader, LengthReader } from './body-reader.ts'
 import { ChunkedReader, type ChunkedLimits, MAX_BODY_SIZE } from './chunked-reader.ts'
 import { type FramingFields, isToken, trimBlanks } from './field-lines.ts'
 import { isTunnel } from './tunnel.ts'
-
-/** What marks the end of a body: there is none, so many bytes, the last chunk, or the end of the connection. */
-export type FramingKind = 'none' | 'length' | 'chunked' | 'close'
 
 export interface Framing {
   readonly kind: FramingKind

@@ -3,9 +3,10 @@
 //
 // Strategy: gather until the empty line, bounded, then take the whole text apart. Heads are short and come once.
 
+import type { Fields } from '../../types/transfer.d.ts'
 import { HeadError, HeadLimitError, TruncatedError } from '../errors.ts'
-import { type Fields, readFieldLine } from './field-lines.ts'
 import { NO_BYTES } from './body-reader.ts'
+import { readFieldLine } from './field-lines.ts'
 
 export interface StatusHead {
   /** Of HTTP/1 */

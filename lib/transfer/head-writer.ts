@@ -2,9 +2,10 @@
 // ride in one write with the first bytes of the body.
 
 import { STATUS_CODES } from 'node:http'
+import type { OutgoingFields } from '../../types/transfer.d.ts'
 import { FieldError, OwnFieldError } from '../errors.ts'
 import { type Framing, TUNNEL } from './framing.ts'
-import { type OutgoingFields, isToken, writeFieldLine } from './field-lines.ts'
+import { isToken, writeFieldLine } from './field-lines.ts'
 
 export interface ResponseHead {
   /** 101, or 200 to 599 */

@@ -2,16 +2,11 @@
 // 9.3.6).
 
 import { isIPv6 } from 'node:net'
+import type { Authority, OutgoingFields } from '../../types/transfer.d.ts'
 import { AuthorityError, FramingError, UpgradeError } from '../errors.ts'
-import { type FramingFields, type OutgoingFields, trimBlanks } from './field-lines.ts'
+import { type FramingFields, trimBlanks } from './field-lines.ts'
 
-/** Where a CONNECT request wants to go. */
-export interface Authority {
-  /** A name or an address; IPv6 without its brackets. */
-  host: string
-  /** 1 to 65535 */
-  port: number
-}
+export type { Authority }
 
 // authority-form = uri-host ":" port (RFC 9112 section 3.2.3), and of all that a uri-host may be, what names a host.
 const AUTHORITY = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+)):(\d{1,5})$/i

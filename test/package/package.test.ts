@@ -26,7 +26,7 @@ t.before(async () => {
 t.teardown(() => rm(join(CONSUMERS, 'node_modules'), { recursive: true, force: true }))
 
 t.test('contains what it should, and nothing else', async (t) => {
-  t.strictSame(contents.filter((path) => !/^dist\/([a-z-]+\/)?[a-z-]+\.js$/.test(path)).sort(), ['LICENSE', 'README.md', 'index.js', 'package.json', 'types/index.d.ts'])
+  t.strictSame(contents.filter((path) => !/^dist\/([a-z-]+\/)?[a-z-]+\.js$/.test(path)).sort(), ['LICENSE', 'README.md', 'index.js', 'package.json', 'types/index.d.ts', 'types/transfer.d.ts'])
 })
 
 t.test('attw and publint have nothing to say', async () => {
