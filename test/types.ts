@@ -1,5 +1,5 @@
-// What TypeScript accepts, infers and refuses. Compiled by `npm run types`, never run: an expected error that is missing is
-// an error.
+// What TypeScript accepts, infers and refuses, through the published entry of the package. Compiled by `npm run types`, never
+// run. An expected error that does not occur is an error.
 
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Http2SecureServer, Http2Server } from 'node:http2'
@@ -8,12 +8,15 @@ import type { Duplex, Readable } from 'node:stream'
 import { Type, type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance, type FastifyPluginAsync, type FastifyReply, type FastifyRequest, type RouteHandlerMethod, type RouteOptions, type RouteShorthandOptions } from 'fastify'
-import duplex from '../lib/index.ts'
-import type { DuplexHandler, DuplexOptions, DuplexRouteOptions, HttpDuplex, InjectedDuplex, InjectedResponse, Trailers } from '../types/index.d.ts'
+import duplex, { type Authority, type DuplexHandler, type DuplexOptions, type DuplexRouteOptions, type FastifyDuplexOptions, type FramingKind, type HttpDuplex, type InjectedDuplex, type InjectedResponse, type OutgoingFields, type Trailers, fastifyDuplex } from 'fastify-duplex'
+import implementation from '../lib/index.ts'
+import { writeTrailers } from '../lib/transfer/field-lines.ts'
+import { bodyReader, requestFraming } from '../lib/transfer/framing.ts'
+import { parseAuthority } from '../lib/transfer/tunnel.ts'
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false
 
-/** `exactly<string>()(value)`: the type of the value is string; not any, nor a part of it. */
+/** `exactly<string>()(value)` compiles if the type of `value` is string, and not if it is any or a subtype. */
 declare function exactly<Expected> (): <Actual>(value: Actual, ...wrong: Same<Expected, Actual> extends true ? [] : [never]) => void
 
 declare const flag: boolean
@@ -21,6 +24,16 @@ declare const flag: boolean
 exactly<string>()('' as string)
 // @ts-expect-error any is not accepted
 exactly<string>()('' as any)
+
+// The published types are those of lib/.
+
+export const published: typeof fastifyDuplex = implementation
+exactly<typeof fastifyDuplex>()(duplex)
+exactly<typeof fastifyDuplex>()({} as FastifyPluginAsync<FastifyDuplexOptions>)
+exactly<Authority>()(parseAuthority('a:1'))
+exactly<FramingKind>()(requestFraming({}, 1).kind)
+exactly<string>()(writeTrailers({} as OutgoingFields))
+exactly<Trailers>()(bodyReader(requestFraming({}, 1), { maxTrailerSize: 1, maxChunkExtensionSize: 1 }).trailers)
 
 // Registration.
 
@@ -115,15 +128,15 @@ export const duplexRoutes: DuplexRouteOptions[] = [{ method: 'POST', url: '/', d
 for (const route of duplexRoutes) http.route(route)
 http.route(routeOptions)
 
-// Handlers, named and inline; what they get.
+// Handlers, named and inline, and the types of their arguments.
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> { reply.duplex.pipe(reply.duplex) }
 async function * upper (request: FastifyRequest, reply: FastifyReply): AsyncGenerator<string> {
-  for await (const piece of reply.duplex) yield String(piece).toUpperCase()
+  for await (const chunk of reply.duplex) yield String(chunk).toUpperCase()
 }
 const method: RouteHandlerMethod = async (request, reply) => { reply.duplex.end() }
-const own: DuplexHandler = async function * (request, reply) { yield * reply.duplex }
-for (const handler of [echo, upper, method, own]) {
+const generator: DuplexHandler = async function * (request, reply) { yield * reply.duplex }
+for (const handler of [echo, upper, method, generator]) {
   http.post('/', { duplex: true }, handler)
   http.post('/', { duplex: true, handler })
   http.route({ method: 'POST', url: '/', duplex: true, handler })
@@ -135,6 +148,7 @@ http.post('/', { duplex: true, preHandler: async (request, reply) => { exactly<H
   exactly<unknown>()(request.params)
   exactly<string | undefined>()(request.headers['content-type'])
   exactly<AbortSignal>()(request.signal)
+  exactly<Authority | null>()(request.authority)
   reply.code(403).send({ any: 'thing' })
 })
 http.post<{ Params: { id: string }, Querystring: { n: number }, Headers: { 'X-A': string } }>('/:id', { duplex: true }, async function * (request, reply) {
@@ -168,7 +182,7 @@ export async function stream (stream: HttpDuplex): Promise<void> {
   exactly<'none' | 'length' | 'chunked' | 'close'>()(stream.framing.request)
   exactly<'none' | 'length' | 'chunked' | 'close' | undefined>()(stream.framing.response)
   exactly<string | undefined>()(stream.socket.remoteAddress)
-  stream.on('shutdown', () => {}).once('shutdown', () => {}).on('data', (piece: Buffer) => {}).once('drain', () => {})
+  stream.on('shutdown', () => {}).once('shutdown', () => {}).on('data', (chunk: Buffer) => {}).once('drain', () => {})
   // @ts-expect-error read-only
   stream.trailers = {}
   // @ts-expect-error
@@ -177,7 +191,7 @@ export async function stream (stream: HttpDuplex): Promise<void> {
   stream.framing.request = 'none'
   // @ts-expect-error a status
   stream.writeInformation('103')
-  // @ts-expect-error no value of a field
+  // @ts-expect-error not a field value
   stream.setTrailers({ a: {} })
 }
 
@@ -186,7 +200,7 @@ http.get('/', (request, reply) => {
   reply.duplex = null
 })
 
-// With a type provider.
+// Type providers.
 
 const typed = Fastify().withTypeProvider<TypeBoxTypeProvider>().setValidatorCompiler(TypeBoxValidatorCompiler)
 const typedHttps = Fastify({ https: {} }).withTypeProvider<TypeBoxTypeProvider>()
@@ -208,7 +222,7 @@ typed.post('/:id', { duplex: true, schema }, async function * (request, reply) {
   request.params.name.trim()
   // @ts-expect-error no such query
   request.query.wet.valueOf()
-  for await (const piece of reply.duplex) yield String(piece)
+  for await (const chunk of reply.duplex) yield String(chunk)
 })
 typed.post('/:id', {
   duplex: { idleTimeout: 1 },
@@ -262,7 +276,7 @@ export const typedPlugin: FastifyPluginAsync<{}, HttpsServer, TypeBoxTypeProvide
   app.post('/:id', { duplex: true, schema }, async (request) => { exactly<number>()(request.params.id) })
 }
 
-// What handlers return, where the response has a type: that type, or an async iterable of bytes or text.
+// What a handler may return when the response has a schema: its type, or an async iterable of bytes or text.
 
 declare const readable: Readable
 typed.post('/', { duplex: true, schema }, async function * () { yield 'text' })
@@ -274,7 +288,7 @@ typed.post('/', { duplex: true, schema }, async (request, reply) => { reply.dupl
 typed.post('/', { duplex: true, schema, handler: async () => ({ rows: 1 }) })
 http.post<{ Reply: { rows: number } }>('/', { duplex: true }, async function * () { yield 'text' })
 http.route<{ Reply: { rows: number } }>({ method: 'POST', url: '/', duplex: true, async * handler () { yield 'text' } })
-// @ts-expect-error what is written is bytes or text
+// @ts-expect-error neither bytes nor text
 typed.post('/', { duplex: true, schema }, async function * () { yield 1 })
 // @ts-expect-error
 typed.post('/', { duplex: true, schema }, async function * () { yield { rows: 1 } })
@@ -287,7 +301,7 @@ typed.route({ method: 'POST', url: '/', duplex: true, schema, handler: async () 
 // @ts-expect-error
 http.post<{ Reply: { rows: number } }>('/', { duplex: true }, async () => 1)
 
-// Ordinary routes are what they were.
+// Ordinary routes keep Fastify's types.
 
 typed.post('/:id', { schema: { ...schema, body: Type.Object({ a: Type.String() }) } }, async (request, reply) => {
   exactly<number>()(request.params.id)
@@ -315,14 +329,14 @@ http.get('/', async (request, reply) => ({ url: request.url, sent: reply.sent })
 http.get<{ Params: { id: string } }>('/:id', (request, reply) => { reply.send(request.params.id) })
 exactly<RouteHandlerMethod>()(routeOptions.handler)
 
-// Beside @fastify/websocket, which has overloads of its own.
+// Together with @fastify/websocket, which adds overloads too.
 
 http.register(websocket)
 http.get('/socket', { websocket: true }, (socket, request) => { socket.send(request.url) })
 http.route({ method: 'GET', url: '/both', handler: async () => 'text', wsHandler: (socket) => socket.close() })
 http.route({ method: 'GET', url: '/both', duplex: true, async * handler () { yield 'text' }, wsHandler: (socket) => socket.close() })
 
-// The injected client.
+// app.injectDuplex().
 
 export async function inject (): Promise<void> {
   const client = await http.injectDuplex({ method: 'POST', url: '/', query: { a: '1' }, headers: { a: ['b', 1] }, cookies: { c: 'd' }, httpVersion: '1.0', remoteAddress: '::1', payload: 'text' })
