@@ -1,19 +1,18 @@
-// Every error of this package, made once. The README lists them by code; `statusCode` is what Fastify's error handler
-// answers with while that is still possible, that is, before the first byte of the response.
+// Every error of this package. The README lists them by code; test/options.test.ts compares the two. Fastify's error
+// handler answers with the `statusCode` as long as no byte of the response has been sent.
 
 import createError from '@fastify/error'
 
-// Setting up: thrown at registration, at the route, or at the first use of `reply.duplex`.
+// Wrong setup: thrown at registration, when a route is added, at the first use of `reply.duplex`, or by injectDuplex().
 
 export const OptionError = createError('FST_ERR_DUPLEX_OPTION', 'Invalid duplex option "%s": %s', 500, TypeError)
-export const BodySchemaError = createError('FST_ERR_DUPLEX_BODY_SCHEMA', 'A duplex route reads its body as a stream, nothing can validate it before: remove "schema.body" from %s %s', 500)
+export const BodySchemaError = createError('FST_ERR_DUPLEX_BODY_SCHEMA', 'A duplex route reads its body as a stream, so nothing can validate it first: remove "schema.body" from %s %s', 500)
 export const NotEnabledError = createError('FST_ERR_DUPLEX_NOT_ENABLED', 'reply.duplex needs a route with "duplex: true", which %s %s is not', 500)
-
 export const FastifyError = createError('FST_ERR_DUPLEX_FASTIFY', 'Fastify %s lacks what fastify-duplex needs: %s', 500)
-
 export const InjectError = createError('FST_ERR_DUPLEX_INJECT', 'app.injectDuplex() speaks HTTP/1.1, which this server does not', 500)
 
-// What a client sent: on the readable side, or as an ordinary answer.
+// Bad input from the client, or from the server where injectDuplex() reads its response: emitted on the readable side,
+// or sent as an ordinary answer.
 
 export const FramingError = createError('FST_ERR_DUPLEX_FRAMING', 'Bad message framing: %s', 400)
 export const TransferCodingError = createError('FST_ERR_DUPLEX_TRANSFER_CODING', 'Transfer coding "%s" is not implemented', 501)
@@ -25,11 +24,10 @@ export const HeadError = createError('FST_ERR_DUPLEX_HEAD', 'Malformed message h
 export const HeadLimitError = createError('FST_ERR_DUPLEX_HEAD_LIMIT', 'The message head exceeds %s bytes', 431)
 export const FieldLimitError = createError('FST_ERR_DUPLEX_FIELD_LIMIT', 'The request head has %s field lines or more', 431)
 export const BodyLimitError = createError('FST_ERR_DUPLEX_BODY_LIMIT', 'The request body exceeds %s bytes', 413)
-export const TruncatedError = createError('FST_ERR_DUPLEX_TRUNCATED', 'The body ended before its end was marked', 400)
-
+export const TruncatedError = createError('FST_ERR_DUPLEX_TRUNCATED', 'The connection ended before the message was complete', 400)
 export const AuthorityError = createError('FST_ERR_DUPLEX_AUTHORITY', 'The target of a CONNECT request must be a host and a port', 400)
 
-// How an exchange can end before its time.
+// Reasons why an exchange is refused, or ends before it is complete.
 
 export const TooManyExchangesError = createError('FST_ERR_DUPLEX_TOO_MANY', 'Too many exchanges are open: the limit is %s', 503)
 export const AbortedError = createError('FST_ERR_DUPLEX_ABORTED', 'The client went away before the exchange was over', 499)
@@ -37,11 +35,11 @@ export const IdleError = createError('FST_ERR_DUPLEX_IDLE', 'No byte in either d
 export const ClosingError = createError('FST_ERR_DUPLEX_CLOSING', 'The server is closing', 503)
 export const DestroyedError = createError('FST_ERR_DUPLEX_DESTROYED', 'The exchange was destroyed before the response ended', 500)
 
-// What the handler wrote: on the writable side.
+// Mistakes of the handler: thrown by the method it called, or emitted on the writable side.
 
 export const HeadSentError = createError('FST_ERR_DUPLEX_HEAD_SENT', 'The response head is already on its way', 500)
 export const StatusError = createError('FST_ERR_DUPLEX_STATUS', 'Status %s cannot be sent here', 500)
-export const FieldError = createError('FST_ERR_DUPLEX_FIELD', 'Invalid %s in field "%s"', 500)
+export const FieldError = createError('FST_ERR_DUPLEX_FIELD', 'Invalid %s "%s"', 500)
 export const OwnFieldError = createError('FST_ERR_DUPLEX_OWN_FIELD', 'Field "%s" belongs to the response writer and cannot be set', 500)
 export const NoBodyError = createError('FST_ERR_DUPLEX_NO_BODY', 'A response to HEAD, or with status 204 or 304, has no body', 500)
 export const UpgradeError = createError('FST_ERR_DUPLEX_UPGRADE', 'Cannot switch protocols: %s', 500)

@@ -1,54 +1,58 @@
-// The options of register() and of a route: checked once, filled with defaults.
+// The options of register() and of a route. OPTIONS is the only place of their defaults, units and ranges;
+// test/options.test.ts compares it with the README and with the comments in types/index.d.ts.
 
 import { maxHeaderSize } from 'node:http'
 import type { DuplexOptions } from '../types/index.d.ts'
 import { OptionError } from './errors.ts'
 
+/** All options, each with a value. Without a `highWaterMark`, Node's default applies. */
 export type ResolvedOptions = Required<Omit<DuplexOptions, 'highWaterMark'>> & Pick<DuplexOptions, 'highWaterMark'>
 
-export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = Object.freeze({
-  idleTimeout: 120_000,
-  bodyLimit: Infinity,
-  maxTrailerSize: maxHeaderSize,
-  maxChunkExtensionSize: 16 * 1024,
-  drainLimit: 64 * 1024,
-  drainTimeout: 1000,
-  closeGrace: 10_000,
-  maxExchanges: Infinity,
-  highWaterMark: undefined
-})
+type Unit = 'ms' | 'bytes' | 'exchanges'
 
-/** What setTimeout takes; more would fire at once. */
-const MAX_TIMEOUT = 2 ** 31 - 1
-const MILLISECONDS: ReadonlySet<string> = new Set(['idleTimeout', 'drainTimeout', 'closeGrace'])
-
-const SMALLEST: Record<keyof DuplexOptions, number> = {
-  idleTimeout: 0,
-  bodyLimit: 1,
-  maxTrailerSize: 0,
-  maxChunkExtensionSize: 0,
-  drainLimit: 0,
-  drainTimeout: 1,
-  closeGrace: 0,
-  maxExchanges: 1,
-  highWaterMark: 1
+interface Option<Value> {
+  readonly unit: Unit
+  readonly default: Value
+  readonly min: number
 }
+
+export const OPTIONS: { readonly [Name in keyof Required<ResolvedOptions>]: Option<ResolvedOptions[Name]> } = {
+  idleTimeout: { unit: 'ms', default: 120_000, min: 0 },
+  bodyLimit: { unit: 'bytes', default: Infinity, min: 1 },
+  maxTrailerSize: { unit: 'bytes', default: maxHeaderSize, min: 0 },
+  maxChunkExtensionSize: { unit: 'bytes', default: 16 * 1024, min: 0 },
+  drainLimit: { unit: 'bytes', default: 64 * 1024, min: 0 },
+  drainTimeout: { unit: 'ms', default: 1000, min: 1 },
+  closeGrace: { unit: 'ms', default: 10_000, min: 0 },
+  maxExchanges: { unit: 'exchanges', default: Infinity, min: 1 },
+  highWaterMark: { unit: 'bytes', default: undefined, min: 1 }
+}
+
+const MAX: Readonly<Record<Unit, number>> = {
+  ms: 2 ** 31 - 1, // setTimeout fires at once for more
+  bytes: Number.MAX_SAFE_INTEGER,
+  exchanges: Number.MAX_SAFE_INTEGER
+}
+
+export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = Object.freeze(
+  Object.fromEntries(Object.entries(OPTIONS).map(([name, option]) => [name, option.default])) as unknown as ResolvedOptions
+)
 
 /**
  * `options` over `defaults`.
  *
- * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown, or no whole number in its range
+ * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown, or not a whole number in its range
  */
 export function resolveOptions (options: DuplexOptions, defaults: ResolvedOptions): ResolvedOptions {
   const resolved: ResolvedOptions = { ...defaults }
   for (const name of Object.keys(options) as (keyof DuplexOptions)[]) {
-    const smallest = SMALLEST[name]
-    if (smallest === undefined) throw new OptionError(name, 'there is no such option')
+    if (!Object.hasOwn(OPTIONS, name)) throw new OptionError(name, 'there is no such option')
     const value = options[name]
     if (value === undefined) continue
-    const largest = MILLISECONDS.has(name) ? MAX_TIMEOUT : Number.MAX_SAFE_INTEGER
-    if (!Number.isInteger(value) || value < smallest || value > largest) {
-      throw new OptionError(name, `expected a whole number from ${smallest} to ${largest}`)
+    const { unit, min } = OPTIONS[name]
+    const max = MAX[unit]
+    if (!Number.isInteger(value) || value < min || value > max) {
+      throw new OptionError(name, `expected a whole number from ${min} to ${max}`)
     }
     resolved[name] = value
   }

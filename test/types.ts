@@ -1,5 +1,5 @@
-// What TypeScript accepts, infers and refuses, through the published entry of the package. Compiled by `npm run types`, never
-// run. An expected error that does not occur is an error.
+// What TypeScript accepts, infers and refuses, through the published entry of the package. Compiled by `npm run types`,
+// never run. An expected error that does not occur is an error.
 
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Http2SecureServer, Http2Server } from 'node:http2'

@@ -1,58 +1,58 @@
-// Body readers: the bytes of one message body in, its content out. A reader is chosen once, from the message head, and
-// then called with every piece the connection delivers until it is `done` or has an `error`. It never throws and never
-// keeps a piece: content leaves as it came in, in the same memory.
+// Body readers: the bytes of one message body in, its content out. A reader is chosen once, from the message head. It
+// then gets every buffer that is read from the connection, until it is `done` or has an `error`. It does not throw, and
+// it keeps no reference to its input: the content it returns is a view of the input.
 
 import type { Trailers } from '../../types/transfer.d.ts'
 import { TruncatedError } from '../errors.ts'
 
-/** Nothing. One object, since `Buffer.alloc(0)` makes a new one each time. */
+/** The one empty buffer: `Buffer.alloc(0)` would make a new object each time. */
 export const NO_BYTES: Buffer = Buffer.alloc(0)
 
-/** What is in `piece` from there on; with nothing left, none of its memory is held. */
-export function restOf (piece: Buffer, from: number): Buffer {
-  return from < piece.length ? piece.subarray(from) : NO_BYTES
+/** The bytes of `input` from `start` on. If there are none, the result keeps none of its memory alive. */
+export function restOf (input: Buffer, start: number): Buffer {
+  return start < input.length ? input.subarray(start) : NO_BYTES
 }
 
-/** No trailers were sent, or none can be. */
+/** The trailers of a body that has none. */
 export const NO_FIELDS: Trailers = Object.freeze(Object.create(null))
 
 export interface BodyReader {
-  /** The whole body has been read. Set by `read`, by `end`, or from the start when there is no body. */
+  /** The whole body has been read. Set by `read` or `end`; true from the start if there is no body. */
   readonly done: boolean
-  /** What is wrong with the body. Nothing more can be read then. */
+  /** What is wrong with the body. Nothing can be read after an error. */
   readonly error: Error | null
-  /** Bytes of the last piece that belonged to the body; what follows is the next message, if the reader is done. */
+  /** How many bytes of the last input belonged to the body. If the reader is done, the next message follows them. */
   readonly consumed: number
   /** The trailer section, complete once the reader is done. */
   readonly trailers: Trailers
   /**
-   * Reads on in `piece`, which it may overwrite up to `consumed` but never beyond.
+   * Reads the next bytes of the body. May overwrite `input` up to `consumed`, but never beyond.
    *
-   * @returns the content in it, a view of `piece`; empty when it holds framing alone
+   * @returns the content in `input`, as a view of it; empty if it holds nothing but framing
    */
-  read (piece: Buffer): Buffer
-  /** The connection has ended: sets `done` where that is the mark of the end, else `error`. */
+  read (input: Buffer): Buffer
+  /** The connection has ended. Sets `done` if that marks the end of the body, else `error`. */
   end (): void
 }
 
-/** A body of exactly `length` bytes (RFC 9112 section 6.2); of none with 0. */
+/** Reads a body of exactly `length` bytes (RFC 9112 section 6.2). With 0 there is no body. */
 export class LengthReader implements BodyReader {
   done: boolean
   error: Error | null = null
   consumed = 0
   readonly trailers = NO_FIELDS
-  private left: number
+  private remaining: number
 
   constructor (length: number) {
-    this.left = length
+    this.remaining = length
     this.done = length === 0
   }
 
-  read (piece: Buffer): Buffer {
-    this.consumed = Math.min(piece.length, this.left)
-    this.left -= this.consumed
-    this.done = this.left === 0
-    return this.consumed === piece.length ? piece : piece.subarray(0, this.consumed)
+  read (input: Buffer): Buffer {
+    this.consumed = Math.min(input.length, this.remaining)
+    this.remaining -= this.consumed
+    this.done = this.remaining === 0
+    return this.consumed === input.length ? input : input.subarray(0, this.consumed)
   }
 
   end (): void {
@@ -60,16 +60,16 @@ export class LengthReader implements BodyReader {
   }
 }
 
-/** A body that ends with its connection (RFC 9112 section 6.3, item 8): a response, or either side of a tunnel. */
+/** Reads until the connection ends (RFC 9112 section 6.3, item 8): a response, or either direction of a tunnel. */
 export class CloseReader implements BodyReader {
   done = false
   readonly error = null
   consumed = 0
   readonly trailers = NO_FIELDS
 
-  read (piece: Buffer): Buffer {
-    this.consumed = piece.length
-    return piece
+  read (input: Buffer): Buffer {
+    this.consumed = input.length
+    return input
   }
 
   end (): void {

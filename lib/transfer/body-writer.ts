@@ -1,27 +1,27 @@
-// Body writers: content in, the bytes of one message body out. A writer is chosen once, from the framing. It returns
-// parts, framing as text and content as it came, for its user to gather into as few writes as it sees fit.
+// Body writers: content in, the bytes of one message body out. A writer is chosen once, from the framing. It produces
+// parts: framing as text, content as the buffers it was given. The caller gathers them into as few writes as it likes.
 
 import { LengthError, NoBodyError, TrailersError } from '../errors.ts'
 import type { Framing } from './framing.ts'
 
-/** Bytes to send: text is latin1. */
+/** Bytes to send. Text is latin1. */
 export type Part = string | Buffer
 
 export interface BodyWriter {
   /**
-   * Adds the bytes for some content to `parts`: one chunk for all of it, if there are chunks.
+   * Appends `content`, with its framing, to `parts`. In the chunked coding all of it becomes one chunk.
    *
-   * @param size bytes in `content` together, more than 0
+   * @param size the total number of bytes in `content`, more than 0
    * @throws {NoBodyError} FST_ERR_DUPLEX_NO_BODY
-   * @throws {LengthError} FST_ERR_DUPLEX_LENGTH: more than announced; nothing was added
+   * @throws {LengthError} FST_ERR_DUPLEX_LENGTH: more than announced; nothing was appended
    */
   write (content: readonly Buffer[], size: number, parts: Part[]): void
   /**
-   * Adds the end of the body to `parts`.
+   * Appends the end of the body to `parts`.
    *
    * @param trailers field lines of the trailer section, each with its CRLF
    * @throws {LengthError} FST_ERR_DUPLEX_LENGTH: less than announced
-   * @throws {TrailersError} FST_ERR_DUPLEX_NO_TRAILERS: there is no trailer section to put them in
+   * @throws {TrailersError} FST_ERR_DUPLEX_NO_TRAILERS: this framing has no trailer section
    */
   end (trailers: string, parts: Part[]): void
 }
@@ -52,25 +52,25 @@ const noBodyWriter: BodyWriter = {
 }
 
 class LengthWriter implements BodyWriter {
-  private left: number
+  private remaining: number
 
   constructor (length: number) {
-    this.left = length
+    this.remaining = length
   }
 
   write (content: readonly Buffer[], size: number, parts: Part[]): void {
-    if (size > this.left) throw new LengthError('more')
-    this.left -= size
+    if (size > this.remaining) throw new LengthError('more')
+    this.remaining -= size
     append(content, parts)
   }
 
   end (trailers: string): void {
-    if (this.left > 0) throw new LengthError('less')
+    if (this.remaining > 0) throw new LengthError('fewer')
     noTrailers(trailers)
   }
 }
 
-/** One by one: there may be more pieces than a call can have arguments. */
+/** One by one: there may be more buffers than a call can have arguments. */
 function append (content: readonly Buffer[], parts: Part[]): void {
   for (let i = 0; i < content.length; i++) parts.push(content[i])
 }
@@ -79,7 +79,7 @@ function noTrailers (trailers: string): void {
   if (trailers !== '') throw new TrailersError()
 }
 
-/** The writer for a body so framed. */
+/** The writer for a body with this framing. */
 export function bodyWriter (framing: Framing): BodyWriter {
   switch (framing.kind) {
     case 'chunked': return chunkedWriter
@@ -89,15 +89,15 @@ export function bodyWriter (framing: Framing): BodyWriter {
   }
 }
 
-/** Content from which a part is sent from where it lies; less is cheaper to copy than to hand over by itself. */
+/** Content below this size is cheaper to copy than to write as a separate buffer. */
 export const COPY_BELOW = 16 * 1024
 
-/** Text of which the bytes are set one by one: Buffer's own way leaves JavaScript, which costs more than so few. */
-const CALL_ABOVE = 24
+/** Text up to this length is copied in a loop: Buffer#write() leaves JavaScript, which costs more for so few bytes. */
+const MAX_LOOP_COPY = 24
 
 /**
- * The same bytes in few buffers: all that is small gathered into one, big content left where it is. A write of many
- * little buffers costs seven times as much as one of their copy.
+ * The same bytes in few buffers: small parts are copied together, large content stays where it is. Writing many small
+ * buffers costs seven times as much as writing one copy of them.
  */
 export function gather (parts: readonly Part[]): Buffer[] {
   const buffers: Buffer[] = []
@@ -125,7 +125,7 @@ function copy (parts: readonly Part[], start: number, end: number, size: number)
   for (let i = start; i < end; i++) {
     const part = parts[i]
     if (typeof part !== 'string') buffer.set(part, at)
-    else if (part.length > CALL_ABOVE) buffer.write(part, at, 'latin1')
+    else if (part.length > MAX_LOOP_COPY) buffer.write(part, at, 'latin1')
     else for (let j = 0; j < part.length; j++) buffer[at + j] = part.charCodeAt(j)
     at += part.length
   }

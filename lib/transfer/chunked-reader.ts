@@ -1,13 +1,12 @@
-// The chunked transfer coding, read (RFC 9112 section 7.1):
+// The reader of the chunked transfer coding (RFC 9112 section 7.1):
 //
 //   chunked-body = *chunk last-chunk trailer-section CRLF
 //   chunk        = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
 //
-// Strategy: one pass over each piece with one state per place in the grammar, and no look-ahead, so that a piece may be
-// cut anywhere. Chunk boundaries mean nothing to the reader's user: all the content of a piece is moved together over
-// the framing between, in place, and leaves as one view. A line ends with CRLF and nothing else. Where RFC 9112 lets a
-// recipient be lenient (a bare LF, blanks after the size), this reader is not: every such leniency of one party is
-// another's request smuggling.
+// It passes over each input once, and has a state for every position in the grammar, so that the body may be cut into
+// inputs anywhere. Chunk boundaries carry no meaning: all content of one input is moved together, in place, over the
+// framing between, and returned as one view. A line ends with CRLF and nothing else. Where RFC 9112 lets a recipient be
+// lenient (a bare LF, blanks after the size), this reader is not: request smuggling lives on such differences.
 
 import type { Fields, Trailers } from '../../types/transfer.d.ts'
 import { ChunkError, ChunkExtensionLimitError, TrailerError, TrailerLimitError, TruncatedError } from '../errors.ts'
@@ -23,31 +22,31 @@ export interface ChunkedLimits {
 
 /** Hexadecimal digits of one chunk-size, leading zeros included. */
 export const MAX_CHUNK_SIZE_DIGITS = 16
-/** Bytes of content in one body: beyond, a number no longer counts them exactly. */
+/** Bytes of content in one body. Above this a number does not count them exactly. */
 export const MAX_BODY_SIZE: number = Number.MAX_SAFE_INTEGER
 
-/** Digits of the sizes that are read at once: the number stays a small integer. */
+/** Digits of a chunk-size that readPlainBoundary() reads: few enough for the size to stay a small integer in V8. */
 const MAX_PLAIN_DIGITS = 7
 
-// Where in the grammar the next byte stands.
-const SIZE = 0
-const SIZE_LF = 1
-const DATA = 2
-const DATA_CR = 3
-const DATA_LF = 4
-const EXT_SEMICOLON = 5 //     after a blank: only more blanks and the ';' may follow
-const EXT_NAME_START = 6
-const EXT_NAME = 7
-const EXT_NAME_END = 8 //      after a name and a blank
-const EXT_VALUE_START = 9
-const EXT_VALUE = 10
-const EXT_QUOTED = 11
-const EXT_QUOTED_PAIR = 12
-const EXT_QUOTED_END = 13
-const TRAILER_START = 14
-const TRAILER_LINE = 15
-const TRAILER_LF = 16
-const END_LF = 17
+// The states: what the next byte may be. Numbers, since one is compared for every byte of framing.
+const SIZE = 0 //              a digit of chunk-size; after the first also ';', a blank or CR
+const SIZE_LF = 1 //           the LF of the line with chunk-size and chunk-ext
+const DATA = 2 //              chunk-data
+const DATA_CR = 3 //           the CR after chunk-data
+const DATA_LF = 4 //           the LF after chunk-data
+const EXT_SEMICOLON = 5 //     after a blank: another blank, or ';'
+const EXT_NAME_START = 6 //    after ';': a blank, or the first byte of chunk-ext-name
+const EXT_NAME = 7 //          the rest of chunk-ext-name, or what may follow it
+const EXT_NAME_END = 8 //      after chunk-ext-name and a blank: another blank, '=' or ';'
+const EXT_VALUE_START = 9 //   after '=': a blank, or the first byte of chunk-ext-val
+const EXT_VALUE = 10 //        the rest of a chunk-ext-val that is a token, or what may follow it
+const EXT_QUOTED = 11 //       inside of a quoted chunk-ext-val
+const EXT_QUOTED_PAIR = 12 //  the byte after a backslash in it
+const EXT_QUOTED_END = 13 //   what may follow it
+const TRAILER_START = 14 //    the first byte of a field line, or the CR that ends the trailer section
+const TRAILER_LINE = 15 //     the rest of a field line, up to its CR
+const TRAILER_LF = 16 //       the LF of a field line
+const END_LF = 17 //           the LF that ends the body
 
 const HTAB = 0x09
 const LF = 0x0a
@@ -76,42 +75,43 @@ export class ChunkedReader implements BodyReader {
   private readonly limits: ChunkedLimits
   private state = SIZE
   private digits = 0
-  // The size being read, then what is left of the chunk.
-  private left = 0
-  private total = 0
+  /** The value of the chunk-size so far; from the end of its line on, the bytes of chunk-data still to come. */
+  private remaining = 0
+  /** The sum of all chunk-sizes. */
+  private bodySize = 0
   private extensionSize = 0
   private trailerSize = 0
-  private line = ''
+  private trailerLine = ''
 
   constructor (limits: ChunkedLimits) {
     this.limits = limits
   }
 
-  read (piece: Buffer): Buffer {
-    const end = piece.length
-    let from = 0 //  the content so far is piece[from, to)
+  read (input: Buffer): Buffer {
+    const end = input.length
+    let from = 0 //  the content so far is input[from, to)
     let to = 0
     let at = 0
     while (at < end && !this.done && this.error === null) {
       if (this.state === DATA) {
-        const size = Math.min(this.left, end - at)
+        const size = Math.min(this.remaining, end - at)
         if (from === to) from = to = at
-        else piece.copyWithin(to, at, at + size)
+        else input.copyWithin(to, at, at + size)
         to += size
         at += size
-        this.left -= size
-        if (this.left === 0) {
+        this.remaining -= size
+        if (this.remaining === 0) {
           this.state = DATA_CR
-          at = this.readPlainBoundary(piece, at)
+          at = this.readPlainBoundary(input, at)
         }
       } else if (this.state === TRAILER_LINE) {
-        at = this.readTrailerLine(piece, at)
+        at = this.readTrailerLine(input, at)
       } else {
-        this.step(piece[at++])
+        this.readFramingByte(input[at++])
       }
     }
     this.consumed = at
-    return from === to ? NO_BYTES : piece.subarray(from, to)
+    return from === to ? NO_BYTES : input.subarray(from, to)
   }
 
   end (): void {
@@ -119,40 +119,40 @@ export class ChunkedReader implements BodyReader {
   }
 
   /**
-   * What stands between most chunks, read at once where it is whole: CRLF, a size without anything else, CRLF. All that
-   * is rarer or wrong is left to `step`.
+   * Reads what stands between most chunks: CRLF, chunk-size without chunk-ext, CRLF. It does nothing if this is not
+   * complete in `input`, and leaves everything rarer, and everything wrong, to readFramingByte().
    *
-   * @returns where the next chunk-data begins; `at` when nothing was read
+   * @returns where the next chunk-data begins; `at` if nothing was read
    */
-  private readPlainBoundary (piece: Buffer, at: number): number {
-    const end = Math.min(piece.length - 2, at + 2 + MAX_PLAIN_DIGITS)
-    if (at + 2 >= end || piece[at] !== CR || piece[at + 1] !== LF) return at
+  private readPlainBoundary (input: Buffer, at: number): number {
+    const end = Math.min(input.length - 2, at + 2 + MAX_PLAIN_DIGITS)
+    if (at + 2 >= end || input[at] !== CR || input[at + 1] !== LF) return at
     let size = 0
     let digit = 0
     let next = at + 2
-    while (next < end && (digit = HEX_VALUE[piece[next]]) >= 0) {
+    while (next < end && (digit = HEX_VALUE[input[next]]) >= 0) {
       size = size * 16 + digit
       next++
     }
-    if (size === 0 || piece[next] !== CR || piece[next + 1] !== LF || size > MAX_BODY_SIZE - this.total) return at
-    this.left = size
-    this.total += size
+    if (size === 0 || input[next] !== CR || input[next + 1] !== LF || size > MAX_BODY_SIZE - this.bodySize) return at
+    this.remaining = size
+    this.bodySize += size
     this.state = DATA
     return next + 2
   }
 
-  /** One byte of framing. */
-  private step (byte: number): void {
+  /** Reads one byte of framing. */
+  private readFramingByte (byte: number): void {
     switch (this.state) {
       case SIZE: {
         const digit = HEX_VALUE[byte]
         if (digit >= 0) {
           if (++this.digits > MAX_CHUNK_SIZE_DIGITS) this.fail('chunk-size is too long')
-          else this.left = this.left * 16 + digit
+          else this.remaining = this.remaining * 16 + digit
         } else if (this.digits === 0) {
           this.fail('chunk-size is missing')
         } else {
-          this.endOfElement(byte, 'chunk-size')
+          this.readAfterElement(byte, 'chunk-size')
         }
         return
       }
@@ -174,9 +174,9 @@ export class ChunkedReader implements BodyReader {
         } else if (TOKEN_BYTES[byte] !== 1) {
           this.failTrailer('not a field line')
         } else {
-          this.line = ''
+          this.trailerLine = ''
           this.state = TRAILER_LINE
-          this.addToLine(String.fromCharCode(byte))
+          this.addToTrailerLine(String.fromCharCode(byte))
         }
         return
       case TRAILER_LF:
@@ -189,12 +189,15 @@ export class ChunkedReader implements BodyReader {
         return
       default:
         if (byte !== CR) this.countExtension()
-        if (this.error === null) this.stepExtension(byte)
+        if (this.error === null) this.readExtensionByte(byte)
     }
   }
 
-  /** chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] ), RFC 9112 section 7.1.1. */
-  private stepExtension (byte: number): void {
+  /**
+   * Reads one byte of the extensions (RFC 9112 section 7.1.1):
+   * chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )
+   */
+  private readExtensionByte (byte: number): void {
     switch (this.state) {
       case EXT_SEMICOLON:
         if (byte === SEMICOLON) this.state = EXT_NAME_START
@@ -208,7 +211,7 @@ export class ChunkedReader implements BodyReader {
         if (TOKEN_BYTES[byte] === 1) return
         if (byte === EQUALS) this.state = EXT_VALUE_START
         else if (isBlank(byte)) this.state = EXT_NAME_END
-        else this.endOfElement(byte, 'chunk-ext-name')
+        else this.readAfterElement(byte, 'chunk-ext-name')
         return
       case EXT_NAME_END:
         if (byte === EQUALS) this.state = EXT_VALUE_START
@@ -221,7 +224,7 @@ export class ChunkedReader implements BodyReader {
         else if (!isBlank(byte)) this.fail('chunk-ext-val is missing')
         return
       case EXT_VALUE:
-        if (TOKEN_BYTES[byte] !== 1) this.endOfElement(byte, 'chunk-ext-val')
+        if (TOKEN_BYTES[byte] !== 1) this.readAfterElement(byte, 'chunk-ext-val')
         return
       case EXT_QUOTED:
         if (byte === DQUOTE) this.state = EXT_QUOTED_END
@@ -233,12 +236,12 @@ export class ChunkedReader implements BodyReader {
         else this.fail('control byte in a quoted chunk-ext-val')
         return
       default: // EXT_QUOTED_END
-        this.endOfElement(byte, 'chunk-ext-val')
+        this.readAfterElement(byte, 'chunk-ext-val')
     }
   }
 
-  /** After chunk-size, or after one whole extension: what may follow either. */
-  private endOfElement (byte: number, element: string): void {
+  /** Reads the byte after chunk-size or after a complete extension. */
+  private readAfterElement (byte: number, element: string): void {
     if (byte === CR) this.state = SIZE_LF
     else if (byte === SEMICOLON) this.enterExtension(EXT_NAME_START)
     else if (isBlank(byte)) this.enterExtension(EXT_SEMICOLON)
@@ -246,7 +249,7 @@ export class ChunkedReader implements BodyReader {
   }
 
   private enterExtension (state: number): void {
-    // The byte after chunk-size is the first of the extensions and was not counted by the state it was read in.
+    // The byte after chunk-size is the first byte of the extensions, and SIZE does not count.
     if (this.state === SIZE) this.countExtension()
     this.state = state
   }
@@ -259,35 +262,35 @@ export class ChunkedReader implements BodyReader {
 
   private startChunk (): void {
     this.digits = 0
-    if (this.left === 0) {
+    if (this.remaining === 0) {
       this.state = TRAILER_START
-    } else if (this.left > MAX_BODY_SIZE - this.total) {
+    } else if (this.remaining > MAX_BODY_SIZE - this.bodySize) {
       this.fail('the body is longer than 2^53-1 bytes')
     } else {
-      this.total += this.left
+      this.bodySize += this.remaining
       this.state = DATA
     }
   }
 
-  /** Takes the rest of a trailer line, or as much as `piece` has of it. */
-  private readTrailerLine (piece: Buffer, at: number): number {
-    const stop = piece.indexOf(CR, at)
-    const end = stop === -1 ? piece.length : stop
-    this.addToLine(piece.toString('latin1', at, end))
+  /** Reads a field line up to its CR, or as much of it as `input` has. */
+  private readTrailerLine (input: Buffer, at: number): number {
+    const stop = input.indexOf(CR, at)
+    const end = stop === -1 ? input.length : stop
+    this.addToTrailerLine(input.toString('latin1', at, end))
     if (this.error === null && stop !== -1) this.state = TRAILER_LF
     return stop === -1 ? end : end + 1
   }
 
-  private addToLine (text: string): void {
-    this.line += text
+  private addToTrailerLine (text: string): void {
+    this.trailerLine += text
     this.countTrailer(text.length)
-    // A bare LF could not become a field line any more: say so now, not when a CR comes.
+    // The line can no longer be a field line. Fail now, not when a CR comes.
     if (text.includes('\n')) this.failTrailer('bare LF')
   }
 
   private endTrailerLine (): void {
     const fields: Fields = this.trailers === NO_FIELDS ? Object.create(null) : this.trailers
-    const name = readFieldLine(this.line, fields)
+    const name = readFieldLine(this.trailerLine, fields)
     this.trailers = fields
     this.state = TRAILER_START
     this.countTrailer(2)
@@ -309,7 +312,7 @@ export class ChunkedReader implements BodyReader {
   }
 }
 
-/** What may stand in a quoted-string: anything but controls, and CR and LF among them (RFC 9110 section 5.6.4). */
+/** Whether a byte may stand in a quoted-string: HTAB, and all but control bytes (RFC 9110 section 5.6.4). */
 function isQuotable (byte: number): boolean {
   return (byte >= SP && byte !== DEL) || byte === HTAB
 }

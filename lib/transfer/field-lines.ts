@@ -1,11 +1,12 @@
-// Field lines, as they stand in a head or a trailer section (RFC 9112 section 5), read and written by the same rules.
+// Field lines, as they stand in a message head or a trailer section (RFC 9112 section 5): read and written by the same
+// rules.
 
 import type { Fields, OutgoingFields } from '../../types/transfer.d.ts'
 import { FieldError } from '../errors.ts'
 
 export type { Fields, OutgoingFields }
 
-/** What of a head decides the framing. Repeated fields joined with a comma, as everywhere. */
+/** The fields of a head that decide the framing. The values of a repeated field are joined with a comma. */
 export interface FramingFields {
   'transfer-encoding'?: string
   'content-length'?: string
@@ -21,10 +22,10 @@ export const TOKEN_BYTES: Readonly<Uint8Array> = (() => {
 })()
 
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/
-// field-content: visible bytes, blanks between them, obs-text; no control but HTAB, so never CR, LF or NUL.
+// field-value: visible bytes, blanks and obs-text. HTAB is the only control byte: no CR, LF or NUL.
 const FIELD_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
-// A trailer must never change how the message was framed, routed, authorized or to be understood, because by then that
-// has been decided (RFC 9110 section 6.5.1).
+// Trailers come when the message has already been framed, routed, authorized and interpreted. A field that has a say in
+// that must not be among them (RFC 9110 section 6.5.1).
 const NOT_IN_TRAILERS: ReadonlySet<string> = new Set([
   // framing and connection
   'transfer-encoding', 'content-length', 'connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade',
@@ -47,8 +48,8 @@ export function isToken (value: string): boolean {
  * @returns the lower-case name, or null when the line is not a field line
  */
 export function readFieldLine (line: string, fields: Fields): string | null {
-  // A token, the colon with no blank before it, and the value between optional blanks (RFC 9112 section 5.1). By hand:
-  // a pattern that trims looks at a run of blanks in the value once per blank.
+  // A token, a colon without a blank before it, and the value between optional blanks (RFC 9112 section 5.1). There is no
+  // single pattern for that, because one that also trims takes quadratic time for a run of blanks.
   const colon = line.indexOf(':')
   if (colon < 1 || !TOKEN.test(line.slice(0, colon)) || !FIELD_VALUE.test(line)) return null
   const name = line.slice(0, colon).toLowerCase()
@@ -57,7 +58,7 @@ export function readFieldLine (line: string, fields: Fields): string | null {
   return name
 }
 
-/** Without the optional blanks around it (OWS, RFC 9110 section 5.6.3); String.prototype.trim() takes more than those. */
+/** `text` without the optional blanks around it (RFC 9110 section 5.6.3). String#trim() would remove other bytes too. */
 export function trimBlanks (text: string): string {
   let start = 0
   let end = text.length
@@ -66,7 +67,7 @@ export function trimBlanks (text: string): string {
   return text.slice(start, end)
 }
 
-/** SP or HTAB: what OWS and BWS are made of (RFC 9110 section 5.6.3). */
+/** Whether a byte is SP or HTAB, of which OWS and BWS consist (RFC 9110 section 5.6.3). */
 export function isBlank (byte: number): boolean {
   return byte === 0x20 || byte === 0x09
 }
@@ -79,28 +80,28 @@ export function isTrailerField (name: string): boolean {
 /**
  * The line or lines for one field, each with its CRLF.
  *
- * @throws {FieldError} FST_ERR_DUPLEX_FIELD: the name is no token, or a value has a control byte or one above 0xff
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD: the name is not a token, or a value has a control character or one above 0xff
  */
 export function writeFieldLine (name: string, value: OutgoingFields[string]): string {
-  if (!TOKEN.test(name)) throw new FieldError('name', name)
+  if (!TOKEN.test(name)) throw new FieldError('name in field', name)
   if (value === undefined) return ''
-  if (!Array.isArray(value)) return oneLine(name, value as string | number)
+  if (!Array.isArray(value)) return fieldLine(name, value as string | number)
   let lines = ''
-  for (const one of value) lines += oneLine(name, one)
+  for (const element of value) lines += fieldLine(name, element)
   return lines
 }
 
-function oneLine (name: string, value: string | number): string {
+function fieldLine (name: string, value: string | number): string {
   const text = String(value)
-  // With the u flag off a character above 0xff is one or two units outside the class: refused, never truncated.
-  if (!FIELD_VALUE.test(text)) throw new FieldError('value', name)
+  // Without the u flag a character above 0xff is one or two code units that the pattern refuses. None is truncated.
+  if (!FIELD_VALUE.test(text)) throw new FieldError('value in field', name)
   return `${name}: ${text}\r\n`
 }
 
 /**
  * The field lines of a trailer section, each with its CRLF, without the empty line that ends the section.
  *
- * @throws {FieldError} FST_ERR_DUPLEX_FIELD: as for any field line, and for names that may not stand in trailers
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD: as for any field line, and for a name that is not allowed in trailers
  */
 export function writeTrailers (fields: OutgoingFields): string {
   let lines = ''

@@ -1,6 +1,6 @@
-// How a message is framed: decided from its head, once, before a byte of its body is read or written
-// (RFC 9112 section 6; Go's readTransfer and newTransferWriter). Anything that two recipients could understand in two
-// ways is refused, not repaired.
+// The framing of a message, decided once, from its head, before any byte of its body is read or written (RFC 9112
+// section 6; Go's readTransfer and newTransferWriter). What two recipients could understand differently is refused, not
+// repaired.
 
 import type { FramingKind } from '../../types/transfer.d.ts'
 import { FramingError, StatusError, TransferCodingError } from '../errors.ts'
@@ -11,13 +11,13 @@ import { isTunnel } from './tunnel.ts'
 
 export interface Framing {
   readonly kind: FramingKind
-  /** Bytes of content, where the head announces them; else 0. */
+  /** Bytes of content if the head announces their number, else 0. */
   readonly length: number
 }
 
 /**
- * The framing fields among the raw ones, names and values in turn. The parsed `headers` of an IncomingMessage will not
- * do: they keep only the first content-length.
+ * The framing fields of a request or response, from its `rawHeaders`: the parsed `headers` of an IncomingMessage keep only
+ * the first content-length.
  */
 export function framingFields (rawHeaders: readonly string[]): FramingFields {
   const fields: FramingFields = {}
@@ -31,7 +31,7 @@ export function framingFields (rawHeaders: readonly string[]): FramingFields {
   return fields
 }
 
-/** The minor version that decides: HTTP/2 has what HTTP/1.1 has, and marks the end of a body by itself. */
+/** The minor version of HTTP/1. HTTP/2 counts as 1.1, because it can do the same; it marks the end of a body itself. */
 export function minorVersion ({ httpVersionMajor, httpVersionMinor }: { httpVersionMajor: number, httpVersionMinor: number }): number {
   return httpVersionMajor > 1 ? 1 : httpVersionMinor
 }
@@ -39,13 +39,13 @@ export function minorVersion ({ httpVersionMajor, httpVersionMinor }: { httpVers
 export const NO_BODY: Framing = Object.freeze({ kind: 'none', length: 0 })
 const CHUNKED: Framing = Object.freeze({ kind: 'chunked', length: 0 })
 export const UNTIL_CLOSE: Framing = Object.freeze({ kind: 'close', length: 0 })
-/** No message any more: the bytes of another protocol, up to the end of the connection. */
+/** After the messages: bytes of another protocol, up to the end of the connection. */
 export const TUNNEL: Framing = Object.freeze({ kind: 'close', length: 0 })
 
 /**
  * The framing of a request (RFC 9112 section 6.3).
  *
- * @param minorVersion of HTTP/1
+ * @param minorVersion its minor version of HTTP/1
  * @throws {FramingError} FST_ERR_DUPLEX_FRAMING (400)
  * @throws {TransferCodingError} FST_ERR_DUPLEX_TRANSFER_CODING (501)
  */
@@ -54,9 +54,9 @@ export function requestFraming (fields: FramingFields, minorVersion: number): Fr
 }
 
 /**
- * The framing of a response that was received (RFC 9112 section 6.3).
+ * The framing of a received response (RFC 9112 section 6.3).
  *
- * @param method of the request it answers
+ * @param method the method of the request it answers
  * @throws {FramingError} FST_ERR_DUPLEX_FRAMING
  * @throws {TransferCodingError} FST_ERR_DUPLEX_TRANSFER_CODING
  */
@@ -69,11 +69,11 @@ export function receivedFraming (method: string, statusCode: number, fields: Fra
 /**
  * The framing of a response to send.
  *
- * @param method of the request it answers
- * @param contentLength the content-length field the user set, if any
- * @param minorVersion of the request: HTTP/1.0 knows no chunks
- * @throws {StatusError} FST_ERR_DUPLEX_STATUS: an interim status is no response
- * @throws {FramingError} FST_ERR_DUPLEX_FRAMING: content-length is no number of bytes
+ * @param method the method of the request it answers
+ * @param contentLength the content-length field that the user has set, if any
+ * @param minorVersion the request's minor version of HTTP/1: 1.0 has no chunked coding
+ * @throws {StatusError} FST_ERR_DUPLEX_STATUS: an interim status, which is not a final response
+ * @throws {FramingError} FST_ERR_DUPLEX_FRAMING: content-length is not a number of bytes
  */
 export function responseFraming (method: string, statusCode: number, contentLength: string | undefined, minorVersion: number): Framing {
   if (isTunnel(method, statusCode)) return TUNNEL
@@ -84,7 +84,7 @@ export function responseFraming (method: string, statusCode: number, contentLeng
   return minorVersion === 0 ? UNTIL_CLOSE : CHUNKED
 }
 
-/** The reader for a body so framed. */
+/** The reader for a body with this framing. */
 export function bodyReader (framing: Framing, limits: ChunkedLimits): BodyReader {
   switch (framing.kind) {
     case 'chunked': return new ChunkedReader(limits)
@@ -93,7 +93,7 @@ export function bodyReader (framing: Framing, limits: ChunkedLimits): BodyReader
   }
 }
 
-/** A response to HEAD, or with one of these statuses, ends with its head whatever its fields say. */
+/** Whether a response ends with its head, whatever its fields say: it answers HEAD, or has one of these statuses. */
 function hasNoBody (method: string, statusCode: number): boolean {
   return method === 'HEAD' || statusCode === 204 || statusCode === 304 || statusCode < 200
 }
@@ -102,7 +102,7 @@ function announcedFraming (fields: FramingFields, minorVersion: number): Framing
   const coding = fields['transfer-encoding']
   const length = fields['content-length']
   if (coding !== undefined) {
-    // Either way of reading such a message is the wrong one to somebody: RFC 9112 section 6.1 lets a server refuse it.
+    // Some recipients would go by one field, some by the other. RFC 9112 section 6.1 allows a server to refuse that.
     if (length !== undefined) throw new FramingError('transfer-encoding together with content-length')
     if (minorVersion === 0) throw new FramingError('transfer-encoding in HTTP/1.0')
     checkTransferCoding(coding)
@@ -113,7 +113,7 @@ function announcedFraming (fields: FramingFields, minorVersion: number): Framing
   return size === 0 ? NO_BODY : { kind: 'length', length: size }
 }
 
-/** Transfer-Encoding = #transfer-coding (RFC 9112 section 6.1); of all codings we have chunked, and chunked alone. */
+/** Transfer-Encoding = #transfer-coding (RFC 9112 section 6.1). The only coding implemented here is chunked. */
 function checkTransferCoding (value: string): void {
   if (value.toLowerCase() === 'chunked') return
   const codings = value.split(',').map((coding) => trimBlanks(coding).toLowerCase())
@@ -126,7 +126,7 @@ function checkTransferCoding (value: string): void {
   if (codings.length > 1) throw new TransferCodingError(codings[0])
 }
 
-/** Content-Length = 1*DIGIT; a list of the same number is what a repeated field looks like (RFC 9110 section 8.6). */
+/** Content-Length = 1*DIGIT. A repeated field looks like a list, whose elements must be equal (RFC 9110 section 8.6). */
 function parseContentLength (value: string): number {
   const [first, ...others] = value.split(/, ?/)
   if (others.some((other) => other !== first)) throw new FramingError('different values of content-length')

@@ -1,7 +1,7 @@
-// Message heads, read: what comes before a body. Requests are read by Node's own parser before a connection is handed
-// to us, so this reader serves the client end: the harness, which reads the responses of its own server.
+// The reader of response heads, for the client of injectDuplex() and for tests. The heads of requests are read by Node's
+// parser, before the connection is borrowed.
 //
-// Strategy: gather until the empty line, bounded, then take the whole text apart. Heads are short and come once.
+// It buffers up to the empty line, within a limit, and then parses the head as one text: heads are short.
 
 import type { Fields } from '../../types/transfer.d.ts'
 import { HeadError, HeadLimitError, TruncatedError } from '../errors.ts'
@@ -9,42 +9,42 @@ import { NO_BYTES } from './body-reader.ts'
 import { readFieldLine } from './field-lines.ts'
 
 export interface StatusHead {
-  /** Of HTTP/1 */
+  /** The minor version of HTTP/1. */
   minorVersion: number
   statusCode: number
   statusMessage: string
   fields: Fields
-  /** The same as Node gives them: the values of `set-cookie`, which no comma can join, in an array. */
+  /** The same in Node's form: with `set-cookie`, whose values cannot be joined with a comma, as an array. */
   headers: Record<string, string | string[]>
 }
 
 const END_OF_HEAD = '\r\n\r\n'
-// RFC 9112 section 4; the blank after the code must be there, the reason need not.
+// RFC 9112 section 4. The blank after the status code is required, even if there is no reason phrase.
 const STATUS_LINE = /^HTTP\/1\.([01]) ([1-5]\d\d) ([\t\x20-\x7e\x80-\xff]*)$/
 
-/** Reads one response head. Interim ones (1xx) are heads of their own: take a new reader for what follows. */
+/** Reads one head. An interim response (1xx) is a whole head too: use a new reader for the one that follows. */
 export class ResponseHeadReader {
   head: StatusHead | null = null
   error: Error | null = null
-  /** Bytes of the last piece that belonged to the head; what follows is the body, if the head is there. */
+  /** How many bytes of the last input belonged to the head. If the head is complete, the body follows them. */
   consumed = 0
   private readonly maxSize: number
-  private gathered = NO_BYTES
+  private buffered = NO_BYTES
 
-  /** @param maxSize bytes of the head */
+  /** @param maxSize limit for the bytes of the head */
   constructor (maxSize: number) {
     this.maxSize = maxSize
   }
 
-  read (piece: Buffer): void {
-    const before = this.gathered.length
-    const text = Buffer.concat([this.gathered, piece])
-    // The empty line may have begun in the pieces before.
+  read (input: Buffer): void {
+    const before = this.buffered.length
+    const text = Buffer.concat([this.buffered, input])
+    // The empty line may have begun in an earlier input.
     const end = text.indexOf(END_OF_HEAD, Math.max(0, before - END_OF_HEAD.length + 1), 'latin1')
     const size = end === -1 ? text.length : end + END_OF_HEAD.length
     this.consumed = size - before
     if (size > this.maxSize) this.error = new HeadLimitError(this.maxSize)
-    else if (end === -1) this.gathered = text
+    else if (end === -1) this.buffered = text
     else this.parse(text.toString('latin1', 0, end))
   }
 
@@ -66,9 +66,10 @@ export class ResponseHeadReader {
       delete fields[name]
     }
     if (match === null) this.error = new HeadError('not a status line')
-    if (this.error !== null) return
+    if (match === null || this.error !== null) return
     const headers: StatusHead['headers'] = { ...fields }
     if (cookies.length > 0) headers['set-cookie'] = cookies
-    this.head = { minorVersion: Number(match![1]), statusCode: Number(match![2]), statusMessage: match![3], fields, headers }
+    const [, minorVersion, statusCode, statusMessage] = match
+    this.head = { minorVersion: Number(minorVersion), statusCode: Number(statusCode), statusMessage, fields, headers }
   }
 }

@@ -1,5 +1,5 @@
-// Message heads, written: the start line and the field lines (RFC 9112 sections 3 to 5), as one string of latin1, to
-// ride in one write with the first bytes of the body.
+// The writers of message heads: start line and field lines (RFC 9112 sections 3 to 5) as one latin1 string, which can be
+// sent in one write with the first bytes of the body.
 
 import { STATUS_CODES } from 'node:http'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
@@ -10,56 +10,56 @@ import { isToken, writeFieldLine } from './field-lines.ts'
 export interface ResponseHead {
   /** 101, or 200 to 599 */
   statusCode: number
-  /** Default: the status code's name. */
+  /** The reason phrase. Default: Node's for this status code */
   statusMessage?: string
   fields: OutgoingFields
   framing: Framing
-  /** Whether to send a `Date` where the user set none. Default: true */
+  /** Whether to add `Date` if it is not among `fields`. Default: true */
   date?: boolean
 }
 
-// The writer decides these from the framing and the connection's fate. A user who could set them could break the
-// framing, which is response splitting.
-const OWN_FIELDS: ReadonlySet<string> = new Set(['transfer-encoding', 'keep-alive', 'te', 'trailer', 'proxy-connection'])
+// The writer derives these from the framing and from whether the connection is kept. If users could set them, they could
+// contradict the framing, which is response splitting.
+const WRITER_FIELDS: ReadonlySet<string> = new Set(['transfer-encoding', 'keep-alive', 'te', 'trailer', 'proxy-connection'])
 
 const REASON = /^[\t\x20-\x7e\x80-\xff]*$/
 
 /**
- * Whether the user's `connection` field asks to close (RFC 9112 section 9.6). Any other value says what the writer
- * knows better, and is dropped.
+ * Whether the user's `connection` field asks to close the connection (RFC 9112 section 9.6). All other options are for
+ * the writer to decide, and are dropped.
  */
 export function asksToClose (connection: OutgoingFields[string]): boolean {
   return connection !== undefined && String(connection).split(',').some((option) => option.trim().toLowerCase() === 'close')
 }
 
-/** Whether a field of the user's could stand in a response head. */
+/** Whether the user may set this field in a response head. */
 export function isSendable (name: string, value: OutgoingFields[string]): boolean {
   try {
-    return !OWN_FIELDS.has(name.toLowerCase()) && writeFieldLine(name, value) !== null
+    return !WRITER_FIELDS.has(name.toLowerCase()) && writeFieldLine(name, value) !== null
   } catch {
     return false
   }
 }
 
 /**
- * The head of a final response, or of one that switches protocols, with the empty line that ends it.
+ * The head of a final response or of a 101, with the empty line at its end.
  *
- * @param persistent whether the connection serves another request after this one
- * @param keepAlive what the `Keep-Alive` field tells the client then, like `timeout=72`. Default: there is none
- * @throws {FieldError} FST_ERR_DUPLEX_FIELD: a name, a value or the reason cannot be sent
+ * @param persistent whether the connection is kept for another request
+ * @param keepAlive the value of the `Keep-Alive` field in that case, like `timeout=72`. Default: no such field
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD: a name, a value or the reason phrase cannot be sent
  * @throws {OwnFieldError} FST_ERR_DUPLEX_OWN_FIELD: a field that only the writer may set
  */
 export function writeResponseHead (head: ResponseHead, persistent: boolean, keepAlive?: string): string {
   const { statusCode, fields, framing } = head
   let text = statusLine(statusCode, head.statusMessage)
   let dated = head.date === false
-  let upgrade = '' // a connection option the field demands (RFC 9110 section 7.8)
+  let upgrade = '' // the connection option that an upgrade field requires (RFC 9110 section 7.8)
   for (const name in fields) {
     const value = fields[name]
     const key = name.toLowerCase()
-    if (OWN_FIELDS.has(key)) throw new OwnFieldError(name)
+    if (WRITER_FIELDS.has(key)) throw new OwnFieldError(name)
     if (key === 'connection') continue
-    // Neither status 204 nor a tunnel may have the field (RFC 9110 section 8.6).
+    // Not allowed with status 204, 101 or a 2xx to CONNECT (RFC 9110 section 8.6).
     if (key === 'content-length' && (statusCode === 204 || framing === TUNNEL)) continue
     if (key === 'date') dated = true
     else if (key === 'upgrade') upgrade = 'upgrade, '
@@ -79,16 +79,16 @@ export function writeResponseHead (head: ResponseHead, persistent: boolean, keep
 }
 
 /**
- * The head of an interim response (RFC 9110 section 15.2), which is all of it.
+ * An interim response (RFC 9110 section 15.2). It consists of a head only.
  *
  * @throws {FieldError} FST_ERR_DUPLEX_FIELD
- * @throws {OwnFieldError} FST_ERR_DUPLEX_OWN_FIELD: a field about a body or the connection, which have not begun
+ * @throws {OwnFieldError} FST_ERR_DUPLEX_OWN_FIELD: a field about a body or the connection
  */
 export function writeInterimHead (statusCode: number, fields: OutgoingFields): string {
   let text = statusLine(statusCode)
   for (const name in fields) {
     const key = name.toLowerCase()
-    if (OWN_FIELDS.has(key) || key === 'connection' || key === 'content-length') throw new OwnFieldError(name)
+    if (WRITER_FIELDS.has(key) || key === 'connection' || key === 'content-length') throw new OwnFieldError(name)
     text += writeFieldLine(name, fields[name])
   }
   return text + '\r\n'
@@ -97,8 +97,8 @@ export function writeInterimHead (statusCode: number, fields: OutgoingFields): s
 /**
  * The head of a request.
  *
- * @param target the request-target, in any of its forms
- * @param minorVersion of HTTP/1. Default: 1
+ * @param target the request-target, in any form
+ * @param minorVersion the minor version of HTTP/1. Default: 1
  * @throws {FieldError} FST_ERR_DUPLEX_FIELD: the method, the target, a name or a value cannot be sent
  */
 export function writeRequestHead (method: string, target: string, fields: OutgoingFields, minorVersion = 1): string {
@@ -111,14 +111,14 @@ export function writeRequestHead (method: string, target: string, fields: Outgoi
 
 function statusLine (statusCode: number, statusMessage?: string): string {
   const reason = statusMessage ?? STATUS_CODES[statusCode] ?? ''
-  if (!REASON.test(reason)) throw new FieldError('reason', reason)
+  if (!REASON.test(reason)) throw new FieldError('reason phrase', reason)
   return `HTTP/1.1 ${statusCode} ${reason}\r\n`
 }
 
 let dateSecond = 0
 let dateText = ''
 
-/** The field changes once a second and costs more to write than all the rest of the head. */
+/** Cached: the text changes once a second, and takes longer to make than the rest of the head. */
 function dateLine (): string {
   const second = Math.floor(Date.now() / 1000)
   if (second !== dateSecond) {

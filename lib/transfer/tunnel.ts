@@ -1,5 +1,4 @@
-// Where HTTP ends on a connection and bytes of another protocol begin: Upgrade and CONNECT (RFC 9110 sections 7.8 and
-// 9.3.6).
+// Upgrade and CONNECT, which turn a connection into a tunnel for another protocol (RFC 9110 sections 7.8 and 9.3.6).
 
 import { isIPv6 } from 'node:net'
 import type { Authority, OutgoingFields } from '../../types/transfer.d.ts'
@@ -8,16 +7,17 @@ import { type FramingFields, trimBlanks } from './field-lines.ts'
 
 export type { Authority }
 
-// authority-form = uri-host ":" port (RFC 9112 section 3.2.3), and of all that a uri-host may be, what names a host.
+// authority-form = uri-host ":" port (RFC 9112 section 3.2.3). Of all forms of uri-host: names and addresses, without
+// percent-encoding.
 const AUTHORITY = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+)):(\d{1,5})$/i
 
-/** Whether the connection is a tunnel once a response with this status has its head sent. */
+/** Whether the connection becomes a tunnel after the head of a response with this status. */
 export function isTunnel (method: string, statusCode: number): boolean {
   return statusCode === 101 || (method === 'CONNECT' && statusCode >= 200 && statusCode < 300)
 }
 
 /**
- * The target of a CONNECT request.
+ * Parses the target of a CONNECT request.
  *
  * @throws {AuthorityError} FST_ERR_DUPLEX_AUTHORITY (400)
  */
@@ -29,8 +29,8 @@ export function parseAuthority (target: string): Authority {
 }
 
 /**
- * A CONNECT request has no content (RFC 9110 section 9.3.6): what one reader takes for its body another may take for the
- * first bytes of the tunnel.
+ * Refuses a CONNECT request that has framing fields. It has no content (RFC 9110 section 9.3.6), and what one recipient
+ * takes for a body would be the first bytes of the tunnel for another.
  *
  * @throws {FramingError} FST_ERR_DUPLEX_FRAMING (400)
  */
@@ -40,17 +40,18 @@ export function checkConnect (fields: FramingFields): void {
 }
 
 /**
- * Whether a client of HTTP/1.1 has offered to switch to the protocols a 101 names.
+ * Checks that the client has offered the protocols that a 101 switches to.
  *
- * @param connection the request's field
+ * @param minorVersion the request's minor version of HTTP/1
+ * @param connection the request's `connection` field
  * @param offered the request's `upgrade` field
  * @param chosen the response's `upgrade` field
- * @throws {UpgradeError} FST_ERR_DUPLEX_UPGRADE: it has not, or none is named
+ * @throws {UpgradeError} FST_ERR_DUPLEX_UPGRADE: a protocol was not offered, or the response names none
  */
 export function checkUpgrade (minorVersion: number, connection: string | undefined, offered: string | undefined, chosen: OutgoingFields[string]): void {
   const names = list(chosen)
   if (names.length === 0) throw new UpgradeError('the response names no protocol in its "upgrade" field')
-  // RFC 9110 section 7.8: in HTTP/1.0, and without the connection option, the field means nothing.
+  // Without the connection option, and in HTTP/1.0, the upgrade field has no meaning (RFC 9110 section 7.8).
   const offers = minorVersion > 0 && list(connection).includes('upgrade') ? list(offered) : []
   if (!names.every((name) => offers.includes(name))) throw new UpgradeError(`the client has not offered "${names.join(', ')}"`)
 }
