@@ -29,8 +29,8 @@ declare module 'fastify' {
     duplex?: boolean | fastifyDuplex.DuplexOptions
   }
 
-  // Overloads for `duplex`, whose handlers may return an async iterable whatever the response's schema says. They come
-  // before Fastify's own, and take no other routes.
+  // Overloads for routes with `duplex`, whose handlers may return an async iterable whatever the schema of the response
+  // is. They precede Fastify's overloads, and do not match other routes.
   interface RouteShorthandMethod<
     RawServer extends RawServerBase = RawServerDefault,
     RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
@@ -55,20 +55,20 @@ declare module 'fastify' {
     ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
 
     /**
-     * Opens an exchange in memory, without a port: over Node's own parser, the hand-off and the readers and writers of
-     * a real connection. Calls `ready()`.
+     * Opens an exchange in memory, without a port. Node's parser and this plugin work as on a real connection. Calls
+     * `ready()`.
      *
-     * @throws FST_ERR_DUPLEX_OPTION, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_FRAMING: the request cannot be made
-     * @throws FST_ERR_DUPLEX_INJECT the server speaks HTTP/2 alone
+     * @throws FST_ERR_DUPLEX_OPTION, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_FRAMING: the options do not make a request
+     * @throws FST_ERR_DUPLEX_INJECT the server speaks only HTTP/2
      */
     injectDuplex (options: fastifyDuplex.InjectDuplexOptions | string): Promise<fastifyDuplex.InjectedDuplex>
   }
 
   interface FastifyRequest {
     /**
-     * Where a CONNECT request to a duplex route wants to go; null for any other.
+     * The target of a CONNECT request to a duplex route; null for all other requests.
      *
-     * @throws FST_ERR_DUPLEX_AUTHORITY the target is no host and port
+     * @throws FST_ERR_DUPLEX_AUTHORITY the target is not a host and a port
      */
     readonly authority: fastifyDuplex.Authority | null
   }
@@ -90,30 +90,30 @@ declare namespace fastifyDuplex {
   export interface FastifyDuplexOptions extends DuplexOptions {}
 
   export interface DuplexOptions {
-    /** Milliseconds without a byte in either direction after which, up to a quarter late, the exchange is destroyed; 0: never. Default: 120 000 */
+    /** Milliseconds without a byte in either direction; then, or up to a quarter later, the exchange is destroyed. 0: never. Default: 120 000 */
     idleTimeout?: number
     /** Bytes of decoded request body; more is answered with 413, or cut off if the response has begun. Default: the route's own `bodyLimit`, else none */
     bodyLimit?: number
-    /** Bytes of the request's trailer section. Default: `http.maxHeaderSize` */
+    /** Bytes of the trailer section of a request. Default: `http.maxHeaderSize` */
     maxTrailerSize?: number
-    /** Bytes of chunk extensions in a whole request body. Default: 16 KiB */
+    /** Bytes of all chunk extensions of a request body. Default: 16 KiB */
     maxChunkExtensionSize?: number
     /** Bytes of an unread request body that are read and dropped after the response, to keep the connection. Default: 64 KiB */
     drainLimit?: number
-    /** Milliseconds for that, and for the lingering read of a connection that is closed. Default: 1000 */
+    /** Milliseconds that this may take, and the lingering read before a connection is closed. Default: 1000 */
     drainTimeout?: number
     /** Milliseconds that open exchanges get to finish when the app closes; then they are destroyed. Default: 10 000 */
     closeGrace?: number
-    /** Exchanges open at once; a request beyond is answered with 503 and Retry-After. A route's own number is for that route alone. Default: none */
+    /** Exchanges open at once; one more is answered with 503 and Retry-After. The limit of a route counts only its own exchanges. Default: none */
     maxExchanges?: number
-    /** Bytes buffered in each direction before backpressure is felt. Default: Node's */
+    /** Bytes buffered in each direction before backpressure sets in. Default: Node's */
     highWaterMark?: number
   }
 
-  /** A response body, written to `reply.duplex` as it comes. */
+  /** A response body. Each value is written to `reply.duplex` as it comes. */
   export type DuplexBody = AsyncIterable<string | Uint8Array>
 
-  /** A handler like any other, which may also return the response body as an async iterable: a generator, a Readable. */
+  /** A Fastify handler that may also return the response body as an async iterable: a generator, a Readable. */
   export type DuplexHandler<
     RawServer extends RawServerBase = RawServerDefault,
     RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
@@ -173,58 +173,61 @@ declare namespace fastifyDuplex {
 
   export { Authority, FramingKind, OutgoingFields, Trailers }
 
-  /** The request body, readable, and the response body, writable. */
+  /** Both directions of an exchange: the readable side is the request body, the writable side the response body. */
   export interface HttpDuplex extends Duplex {
-    /** Whether the response head is on its way: `reply` is hijacked, and nothing about it can be changed. */
+    /** Whether the response head is on its way. From then on `reply` is hijacked, and the head cannot be changed. */
     readonly headersSent: boolean
     /**
-     * Sends the head now, not with the first bytes of the body. Does nothing when the client is gone or has sent what cannot
-     * be read, or when another answers.
+     * Sends the head now, instead of with the first bytes of the body. Does nothing if the client is gone, if the request
+     * is malformed, or if Fastify has begun to answer.
      *
-     * @throws FST_ERR_DUPLEX_HEAD_SENT, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_OWN_FIELD, FST_ERR_DUPLEX_STATUS
+     * @throws FST_ERR_DUPLEX_HEAD_SENT, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_OWN_FIELD, FST_ERR_DUPLEX_STATUS,
+     *   FST_ERR_DUPLEX_DETACHED
      */
     flushHeaders (): void
     /**
      * Sends an interim response.
      *
      * @param statusCode 100 to 199, but not 101
-     * @returns false when nothing was sent: the client is of HTTP/1.0, is gone or has sent what cannot be read, another answers,
-     *   or the request is of `app.inject()`
-     * @throws FST_ERR_DUPLEX_HEAD_SENT, FST_ERR_DUPLEX_STATUS, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_OWN_FIELD
+     * @returns false if nothing was sent: the client speaks HTTP/1.0 or is gone, the request is malformed or comes from
+     *   `app.inject()`, or Fastify has begun to answer
+     * @throws FST_ERR_DUPLEX_HEAD_SENT, FST_ERR_DUPLEX_STATUS, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_OWN_FIELD,
+     *   FST_ERR_DUPLEX_DETACHED
      */
     writeInformation (statusCode: number, fields?: OutgoingFields): boolean
-    /** The request's trailers, complete when the readable side has ended. */
+    /** The request's trailers, complete once the readable side has ended. */
     readonly trailers: Trailers
     /**
-     * Sets the response's trailers. They need a chunked response, and are sent at its end.
+     * Sets the response's trailers, which are sent at its end. The response must be chunked; a client of HTTP/1.0 gets none.
      *
-     * @throws FST_ERR_DUPLEX_NO_TRAILERS, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_TRAILER
+     * @throws FST_ERR_DUPLEX_NO_TRAILERS, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_DETACHED
      */
     setTrailers (fields: OutgoingFields): this
-    /** How the bodies are framed; the response's is known once the head is on its way. */
+    /** How the bodies are framed. The framing of the response is known once its head is on its way. */
     readonly framing: { readonly request: FramingKind, readonly response: FramingKind | undefined }
-    /** Bytes of request body received, decoded. */
+    /** Bytes of request body received, without framing. */
     readonly bytesRead: number
-    /** Bytes of response body written, before coding. */
+    /** Bytes of response body written, without framing. */
     readonly bytesWritten: number
     /**
-     * The app is closing: the exchange has `closeGrace` to end in its own words. `request.signal` has aborted, with
+     * The app is closing: the handler has `closeGrace` to finish the response. `request.signal` has aborted, with
      * FST_ERR_DUPLEX_CLOSING as its reason.
      */
     on (event: 'shutdown', listener: () => void): this
     on (event: string | symbol, listener: (...args: any[]) => void): this
     once (event: 'shutdown', listener: () => void): this
     once (event: string | symbol, listener: (...args: any[]) => void): this
-    /** The connection: for its addresses and certificates. Its bytes are the exchange's. */
+    /** The connection, for its addresses and certificates. Do not read from it or write to it. */
     readonly socket: Socket
     /**
-     * Leaves the connection to the caller, for good: no more timeouts, listeners or framing of ours. Before the head, once the
-     * request body has been read; or in a tunnel. The exchange ends for Fastify; the stream refuses use from then on.
+     * Leaves the connection to the caller for good, without timeouts, listeners or framing of this plugin. It can be
+     * called before the head, once the request body has been read, and in a tunnel. The exchange ends for Fastify, and the
+     * stream cannot be used any more.
      *
      * @param options `counted`: whether `app.close()` ends the connection, after `closeGrace`. Default: true
-     * @returns the socket, without listeners for its errors, and the bytes that were read behind the request
+     * @returns the socket, which has no listener for `'error'`, and the bytes that were read after the request
      * @throws FST_ERR_DUPLEX_DETACH, FST_ERR_DUPLEX_DETACHED, FST_ERR_DUPLEX_HEAD_SENT
-     * @throws FST_ERR_DUPLEX_TUNNEL the request has no connection of its own: HTTP/2, `app.inject()`, the fallback
+     * @throws FST_ERR_DUPLEX_TUNNEL there is no connection to detach: HTTP/2, `app.inject()`, or one that Node reads itself
      */
     detach (options?: { counted?: boolean }): { socket: Socket, head: Buffer }
   }
@@ -232,7 +235,7 @@ declare namespace fastifyDuplex {
   export interface InjectDuplexOptions {
     /** Default: GET */
     method?: string
-    /** The path, or a whole URL, whose host becomes the `host` field. `path` is the same. */
+    /** A path, or a URL, whose host becomes the `host` field. `path` means the same. */
     url?: string
     path?: string
     /** Appended to the query of the URL. */
@@ -240,8 +243,8 @@ declare namespace fastifyDuplex {
     headers?: OutgoingFields
     cookies?: Record<string, string>
     /**
-     * The request body; an object that is no stream is sent as JSON. Without one the body stays open to be written,
-     * but for GET, HEAD, DELETE, OPTIONS and TRACE.
+     * The request body. An object that is not a stream is sent as JSON. Without a payload the body stays open to be
+     * written, except for GET, HEAD, DELETE, OPTIONS and TRACE.
      */
     payload?: string | Uint8Array | AsyncIterable<unknown> | object
     /** Default: 1.1 */
@@ -255,25 +258,25 @@ declare namespace fastifyDuplex {
     statusMessage: string
     headers: Record<string, string | string[]>
     httpVersion: string
-    /** The interim responses that came before. */
+    /** The interim responses before it. */
     informational: { statusCode: number, statusMessage: string, headers: Record<string, string | string[]> }[]
   }
 
-  /** The client end of an injected exchange: the request body, writable, and the response body, readable. */
+  /** The client's end of an injected exchange: the writable side is the request body, the readable side the response body. */
   export interface InjectedDuplex extends Duplex {
-    /** The head of the response, as soon as it is there. */
+    /** The head of the response, as soon as it has been read. */
     readonly response: Promise<InjectedResponse>
-    /** The response's trailers, complete when the readable side has ended. */
+    /** The response's trailers, complete once the readable side has ended. */
     readonly trailers: Trailers
-    /** Sets the request's trailers, sent at the end of a chunked body. */
+    /** Sets the request's trailers, which are sent at the end of a chunked body. */
     setTrailers (fields: OutgoingFields): this
     /** The client's end of the connection, for raw bytes. */
     readonly socket: Duplex
-    /** Opens another exchange on the same connection; its request goes out behind this one's. */
+    /** Opens another exchange on the same connection. Its request is sent after this one. */
     next (options: InjectDuplexOptions): InjectedDuplex
   }
 
-  /** What the `node:diagnostics_channel` channels `fastify-duplex.exchange.start`, `.head`, `.finish` and `.error` carry. */
+  /** The message of the `node:diagnostics_channel` channels `fastify-duplex.exchange.start`, `.head`, `.finish` and `.error`. */
   export interface ExchangeEvent {
     request: FastifyRequest
     reply: FastifyReply

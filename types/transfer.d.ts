@@ -1,4 +1,4 @@
-// The public types that know neither Fastify nor a stream. lib/transfer/ uses them, and index.d.ts publishes them.
+// The types of lib/transfer/, which must not depend on Fastify's. index.d.ts publishes those that users need.
 
 /** The target of a CONNECT request. */
 export interface Authority {
@@ -8,14 +8,14 @@ export interface Authority {
   readonly port: number
 }
 
-/** By lower-case name; the values of a repeated field are joined with `, ` (RFC 9110 section 5.2). */
+/** Fields by lower-case name. The values of a repeated field are joined with `, ` (RFC 9110 section 5.2). */
 export type Fields = Record<string, string>
 
-/** By lower-case name; the values of a repeated field are joined with `, `. */
+/** Trailers by lower-case name. The values of a repeated field are joined with `, `. */
 export type Trailers = Readonly<Fields>
 
-/** Fields to send, by name in any case; an array is one line per value. */
+/** Fields to send, by name in any case. An array becomes one line per value. */
 export type OutgoingFields = Record<string, string | number | readonly (string | number)[] | undefined>
 
-/** What marks the end of a body: there is none, its announced length, the last chunk, the end of the connection. */
+/** What marks the end of a body: there is no body, its announced length, its last chunk, or the end of the connection. */
 export type FramingKind = 'none' | 'length' | 'chunked' | 'close'

@@ -80,7 +80,7 @@ export function isTrailerField (name: string): boolean {
 /**
  * The line or lines for one field, each with its CRLF.
  *
- * @throws {FieldError} FST_ERR_DUPLEX_FIELD: the name is not a token, or a value has a control character or one above 0xff
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD: the name is not a token, or a value has control characters or some above 0xff
  */
 export function writeFieldLine (name: string, value: OutgoingFields[string]): string {
   if (!TOKEN.test(name)) throw new FieldError('name in field', name)

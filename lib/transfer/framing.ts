@@ -16,8 +16,7 @@ export interface Framing {
 }
 
 /**
- * The framing fields of a request or response, from its `rawHeaders`: the parsed `headers` of an IncomingMessage keep only
- * the first content-length.
+ * The framing fields in the `rawHeaders` of an IncomingMessage. Its parsed `headers` keep only the first content-length.
  */
 export function framingFields (rawHeaders: readonly string[]): FramingFields {
   const fields: FramingFields = {}
