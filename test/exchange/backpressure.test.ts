@@ -5,7 +5,7 @@ import type { Writable } from 'node:stream'
 import t from 'tap'
 import { READ_SIZE } from '../../lib/relay/read-buffers.ts'
 import { collectGarbage } from '../support/garbage.ts'
-import { GET, OPEN, TRANSPORTS, serve, untilStuck } from '../support/wire.ts'
+import { GET, OPEN, TRANSPORTS, chunked, serve, untilStuck } from '../support/wire.ts'
 
 const MIB = 1024 ** 2
 const TOTAL = 1024 * MIB
@@ -93,3 +93,13 @@ for (const transport of TRANSPORTS) {
     })
   }
 }
+
+t.test('many small writes within one turn', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, (_request, reply) => {
+      for (let i = 0; i < 200_000; i++) reply.duplex.write('x')
+      reply.duplex.end()
+    })
+  })
+  t.equal((await (await connect()).request(chunked('/'))).body, 'x'.repeat(200_000))
+})

@@ -3,6 +3,7 @@
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import { pipeline } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify from 'fastify'
 import { satisfies } from 'semver'
 import t from 'tap'
@@ -143,6 +144,25 @@ t.test('a head that a handler has written by hand', { skip: writesTwoHeads }, as
   wire.send(chunked('/'))
   await wire.ended
   t.equal((await (await connect()).request(GET('/none'))).statusCode, 404)
+})
+
+t.test('the callbacks of writes are called when the head is refused', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.addHook('onSend', async () => { await immediate() })
+    app.post('/callbacks', { duplex: true }, async (request, reply) => {
+      const { duplex } = reply.header('keep-alive', 'x')
+      await new Promise<void>((resolve, reject) => {
+        if (request.headers['x-end']) duplex.end('x', (error?: Error | null) => error ? reject(error) : resolve())
+        else duplex.write('x', (error) => error ? reject(error) : resolve())
+      })
+    })
+    app.post('/no-callback', { duplex: true }, (_request, reply) => { reply.header('keep-alive', 'x').duplex.end('x') })
+  })
+  const wire = await connect()
+  for (const end of ['', 'X-End: 1\r\n']) {
+    t.match(await wire.request(chunked('/callbacks').replace('\r\n', `\r\n${end}`)), { statusCode: 500, body: /OWN_FIELD/ })
+  }
+  t.match(await wire.request(chunked('/no-callback')), { statusCode: 500, body: /OWN_FIELD/ }, 'and without one')
 })
 
 for (const [name, kind] of Object.entries(KINDS)) {

@@ -380,6 +380,40 @@ interface Behind {
   closed: Promise<unknown>
 }
 
+t.test('between ordinary responses that are slow', async (t) => {
+  let released = resolvers()
+  const written = resolvers()
+  const { app, connect, logged } = await serve(t, 'tcp', (app) => {
+    app.get('/slow', async () => { await released.promise; return 'slow' })
+    app.post('/empty-write', { duplex: true }, async (_request, reply) => {
+      reply.duplex.write('a')
+      await immediate()
+      reply.duplex.write('')
+      reply.duplex.end()
+      written.resolve()
+    })
+    app.post('/fails', { duplex: true }, async (_request, reply) => {
+      reply.duplex.flushHeaders()
+      throw new Error('fails')
+    })
+  })
+  const wire = await connect()
+  wire.send(GET('/slow') + chunked('/empty-write') + GET('/slow'))
+  await written.promise
+  released.resolve()
+  t.equal((await wire.response()).body, 'slow')
+  t.equal((await wire.response()).body, 'a', 'an empty write does not end the body twice')
+  t.equal((await wire.response()).body, 'slow')
+
+  released = resolvers()
+  wire.send(GET('/slow') + OPEN('/fails'))
+  await logged('request errored')
+  released.resolve()
+  t.equal((await wire.response()).body, 'slow', 'an exchange that fails in the queue leaves the response before it alone')
+  await wire.ended
+  t.equal(app.server.listening, true)
+})
+
 t.test('asynchronous constraint: many exchanges behind a slow response, whose client leaves before they are routed', async (t) => {
   t.intercept(process, 'emitWarning', { value: (warning: Error) => t.fail(String(warning)) })
   const over: string[] = []
