@@ -1,9 +1,9 @@
-// The results as small bar charts in one SVG, for the README: legible in light and dark mode.
+// Draws the results as small bar charts in one SVG for the README. It is legible in light and in dark mode.
 
 import { BASE, type Column, type Results, figure, ratio } from './results.ts'
 import { round } from './report.ts'
 
-/** From whom the chart takes its bars. */
+/** Ids of the peers that get a bar. */
 const SHOWN = ['plugin', 'net', 'http', 'fastify', 'ws', 'http2', 'go-tutorial', 'go-best', 'go-full-duplex', 'hyper']
 
 const WIDTH = 440

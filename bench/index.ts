@@ -1,10 +1,10 @@
-// npm run bench: the plugin and its peers, side by side in one run.
+// npm run bench: measures the plugin and its peers side by side in one run.
 
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { chart } from './chart.ts'
 import type { Direction } from './client/transfer.ts'
-import { describeMachine, describePlace, isIsolated, runIsolated } from './isolation.ts'
+import { describeIsolation, describeMachine, isIsolated, runIsolated } from './isolation.ts'
 import { bulk } from './measures/bulk.ts'
 import { exchanges } from './measures/exchanges.ts'
 import { byLength, byOpenExchanges } from './measures/growth.ts'
@@ -13,7 +13,7 @@ import { micro } from './measures/micro.ts'
 import { roundTrips } from './measures/round-trips.ts'
 import { type Routes, routes } from './measures/routes.ts'
 import { type Options, readOptions } from './options.ts'
-import { PEERS, type Peer, build, isAvailable } from './peers.ts'
+import { PEERS, type Peer, buildPeers, isAvailable } from './peers.ts'
 import { reportLengths, reportMicro, reportOpen, reportRoutes, reportTables } from './report.ts'
 import { type Results } from './results.ts'
 import { Fleet } from './rounds.ts'
@@ -28,8 +28,8 @@ const MIB = 2 ** 20
 async function run (options: Options): Promise<void> {
   const { only, full } = options
   const peers = PEERS.filter((peer) => isAvailable(peer) && (options.peers === null || options.peers.has(peer.id)))
-  const results: Results = { machine: describeMachine(), place: describePlace(), peers, columns: [] }
-  console.log(`${results.machine}; ${results.place}\n`)
+  const results: Results = { machine: describeMachine(), isolation: describeIsolation(), peers, columns: [] }
+  console.log(`${results.machine}; ${results.isolation}\n`)
 
   if (only.has('bulk') || only.has('roundtrips') || only.has('exchanges')) await compare(results, options)
   if (only.has('idle')) {
@@ -84,10 +84,10 @@ async function showGrowth (plugin: Peer, { full, rounds }: Options): Promise<voi
 
 const options = readOptions()
 if (process.platform !== 'linux') {
-  console.log('SKIPPED: the benchmark reads processor time and memory from /proc, on Linux')
+  console.log('SKIPPED: the benchmark needs Linux, where it reads processor time and memory from /proc')
 } else if (isIsolated) {
   run(options)
 } else {
-  if ([...options.only].some((measure) => measure !== 'micro')) build()
+  if ([...options.only].some((measure) => measure !== 'micro')) buildPeers()
   process.exitCode = runIsolated()
 }

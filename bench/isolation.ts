@@ -1,5 +1,5 @@
-// Where the benchmark runs: on cores of its own, and in a network of its own. Loopback TCP under BBR measures the pacing
-// of BBR, not servers: a private network namespace can be set to reno without touching the machine.
+// Runs the benchmark on reserved cores and in a private network namespace. With BBR, loopback TCP would measure the pacing
+// of BBR and not the servers. A private namespace can be set to reno without changing the machine.
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
@@ -16,8 +16,8 @@ const RUN = `
 ulimit -n $(ulimit -Hn)
 exec "$@"`
 
-/** Which private network the machine lets us have. */
-function namespace (): string[] | null {
+/** The command that enters a private network namespace. Null if the machine does not allow one. */
+function namespaceCommand (): string[] | null {
   for (const flags of ['-n', '-rn']) {
     if (succeeds('unshare', [flags, 'sh', '-c', SETUP])) return ['unshare', flags, 'sh', '-c', SETUP + RUN, 'sh']
   }
@@ -30,33 +30,33 @@ function succeeds (file: string, args: string[]): boolean {
 
 export const isIsolated: boolean = process.env[MARK] !== undefined
 
-/** Runs this process once more, where it should; returns its exit code. */
+/** Runs this program again in isolation. @returns its exit code */
 export function runIsolated (): number {
-  const shell = namespace() ?? ['sh', '-c', RUN, 'sh']
+  const shell = namespaceCommand() ?? ['sh', '-c', RUN, 'sh']
   const pin = availableParallelism() > 1 && succeeds('taskset', ['-c', '0,1', 'true']) ? 'pinned' : 'free'
   const [file, ...args] = [...shell, ...pinnedIf(pin, [process.execPath, ...process.argv.slice(1)], 'client')]
   return spawnSync(file, args, { stdio: 'inherit', env: { ...process.env, [MARK]: pin } }).status ?? 1
 }
 
-/** The command, on the core of servers or of the client. */
-export function pinned (command: string[], who: 'server' | 'client'): string[] {
-  return pinnedIf(process.env[MARK], command, who)
+/** The command, pinned to the core of the servers or of the client. */
+export function pinned (command: string[], role: 'server' | 'client'): string[] {
+  return pinnedIf(process.env[MARK], command, role)
 }
 
-function pinnedIf (pin: string | undefined, command: string[], who: 'server' | 'client'): string[] {
-  return pin === 'pinned' ? ['taskset', '-c', who === 'server' ? '1' : '0', ...command] : command
+function pinnedIf (pin: string | undefined, command: string[], role: 'server' | 'client'): string[] {
+  return pin === 'pinned' ? ['taskset', '-c', role === 'server' ? '1' : '0', ...command] : command
 }
 
-/** How many connections one process may have, with some files to spare. */
+/** How many connections one process may open, with some descriptors left for other files. */
 export function connectionLimit (): number {
   const [, limit] = /^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? [null, Infinity]
   return Number(limit) - 200
 }
 
-export function describePlace (): string {
+export function describeIsolation (): string {
   const control = readFileSync('/proc/sys/net/ipv4/tcp_congestion_control', 'latin1').trim()
   const links = readFileSync('/proc/net/dev', 'latin1').trim().split('\n').length - 2
-  const network = links === 1 ? 'a private network namespace' : 'the network of the machine'
+  const network = links === 1 ? 'a private network namespace' : 'the network namespace of the machine'
   const cores = process.env[MARK] === 'pinned' ? 'client on core 0, server on core 1' : 'cores not pinned'
   return `${network} with TCP ${control}, ${cores}`
 }

@@ -1,4 +1,4 @@
-// The command line.
+// Parses the command line.
 
 import { parseArgs } from 'node:util'
 
@@ -7,32 +7,33 @@ export type Measure = typeof MEASURES[number]
 
 export interface Options {
   only: ReadonlySet<Measure>
-  /** Ids; null: all. */
+  /** Ids. Null stands for all. */
   peers: ReadonlySet<string> | null
   seconds: number
   rounds: number
   full: boolean
   check: boolean
-  /** Where the chart goes. */
+  /** File that the chart is written to. */
   chart: string | null
 }
 
 const HELP = `npm run bench -- [options]
 
   --only ${MEASURES.join(',')}
-                  some of the measures
-  --peers a,b     some of the peers: plugin, plugin-iterate, plugin-yield, plugin-write, plugin-node-<major>, net, http,
-                  fastify, fastify-pipeline, ws, fastify-websocket, http2, go-tutorial, go-best, go-full-duplex, hyper
+                  which measures to run; default: all
+  --peers a,b     which peers to measure; default: all of plugin, plugin-iterate, plugin-yield, plugin-write,
+                  plugin-node-<major>, net, http, fastify, fastify-pipeline, ws, fastify-websocket, http2,
+                  go-tutorial, go-best, go-full-duplex, hyper
   --seconds n     how long one peer is measured in one round
-  --rounds n
-  --full          more rounds; bulk over 8 connections too, upload and download alone; longer bodies
-  --check         what was to be reached, beside what was
-  --chart file    the bar chart, as SVG
+  --rounds n      how many rounds are measured
+  --full          more rounds and longer bodies; also bulk over 8 connections, and upload and download alone
+  --check         also print the targets and whether they were reached
+  --chart file    also write the bar chart, as SVG
 
-BENCH_NODES=/path/to/node,/path/to/node: other Node versions for the plugin; default: those in .nodes
+BENCH_NODES=/path/to/node,/path/to/node: other Node versions to run the plugin on; default: those in .nodes
 `
 
-/** Ends the process when that is all there is to do. */
+/** Prints the help or what is wrong and ends the process, if there is nothing else to do. */
 export function readOptions (): Options {
   let values
   try {
@@ -49,7 +50,7 @@ export function readOptions (): Options {
       }
     }).values
   } catch (error) {
-    refuse((error as Error).message)
+    exitWithUsage((error as Error).message)
   }
   if (values.help) {
     console.log(HELP)
@@ -57,25 +58,25 @@ export function readOptions (): Options {
   }
   const only = values.only!.split(',') as Measure[]
   const unknown = only.find((measure) => !MEASURES.includes(measure))
-  if (unknown !== undefined) refuse(`There is no measure "${unknown}"`)
+  if (unknown !== undefined) exitWithUsage(`There is no measure "${unknown}"`)
   const full = values.full!
   return {
     only: new Set(only),
     peers: values.peers === undefined ? null : new Set(values.peers.split(',')),
-    seconds: positive(values.seconds, full ? 0.5 : 0.2),
-    rounds: positive(values.rounds, full ? 11 : 5),
+    seconds: parsePositive(values.seconds, full ? 0.5 : 0.2),
+    rounds: parsePositive(values.rounds, full ? 11 : 5),
     full,
     check: values.check!,
     chart: values.chart ?? null
   }
 }
 
-function positive (text: string | undefined, otherwise: number): number {
-  const value = text === undefined ? otherwise : Number(text)
-  return value > 0 ? value : refuse(`"${text}" is no positive number`)
+function parsePositive (text: string | undefined, fallback: number): number {
+  const value = text === undefined ? fallback : Number(text)
+  return value > 0 ? value : exitWithUsage(`"${text}" is not a positive number`)
 }
 
-function refuse (message: string): never {
+function exitWithUsage (message: string): never {
   console.error(`${message}\n\n${HELP}`)
   process.exit(2)
 }

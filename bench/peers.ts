@@ -1,4 +1,4 @@
-// Who is compared: each peer is one server process, started with one command.
+// The peers that are compared. Each is one server process, started by one command.
 
 import { execFileSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
@@ -9,7 +9,7 @@ import { raw } from './client/raw.ts'
 import type { Protocol } from './client/session.ts'
 import { websocket } from './client/websocket.ts'
 
-/** bench/; this runs in bench/build. */
+/** The folder bench/. This file runs in bench/build. */
 const HOME = join(__dirname, '..')
 const BINARIES = join(HOME, 'build', 'bin')
 
@@ -18,16 +18,16 @@ export interface Peer {
   label: string
   protocol: Protocol
   command: string[]
-  /** It serves /up and /down. */
-  oneWay: boolean
+  /** The peer also serves /up and /down. */
+  hasOneWay: boolean
 }
 
-export function onNode (id: string, label: string, protocol: Protocol, script: string, args: string[] = [], oneWay = true, node = process.execPath): Peer {
-  return { id, label, protocol, command: [node, '--expose-gc', join(__dirname, 'peers', script), ...args], oneWay }
+export function onNode (id: string, label: string, protocol: Protocol, script: string, args: string[] = [], hasOneWay = true, node = process.execPath): Peer {
+  return { id, label, protocol, command: [node, '--expose-gc', join(__dirname, 'peers', script), ...args], hasOneWay }
 }
 
 function compiled (id: string, label: string, binary: string, args: string[] = []): Peer {
-  return { id, label, protocol: http1, command: [join(BINARIES, binary), ...args], oneWay: false }
+  return { id, label, protocol: http1, command: [join(BINARIES, binary), ...args], hasOneWay: false }
 }
 
 export const PEERS: Peer[] = [
@@ -49,7 +49,7 @@ export const PEERS: Peer[] = [
   compiled('hyper', 'Rust hyper', 'hyper-echo')
 ]
 
-/** Those of BENCH_NODES (paths, with commas between), or those that .ci/run has left in .nodes. */
+/** The comma-separated paths in BENCH_NODES, or the versions that .ci/run keeps in .nodes. */
 function otherNodes (): string[] {
   const { BENCH_NODES } = process.env
   if (BENCH_NODES !== undefined) return BENCH_NODES.split(',').filter((path) => path !== '')
@@ -63,9 +63,9 @@ function onOtherNode (node: string): Peer {
   return onNode(`plugin-node-${major}`, `this plugin on Node ${version}`, http1, 'plugin.js', ['pipeline'], true, node)
 }
 
-/** Builds what has to be built, and says what will be missing. */
-export function build (): void {
-  // What is left from another day would be measured unnoticed.
+/** Builds the peers that are not JavaScript, and prints which will be missing. */
+export function buildPeers (): void {
+  // A binary left over from an earlier build would be measured unnoticed.
   rmSync(BINARIES, { recursive: true, force: true })
   mkdirSync(BINARIES, { recursive: true })
   compile('Go', 'go', ['build', '-o', join(BINARIES, 'go'), join(HOME, 'peers', 'go', 'main.go')])
@@ -73,7 +73,7 @@ export function build (): void {
   if (compile('Rust', 'cargo', ['build', '--quiet', '--release', '--locked', '--manifest-path', join(HOME, 'peers', 'hyper', 'Cargo.toml'), '--target-dir', target])) {
     copyFileSync(join(target, 'release', 'hyper-echo'), join(BINARIES, 'hyper-echo'))
   }
-  if (otherNodes().length === 0) console.log('SKIPPED: the plugin on other Node versions, none in BENCH_NODES or .nodes')
+  if (otherNodes().length === 0) console.log('SKIPPED: the plugin on other Node versions, there are none in BENCH_NODES or .nodes')
 }
 
 function compile (language: string, tool: string, args: string[]): boolean {
@@ -83,7 +83,7 @@ function compile (language: string, tool: string, args: string[]): boolean {
   } catch (error) {
     const { code, stderr } = error as { code?: string, stderr?: Buffer }
     const reason = code === 'ENOENT' ? `${tool} is not installed` : String(stderr).trim().split('\n').pop()
-    console.log(`SKIPPED: the peers in ${language}, ${reason}`)
+    console.log(`SKIPPED: the peers in ${language}: ${reason}`)
     return false
   }
 }

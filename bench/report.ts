@@ -1,4 +1,4 @@
-// The results, as Markdown.
+// Formats the results as Markdown.
 
 import type { Point } from './measures/growth.ts'
 import type { Line } from './measures/micro.ts'
@@ -17,16 +17,16 @@ export function reportTables (results: Results): string {
 }
 
 function reportTable (name: string, { columns, peers }: Results): string {
-  const mine = columns.filter(({ table }) => table === name)
-  const some = peers.filter(({ id }) => mine.some(({ samples }) => samples.has(id)))
+  const ownColumns = columns.filter(({ table }) => table === name)
+  const measured = peers.filter(({ id }) => ownColumns.some(({ samples }) => samples.has(id)))
   const table = (cell: (column: Column, id: string) => string, head: (column: Column) => string): string => {
-    return markdownTable([name, ...mine.map(head)], some.map((peer) => [peer.label, ...mine.map((column) => column.samples.has(peer.id) ? cell(column, peer.id) : '-')]))
+    return markdownTable([name, ...ownColumns.map(head)], measured.map((peer) => [peer.label, ...ownColumns.map((column) => column.samples.has(peer.id) ? cell(column, peer.id) : '-')]))
   }
-  const base = some.find(({ id }) => id === BASE)
+  const base = measured.find(({ id }) => id === BASE)
   return [
     base === undefined ? '' : `Times ${base.label}, per second of the server's processor time:\n\n` + table(ratioCell, ({ label, rate, unit }) => rate ? label : `${label}, ${unit}`),
     'Per second of the server\'s processor time:\n\n' + table(figureCell, ({ label, unit }) => `${label}, ${unit}`),
-    'By the clock on the wall, and the share of it that the server was busy:\n\n' + table(wallCell, ({ label, unit }) => `${label}, ${unit}`)
+    'By wall-clock time, with the share of it in which the server was busy:\n\n' + table(wallCell, ({ label, unit }) => `${label}, ${unit}`)
   ].filter((text) => text !== '').join('\n\n')
 }
 
@@ -48,7 +48,7 @@ function wallCell (column: Column, id: string): string {
   return `${value} (${(busy! * 100).toFixed(0)} %${latency})`
 }
 
-/** Three digits, thousands as k. */
+/** About three significant digits, with a k for thousands. */
 export function round (value: number): string {
   if (value >= 10_000) return `${(value / 1000).toFixed(1)} k`
   if (value >= 100) return value.toFixed(0)
@@ -56,7 +56,7 @@ export function round (value: number): string {
 }
 
 export function reportRoutes ({ ratio, from, to, pairs }: Routes): string {
-  return `Ordinary routes of an app with the plugin: ${ratio.toFixed(3)} × the rate of those without, per second of processor time ` +
+  return `Ordinary routes with the plugin: ${ratio.toFixed(3)} × the rate without it, per second of processor time ` +
     `(${from.toFixed(3)} to ${to.toFixed(3)} with 95 % confidence, ${pairs} pairs of processes)`
 }
 
@@ -74,7 +74,7 @@ function curve (title: string, points: Point[], x: (value: number) => string, un
 
 export function reportMicro (groups: Record<string, Line[]>): string {
   return Object.entries(groups).map(([name, lines]) => {
-    const units = [['perByte', 'ns per byte', 3], ['perChunk', 'ns per chunk', 0], ['perPiece', 'ns per piece', 0]] as const
+    const units = [['perByte', 'ns per byte', 3], ['perChunk', 'ns per chunk', 0], ['perRead', 'ns per read', 0], ['perWrite', 'ns per write', 0]] as const
     const used = units.filter(([key]) => lines[0][key] !== undefined)
     return markdownTable([name, ...used.map(([, unit]) => unit)], lines.map((line) => [line.what, ...used.map(([key, , digits]) => line[key]!.toFixed(digits))]))
   }).join('\n\n')

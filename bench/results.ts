@@ -1,39 +1,38 @@
-// What a run has measured: columns of figures by peer, and how they are compared.
+// The results of a run: columns of samples by peer, and how they are compared.
 
 import type { Peer } from './peers.ts'
 import { type Sample, type Samples, median } from './rounds.ts'
 
 export interface Column {
-  /** Like `echo-64`. */
+  /** For example `echo-64`. */
   id: string
-  /** The table it stands in. */
+  /** Title of the table that the column belongs to. */
   table: string
   label: string
-  /** The same where it stands alone. */
+  /** The label for use outside of its table. */
   title: string
   unit: string
-  /** Per second: more is better, and the processor time it took counts. Otherwise an amount: less is better. */
+  /** A rate: more is better, and it is divided by processor time. Otherwise an amount: less is better. */
   rate: boolean
   samples: Samples
 }
 
 export interface Results {
   machine: string
-  place: string
+  isolation: string
   peers: Peer[]
   columns: Column[]
 }
 
-/** Ratios are to this one. */
+/** Id of the peer that ratios refer to. */
 export const BASE = 'fastify'
 
-/** The processor time of the server, or the clock on the wall. */
+/** The processor time of the server, or wall-clock time. */
 export type By = 'processor' | 'clock'
 
 /**
- * Rates are compared per second of the server's processor time: what a core does that has nothing else to do. Neither a
- * slow client nor other work on the machine then passes for a slow server. Where the server was busy all the time, as it
- * is with a core of its own, both are the same.
+ * Rates are compared per second of the server's processor time, so that neither a slow client nor other work on the
+ * machine makes a server look slow. If the server was busy all the time, both rates are the same.
  */
 function comparable (column: Column, sample: Sample, by: By): number {
   return column.rate && by === 'processor' ? sample.value / sample.busy : sample.value
@@ -49,7 +48,7 @@ export function detail (column: Column, id: string, name: 'busy' | 'p50' | 'p99'
   return values.length === 0 ? null : median(values)
 }
 
-/** How many times the other's figure: the median of the ratios of each round. */
+/** The figure of a peer divided by that of another: the median of the ratios of each round. */
 export function ratio (column: Column, id: string, other: string, by: By = 'processor'): number | null {
   const samples = column.samples.get(id)
   const others = column.samples.get(other)

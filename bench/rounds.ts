@@ -1,27 +1,27 @@
-// Rounds: every peer once in each, so that all of them see the same moods of the machine; ratios are taken within a
-// round, and the median of the rounds is the result.
+// Each round measures every peer once, so that all peers meet the same conditions of the machine. Ratios are taken within
+// a round, and the result is the median of the rounds.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Peer } from './peers.ts'
 import { Server } from './server.ts'
 
-/** What one peer did in one round. */
+/** The result of one peer in one round. */
 export interface Measured {
   value: number
-  /** Milliseconds that half of the round trips took at most, and 99 of 100. */
+  /** Percentiles of the round trips, in milliseconds. */
   p50?: number
   p99?: number
 }
 
 export interface Sample extends Measured {
-  /** Processor time of the server, as a share of the time that passed. */
+  /** Processor time of the server, divided by the time that passed. */
   busy: number
 }
 
-/** Samples by peer, in the order of the rounds; a peer that failed, or has no such thing, is not among them. */
+/** Samples by peer, in the order of the rounds. It lacks peers that failed, or that cannot be measured so. */
 export type Samples = Map<string, Sample[]>
 
-/** One server process of each peer. */
+/** One server process for each peer. */
 export class Fleet {
   private readonly servers: Server[] = []
 
@@ -37,7 +37,7 @@ export class Fleet {
     await Promise.all(this.servers.map((server) => server.stop()))
   }
 
-  /** Runs `measure` once with each server in each of the rounds; `prepare`, before, can also refuse a server with null. */
+  /** Runs `measure` once per server and round. `prepare` runs once per server before that, and skips it by returning null. */
   async rounds<T> (count: number, what: string, prepare: (server: Server) => Promise<T | null>, measure: (server: Server, prepared: T) => Promise<Measured>): Promise<Samples> {
     const samples: Samples = new Map()
     const prepared = new Map<Server, T>()
@@ -51,14 +51,14 @@ export class Fleet {
     }
     for (let round = 0; round < count; round++) {
       for (const [server, ready] of prepared) {
-        const right = await attempt(server.peer, what, async () => {
-          const before = server.busy
+        const succeeded = await attempt(server.peer, what, async () => {
+          const before = server.processorTime
           const start = performance.now()
           const measured = await measure(server, ready)
-          const busy = (server.busy - before) / ((performance.now() - start) / 1000)
+          const busy = (server.processorTime - before) / ((performance.now() - start) / 1000)
           samples.get(server.peer.id)!.push({ ...measured, busy })
         })
-        if (right) continue
+        if (succeeded) continue
         prepared.delete(server)
         samples.delete(server.peer.id)
       }
@@ -67,20 +67,20 @@ export class Fleet {
   }
 }
 
-/** Milliseconds for one peer in one round: a peer that hangs must not hang the rest. */
+/** Time limit for one peer in one round, in milliseconds: a peer that hangs must not block the others. */
 const LIMIT = 60_000
 
 async function attempt (peer: Peer, what: string, run: () => Promise<void>): Promise<boolean> {
-  const late = new AbortController()
+  const timeout = new AbortController()
   try {
-    await Promise.race([run(), sleep(LIMIT, null, late).then(() => { throw new Error(`nothing for ${LIMIT} ms`) })])
+    await Promise.race([run(), sleep(LIMIT, null, timeout).then(() => { throw new Error(`no result within ${LIMIT} ms`) })])
     return true
   } catch (error) {
     console.error(`FAILED: ${peer.id}, ${what}: ${(error as Error).message}`)
     process.exitCode = 1
     return false
   } finally {
-    late.abort()
+    timeout.abort()
   }
 }
 

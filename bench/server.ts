@@ -1,4 +1,4 @@
-// A peer's process: started on its core, watched from outside, ended by us.
+// The server process of a peer. It is started on the core of the servers, measured from outside, and killed in the end.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -23,7 +23,7 @@ export class Server implements Target {
   static async start (peer: Peer): Promise<Server> {
     const [file, ...args] = pinned(peer.command, 'server')
     const server = new Server(peer, spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] }))
-    server.port = (await server.answer()).port
+    server.port = (await server.readAnswer()).port
     return server
   }
 
@@ -31,22 +31,22 @@ export class Server implements Target {
     return this.peer.protocol
   }
 
-  private async answer (): Promise<any> {
+  private async readAnswer (): Promise<any> {
     const { value, done } = await this.lines.next()
-    if (done) throw new Error(`${this.peer.id}: the server has ended`)
+    if (done) throw new Error(`${this.peer.id}: the server process has ended`)
     return JSON.parse(value)
   }
 
-  /** KiB in memory, after garbage collection. */
-  async memory (): Promise<number> {
+  /** Collects garbage. @returns KiB of resident memory after that */
+  async measureMemory (): Promise<number> {
     this.child.stdin!.write('collect\n')
-    await this.answer()
+    await this.readAnswer()
     const status = readFileSync(`/proc/${this.child.pid}/status`, 'latin1')
     return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)![1])
   }
 
-  /** Seconds of processor time so far, of all its threads. */
-  get busy (): number {
+  /** Seconds of processor time so far, of all threads. */
+  get processorTime (): number {
     const tasks = `/proc/${this.child.pid}/task`
     let sum = 0
     for (const task of readdirSync(tasks)) sum += Number(readFileSync(`${tasks}/${task}/schedstat`, 'latin1').split(' ')[0])

@@ -1,7 +1,7 @@
-// One connection of the client: a bare socket that reads into one buffer for all, since what was read is used at once.
+// One connection of the client. All connections read into one shared buffer: each read is processed before the next.
 
 import { type Socket, connect } from 'node:net'
-import type { Protocol, Session, Sink } from './session.ts'
+import type { Protocol, ResponseEvents, Session } from './session.ts'
 
 const READ_BUFFER = Buffer.allocUnsafeSlow(256 * 1024)
 
@@ -14,10 +14,10 @@ export class Connection {
   readonly socket: Socket
   readonly session: Session
 
-  /** @param onClose gets the error, or null when the server just closed; not called after `destroy` */
-  constructor ({ port, protocol }: Target, sink: Sink, onClose: (error: Error | null) => void, onRoom: () => void = ignore) {
+  /** @param onClose gets the error, or null if the server closed the connection. It is not called after `destroy`. */
+  constructor ({ port, protocol }: Target, events: ResponseEvents, onClose: (error: Error | null) => void, onCredit: () => void = ignore) {
     let failure: Error | null = null
-    this.session = protocol.session(sink, (bytes) => { this.socket.write(bytes) }, onRoom)
+    this.session = protocol.createSession(events, (bytes) => { this.socket.write(bytes) }, onCredit)
     this.socket = connect({
       port,
       host: '127.0.0.1',
@@ -40,7 +40,7 @@ export class Connection {
 
   private destroyed = false
 
-  /** The client is done with it. */
+  /** Closes the connection. `onClose` is not called for it. */
   destroy (): void {
     this.destroyed = true
     this.socket.destroy()

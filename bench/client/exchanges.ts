@@ -1,47 +1,47 @@
-// Short exchanges, one after the other on each connection, which is kept where the server keeps it.
+// Short exchanges, one after the other on each connection. A connection is reused as long as the server keeps it open.
 
 import { Connection, type Target } from './connection.ts'
-import type { Sink } from './session.ts'
+import type { ResponseEvents } from './session.ts'
 
-export interface Short {
+export interface ShortExchange {
   path: string
   content: Buffer
-  answer: Buffer
+  response: Buffer
 }
 
-export interface Exchanged {
+export interface ExchangeCount {
   exchanges: number
   seconds: number
 }
 
-/** @param connections how many run such exchanges at once */
-export async function exchange (target: Target, short: Short, connections: number, seconds: number): Promise<Exchanged> {
+/** @param connections how many connections run exchanges at the same time */
+export async function runExchanges (target: Target, short: ShortExchange, connections: number, seconds: number): Promise<ExchangeCount> {
   const start = performance.now()
   const until = start + seconds * 1000
-  const exchangers = Array.from({ length: connections }, () => new Exchanger(target, short, until))
-  await Promise.all(exchangers.map((exchanger) => exchanger.over))
+  const loops = Array.from({ length: connections }, () => new ExchangeLoop(target, short, until))
+  await Promise.all(loops.map((loop) => loop.finished))
   const took = (performance.now() - start) / 1000
-  return { exchanges: exchangers.reduce((sum, { count }) => sum + count, 0), seconds: took }
+  return { exchanges: loops.reduce((sum, { count }) => sum + count, 0), seconds: took }
 }
 
-class Exchanger implements Sink {
-  readonly over: Promise<void>
+class ExchangeLoop implements ResponseEvents {
+  readonly finished: Promise<void>
   count = 0
   private connection!: Connection
   private readonly target: Target
-  private readonly short: Short
+  private readonly short: ShortExchange
   private readonly until: number
   private resolve!: () => void
   private reject!: (error: Error) => void
   private index = 0
   private received = 0
-  private ended = true
+  private responseEnded = true
 
-  constructor (target: Target, short: Short, until: number) {
+  constructor (target: Target, short: ShortExchange, until: number) {
     this.target = target
     this.short = short
     this.until = until
-    this.over = new Promise((resolve, reject) => {
+    this.finished = new Promise((resolve, reject) => {
       this.resolve = resolve
       this.reject = reject
     })
@@ -51,37 +51,37 @@ class Exchanger implements Sink {
   private connect (): void {
     this.index = 0
     this.connection = new Connection(this.target, this, (error) => this.onClose(error))
-    this.ask()
+    this.sendRequest()
   }
 
-  private ask (): void {
-    this.ended = false
+  private sendRequest (): void {
+    this.responseEnded = false
     this.received = 0
-    this.connection.socket.write(this.target.protocol.exchange(this.short.path, this.short.content, this.index++)!)
+    this.connection.socket.write(this.target.protocol.encodeExchange(this.short.path, this.short.content, this.index++)!)
   }
 
-  data (bytes: Buffer, from: number, to: number): void {
-    const { answer } = this.short
+  onData (bytes: Buffer, from: number, to: number): void {
+    const { response } = this.short
     for (; from < to; from++) {
-      if (bytes[from] !== answer[this.received++]) return this.fail(new Error('Wrong bytes in a short exchange'))
+      if (bytes[from] !== response[this.received++]) return this.fail(new Error('Wrong bytes in a short exchange'))
     }
   }
 
-  end (): void {
-    this.ended = true
-    if (this.received !== this.short.answer.length) return this.fail(new Error('A short answer to a short exchange'))
+  onEnd (): void {
+    this.responseEnded = true
+    if (this.received !== this.short.response.length) return this.fail(new Error('The response to a short exchange is too short'))
     this.count++
     if (performance.now() >= this.until) {
       this.connection.destroy()
       this.resolve()
-    } else if (!this.connection.session.closing) {
-      this.ask()
+    } else if (!this.connection.session.willClose) {
+      this.sendRequest()
     }
   }
 
   private onClose (error: Error | null): void {
-    if (error === null && this.ended) this.connect()
-    else this.fail(error ?? new Error('The server closed the connection within an exchange'))
+    if (error === null && this.responseEnded) this.connect()
+    else this.fail(error ?? new Error('The server closed the connection during an exchange'))
   }
 
   private fail (error: Error): void {

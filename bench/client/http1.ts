@@ -1,6 +1,6 @@
-// HTTP/1.1: a chunked request, and a scanner for its response. It knows only what our own servers send.
+// HTTP/1.1: encodes chunked requests and scans the responses. It knows only what the servers of this benchmark send.
 
-import type { Protocol, Session, Sink } from './session.ts'
+import type { Protocol, ResponseEvents, Session } from './session.ts'
 
 const HEAD = 0
 const SIZE = 1
@@ -12,19 +12,19 @@ const LENGTH = 5
 const LF = 0x0a
 
 class Http1Session implements Session {
-  readonly room = Infinity
-  closing = false
-  private readonly sink: Sink
+  readonly credit = Infinity
+  willClose = false
+  private readonly events: ResponseEvents
   private state = HEAD
   private head = ''
   private left = 0
   private skip = 0
 
-  constructor (sink: Sink) {
-    this.sink = sink
+  constructor (events: ResponseEvents) {
+    this.events = events
   }
 
-  sent (): void {}
+  consumeCredit (): void {}
 
   read (bytes: Buffer, length: number): void {
     let at = 0
@@ -48,7 +48,7 @@ class Http1Session implements Session {
         case CHUNK:
         case LENGTH: {
           const to = Math.min(length, at + this.left)
-          this.sink.data(bytes, at, to)
+          this.events.onData(bytes, at, to)
           this.left -= to - at
           at = to
           if (this.left > 0) break
@@ -60,7 +60,7 @@ class Http1Session implements Session {
           at++
           if (--this.skip === 0) this.state = SIZE
           break
-        default: // END: there are no trailers
+        default: // END: these servers send no trailers
           at++
           if (--this.skip === 0) this.endMessage()
       }
@@ -72,19 +72,19 @@ class Http1Session implements Session {
     this.head += bytes.toString('latin1', at, Math.min(length, at + 4096))
     const end = this.head.indexOf('\r\n\r\n')
     if (end === -1) {
-      if (this.head.length > 16384) throw new Error('A head without end')
+      if (this.head.length > 16384) throw new Error('The response head does not end')
       return at + this.head.length - before
     }
     const head = this.head.slice(0, end + 2).toLowerCase()
     this.head = ''
     if (!head.startsWith('http/1.1 200')) throw new Error(`Unexpected response: ${head.slice(0, head.indexOf('\r'))}`)
-    this.closing = head.includes('\r\nconnection: close\r\n')
+    this.willClose = head.includes('\r\nconnection: close\r\n')
     this.left = 0
     if (head.includes('\r\ntransfer-encoding: chunked\r\n')) {
       this.state = SIZE
     } else {
       const field = head.indexOf('\r\ncontent-length: ')
-      if (field === -1) throw new Error('A response without framing')
+      if (field === -1) throw new Error('The response has no framing')
       this.left = parseInt(head.slice(field + 18), 10)
       if (this.left === 0) this.endMessage()
       else this.state = LENGTH
@@ -94,27 +94,27 @@ class Http1Session implements Session {
 
   private endMessage (): void {
     this.state = HEAD
-    this.sink.end()
+    this.events.onEnd()
   }
 }
 
-function open (path: string, hasBody: boolean): Buffer {
+function encodeHead (path: string, hasBody: boolean): Buffer {
   return Buffer.from(hasBody
     ? `POST ${path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n`
     : `GET ${path} HTTP/1.1\r\nHost: bench\r\n\r\n`)
 }
 
-function chunk (content: Buffer): Buffer {
+function encodeChunk (content: Buffer): Buffer {
   return Buffer.concat([Buffer.from(content.length.toString(16) + '\r\n'), content, Buffer.from('\r\n')])
 }
 
-const last = Buffer.from('0\r\n\r\n')
+const lastChunk = Buffer.from('0\r\n\r\n')
 
 export const http1: Protocol = {
-  session: (sink) => new Http1Session(sink),
+  createSession: (events) => new Http1Session(events),
   maxChunk: Infinity,
-  open,
-  chunk,
-  last,
-  exchange: (path, content) => content.length === 0 ? open(path, false) : Buffer.concat([open(path, true), chunk(content), last])
+  encodeHead,
+  encodeChunk,
+  lastChunk,
+  encodeExchange: (path, content) => content.length === 0 ? encodeHead(path, false) : Buffer.concat([encodeHead(path, true), encodeChunk(content), lastChunk])
 }

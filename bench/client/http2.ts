@@ -1,6 +1,6 @@
-// HTTP/2 (RFC 9113) with prior knowledge: one stream at a time, as much flow control as that takes.
+// HTTP/2 (RFC 9113) with prior knowledge. It uses one stream at a time, and only as much flow control as that needs.
 
-import type { Protocol, Session, Sink } from './session.ts'
+import type { Protocol, ResponseEvents, Session } from './session.ts'
 
 const DATA = 0
 const HEADERS = 1
@@ -18,38 +18,38 @@ const FRAME_HEAD = 9
 const MAX_FRAME = 16384
 const INITIAL_WINDOW = 65535
 const LARGEST_WINDOW = 2 ** 31 - 1
-/** Content after which the server's windows are opened again. */
-const REOPEN_AFTER = 2 ** 29
+/** After so many bytes of content the client sends WINDOW_UPDATE. */
+const UPDATE_WINDOW_AFTER = 2 ** 29
 
 const SETTINGS_INITIAL_WINDOW_SIZE = 4
 /** `:status: 200` in HPACK's static table. */
 const STATUS_200 = 0x88
 
 class Http2Session implements Session {
-  readonly closing = false
-  private readonly sink: Sink
+  readonly willClose = false
+  private readonly events: ResponseEvents
   private readonly reply: (bytes: Buffer) => void
-  private readonly onRoom: () => void
+  private readonly onCredit: () => void
   private readonly frameHead = Buffer.alloc(FRAME_HEAD)
   private headLength = 0
-  private left = 0 //                  of the frame's payload
-  private payload: number[] = [] //    of a frame that is not DATA
+  private left = 0 //                  bytes of the payload that are still to come
+  private payload: number[] = [] //    of a frame other than DATA
   private window = INITIAL_WINDOW //   of the connection
   private streamWindow = INITIAL_WINDOW
   private initialWindow = INITIAL_WINDOW
   private received = 0
 
-  constructor (sink: Sink, reply: (bytes: Buffer) => void, onRoom: () => void) {
-    this.sink = sink
+  constructor (events: ResponseEvents, reply: (bytes: Buffer) => void, onCredit: () => void) {
+    this.events = events
     this.reply = reply
-    this.onRoom = onRoom
+    this.onCredit = onCredit
   }
 
-  get room (): number {
+  get credit (): number {
     return Math.min(this.window, this.streamWindow)
   }
 
-  sent (size: number): void {
+  consumeCredit (size: number): void {
     this.window -= size
     this.streamWindow -= size
   }
@@ -73,9 +73,9 @@ class Http2Session implements Session {
   }
 
   private onData (bytes: Buffer, from: number, to: number): void {
-    this.sink.data(bytes, from, to)
+    this.events.onData(bytes, from, to)
     this.received += to - from
-    if (this.received < REOPEN_AFTER) return
+    if (this.received < UPDATE_WINDOW_AFTER) return
     this.reply(Buffer.concat([windowUpdate(0, this.received), windowUpdate(1, this.received)]))
     this.received = 0
   }
@@ -86,7 +86,7 @@ class Http2Session implements Session {
     this.headLength = this.payload.length = 0
     switch (type) {
       case HEADERS:
-        if (payload[0] !== STATUS_200) throw new Error('Not status 200')
+        if (payload[0] !== STATUS_200) throw new Error('The status is not 200')
         break
       case SETTINGS:
         if ((flags & ACK) === 0) this.onSettings(payload)
@@ -97,16 +97,16 @@ class Http2Session implements Session {
       case WINDOW_UPDATE:
         if (stream === 0) this.window += payload.readUInt32BE()
         else this.streamWindow += payload.readUInt32BE()
-        this.onRoom()
+        this.onCredit()
         return
       case RST_STREAM:
-        // With NO_ERROR it comes after the end of a response (RFC 9113 section 8.1).
-        if (payload.readUInt32BE() !== 0) throw new Error('The server has reset the stream')
+        // RST_STREAM with NO_ERROR may follow a complete response (RFC 9113 section 8.1).
+        if (payload.readUInt32BE() !== 0) throw new Error('The server reset the stream')
         return
       case GOAWAY:
-        throw new Error(`The server goes away: ${payload.toString('latin1', 8)}`)
+        throw new Error(`The server sent GOAWAY: ${payload.toString('latin1', 8)}`)
     }
-    if ((flags & END_STREAM) !== 0) this.sink.end()
+    if ((flags & END_STREAM) !== 0) this.events.onEnd()
   }
 
   private onSettings (payload: Buffer): void {
@@ -117,7 +117,7 @@ class Http2Session implements Session {
       this.initialWindow = size
     }
     this.reply(frame(SETTINGS, ACK, 0))
-    this.onRoom()
+    this.onCredit()
   }
 }
 
@@ -142,7 +142,7 @@ const PREFACE = Buffer.concat([
   windowUpdate(0, LARGEST_WINDOW - INITIAL_WINDOW)
 ])
 
-/** The request's fields in HPACK, from the static table where it has them. */
+/** The request head in HPACK. Fields that are in the static table are indexed. */
 function headers (path: string, hasBody: boolean, stream: number): Buffer {
   const method = hasBody ? 0x83 : 0x82
   const block = [Buffer.from([method, 0x86]), literal(4, path), literal(1, 'bench')]
@@ -154,12 +154,12 @@ function literal (name: number, value: string): Buffer {
 }
 
 export const http2: Protocol = {
-  session: (sink, reply, onRoom) => new Http2Session(sink, reply, onRoom),
+  createSession: (events, reply, onCredit) => new Http2Session(events, reply, onCredit),
   maxChunk: MAX_FRAME,
-  open: (path, hasBody) => Buffer.concat([PREFACE, headers(path, hasBody, 1)]),
-  chunk: (content) => frame(DATA, 0, 1, content),
-  last: frame(DATA, END_STREAM, 1),
-  exchange (path, content, index) {
+  encodeHead: (path, hasBody) => Buffer.concat([PREFACE, headers(path, hasBody, 1)]),
+  encodeChunk: (content) => frame(DATA, 0, 1, content),
+  lastChunk: frame(DATA, END_STREAM, 1),
+  encodeExchange (path, content, index) {
     const stream = 2 * index + 1
     const request = Buffer.concat([headers(path, true, stream), frame(DATA, END_STREAM, stream, content)])
     return index === 0 ? Buffer.concat([PREFACE, request]) : request

@@ -1,8 +1,8 @@
-// What is sent: bytes that repeat only after 64 KiB, so that a byte lost, doubled or moved is seen wherever it happens.
+// The content of all bodies. It repeats only after 64 KiB, so that a lost, duplicated or misplaced byte is detected.
 
 export const PERIOD = 64 * 1024
 
-/** Two periods, to compare a piece that runs over the end of one. */
+/** Two periods, so that a buffer that crosses the end of a period can be compared at once. */
 export const PATTERN: Buffer = (() => {
   const pattern = Buffer.allocUnsafe(2 * PERIOD)
   let state = 1
@@ -13,7 +13,7 @@ export const PATTERN: Buffer = (() => {
   return pattern
 })()
 
-/** Whether `bytes[from, to)` is what stands at `offset` of the endless pattern. */
+/** Whether `bytes[from, to)` equals the endless pattern at `offset`. */
 export function matches (bytes: Buffer, from: number, to: number, offset: number): boolean {
   while (from < to) {
     const start = offset % PERIOD
@@ -25,7 +25,7 @@ export function matches (bytes: Buffer, from: number, to: number, offset: number
   return true
 }
 
-/** The same for the first and the last byte alone: cheap enough for every piece of a timed round. */
+/** Compares only the first and the last byte. That is cheap enough for every read of a timed round. */
 export function seemsToMatch (bytes: Buffer, from: number, to: number, offset: number): boolean {
   return bytes[from] === PATTERN[offset % PERIOD] && bytes[to - 1] === PATTERN[(offset + to - from - 1) % PERIOD]
 }

@@ -1,30 +1,30 @@
-// No protocol at all: the bytes of a bare socket.
+// No protocol: the content is sent and received as it is.
 
-import type { Protocol, Session, Sink } from './session.ts'
+import type { Protocol, ResponseEvents, Session } from './session.ts'
 
-const NOTHING = Buffer.alloc(0)
+const NO_BYTES = Buffer.alloc(0)
 
 class RawSession implements Session {
-  readonly room = Infinity
-  readonly closing = false
-  private readonly sink: Sink
+  readonly credit = Infinity
+  readonly willClose = false
+  private readonly events: ResponseEvents
 
-  constructor (sink: Sink) {
-    this.sink = sink
+  constructor (events: ResponseEvents) {
+    this.events = events
   }
 
   read (bytes: Buffer, length: number): void {
-    this.sink.data(bytes, 0, length)
+    this.events.onData(bytes, 0, length)
   }
 
-  sent (): void {}
+  consumeCredit (): void {}
 }
 
 export const raw: Protocol = {
-  session: (sink) => new RawSession(sink),
+  createSession: (events) => new RawSession(events),
   maxChunk: Infinity,
-  open: () => NOTHING,
-  chunk: (content) => content,
-  last: null,
-  exchange: () => null
+  encodeHead: () => NO_BYTES,
+  encodeChunk: (content) => content,
+  lastChunk: null,
+  encodeExchange: () => null
 }

@@ -1,36 +1,36 @@
-// One connection of the client, seen from its protocol: what to send, as bytes made in advance, and what the bytes that
-// come back mean. Pure, so that the client costs little more than its system calls.
+// One connection of the client as its protocol sees it: encodes what is sent, and interprets what is received. It does
+// no I/O, and requests are encoded in advance, so that the client costs little more than its system calls.
 
-export interface Sink {
-  /** `bytes[from, to)` is a part of the response body. */
-  data (bytes: Buffer, from: number, to: number): void
-  /** The response body has ended. */
-  end (): void
+export interface ResponseEvents {
+  /** `bytes[from, to)` is content of the response. */
+  onData (bytes: Buffer, from: number, to: number): void
+  /** The response has ended. */
+  onEnd (): void
 }
 
 export interface Session {
-  /** Reads the first `length` of `bytes`; throws when they are not what the server should send. */
+  /** Reads the first `length` bytes. @throws if they are not what the server should send */
   read (bytes: Buffer, length: number): void
-  /** How many bytes of body may be sent now: flow control, where the protocol has its own. */
-  readonly room: number
-  /** That many have been sent. */
-  sent (size: number): void
-  /** The server closes the connection after this response. */
-  readonly closing: boolean
+  /** How many bytes of content flow control lets the client send now. `Infinity` if the protocol has no flow control. */
+  readonly credit: number
+  /** Subtracts bytes that were sent. */
+  consumeCredit (size: number): void
+  /** The server will close the connection after this response. */
+  readonly willClose: boolean
 }
 
-/** How one protocol looks on the wire. */
+/** How a protocol encodes requests. */
 export interface Protocol {
-  /** `reply` sends bytes of the protocol's own; `onRoom` tells that there is room again. */
-  session (sink: Sink, reply: (bytes: Buffer) => void, onRoom: () => void): Session
-  /** Content in one chunk at most. */
+  /** @param reply sends bytes that the protocol itself needs. @param onCredit is called when `credit` has grown. */
+  createSession (events: ResponseEvents, reply: (bytes: Buffer) => void, onCredit: () => void): Session
+  /** The most content that one chunk may have. */
   maxChunk: number
-  /** What opens an exchange on a new connection. */
-  open (path: string, hasBody: boolean): Buffer
-  /** One chunk, frame, or what the protocol has. */
-  chunk (content: Buffer): Buffer
-  /** The end of the request body; null: the end of the connection's writable side. */
-  readonly last: Buffer | null
-  /** A whole short exchange, the `index`th of its connection; null where the protocol has none. */
-  exchange (path: string, content: Buffer, index: number): Buffer | null
+  /** The bytes that begin an exchange on a new connection. */
+  encodeHead (path: string, hasBody: boolean): Buffer
+  /** A chunk, a frame, or whatever the protocol calls it. */
+  encodeChunk (content: Buffer): Buffer
+  /** Ends the request body. With null, the client ends its side of the connection instead. */
+  readonly lastChunk: Buffer | null
+  /** A whole short exchange, the `index`th of its connection. Null if the protocol has no short exchanges. */
+  encodeExchange (path: string, content: Buffer, index: number): Buffer | null
 }

@@ -1,13 +1,13 @@
-// Many connections at once, each with one exchange open: messages back and forth, or silence.
+// Many connections at once, each with one open exchange that either sends messages and gets them back, or is idle.
 
 import { Connection, type Target } from './connection.ts'
-import type { Sink } from './session.ts'
+import type { ResponseEvents } from './session.ts'
 
 export const MESSAGE = Buffer.from('a message of 32 bytes, no more.\n')
 
-export class Talker implements Sink {
+export class Talker implements ResponseEvents {
   readonly ready: Promise<void>
-  /** Called with each message that has come back. */
+  /** Called whenever a message has come back. */
   onMessage: () => void = ignore
   onFailure: (error: Error) => void = ignore
   private readonly connection: Connection
@@ -21,18 +21,18 @@ export class Talker implements Sink {
       this.resolve = resolve
       this.reject = reject
     })
-    this.message = target.protocol.chunk(MESSAGE)
+    this.message = target.protocol.encodeChunk(MESSAGE)
     this.connection = new Connection(target, this, (error) => this.fail(error ?? new Error('The server closed the connection')))
-    this.connection.socket.write(target.protocol.open('/echo', true))
-    this.say()
+    this.connection.socket.write(target.protocol.encodeHead('/echo', true))
+    this.send()
   }
 
-  say (): void {
+  send (): void {
     this.connection.socket.write(this.message)
-    this.connection.session.sent(MESSAGE.length)
+    this.connection.session.consumeCredit(MESSAGE.length)
   }
 
-  data (bytes: Buffer, from: number, to: number): void {
+  onData (bytes: Buffer, from: number, to: number): void {
     for (; from < to; from++) {
       if (bytes[from] !== MESSAGE[this.received++]) return this.fail(new Error('Wrong bytes in a message'))
     }
@@ -42,7 +42,7 @@ export class Talker implements Sink {
     this.onMessage()
   }
 
-  end (): void {
+  onEnd (): void {
     this.fail(new Error('The response ended early'))
   }
 
@@ -59,42 +59,42 @@ export class Talker implements Sink {
 
 function ignore (): void {}
 
-/** Opens `count` exchanges, some at a time; each has had one message back. */
-export async function openTalks (target: Target, count: number): Promise<Talker[]> {
+/** Opens `count` exchanges, in batches. Each has got one message back when this resolves. */
+export async function openTalkers (target: Target, count: number): Promise<Talker[]> {
   const talkers: Talker[] = []
   while (talkers.length < count) {
-    const some = Array.from({ length: Math.min(100, count - talkers.length) }, () => new Talker(target))
-    talkers.push(...some)
-    await Promise.all(some.map((talker) => talker.ready))
+    const batch = Array.from({ length: Math.min(100, count - talkers.length) }, () => new Talker(target))
+    talkers.push(...batch)
+    await Promise.all(batch.map((talker) => talker.ready))
   }
   return talkers
 }
 
-export interface Talk {
+export interface TalkResult {
   messages: number
   seconds: number
   /** Milliseconds of each round trip. */
   latencies: Float64Array
 }
 
-/** Every connection says the next message when the last one has come back. */
-export async function talk (target: Target, connections: number, seconds: number): Promise<Talk> {
-  const talkers = await openTalks(target, connections)
+/** Every connection sends its next message when the previous one has come back. */
+export async function talk (target: Target, connections: number, seconds: number): Promise<TalkResult> {
+  const talkers = await openTalkers(target, connections)
   const latencies: number[] = []
   const start = performance.now()
   await new Promise<void>((resolve, reject) => {
     let talking = connections
     for (const talker of talkers) {
-      let said = performance.now()
+      let sentAt = performance.now()
       talker.onFailure = reject
       talker.onMessage = () => {
         const now = performance.now()
-        latencies.push(now - said)
-        said = now
-        if (now - start < seconds * 1000) talker.say()
+        latencies.push(now - sentAt)
+        sentAt = now
+        if (now - start < seconds * 1000) talker.send()
         else if (--talking === 0) resolve()
       }
-      talker.say()
+      talker.send()
     }
   })
   const took = (performance.now() - start) / 1000

@@ -1,6 +1,6 @@
-// WebSocket (RFC 6455): masked frames out, unmasked frames in.
+// WebSocket (RFC 6455): sends masked frames and reads unmasked ones.
 
-import type { Protocol, Session, Sink } from './session.ts'
+import type { Protocol, ResponseEvents, Session } from './session.ts'
 
 const BINARY = 0x82
 const CLOSE = 0x88
@@ -11,27 +11,27 @@ const FRAME = 1
 const PAYLOAD = 2
 
 class WebSocketSession implements Session {
-  readonly room = Infinity
-  readonly closing = false
-  private readonly sink: Sink
+  readonly credit = Infinity
+  readonly willClose = false
+  private readonly events: ResponseEvents
   private state = HEAD
   private head = ''
   private frame: number[] = []
   private left = 0
   private opcode = 0
 
-  constructor (sink: Sink) {
-    this.sink = sink
+  constructor (events: ResponseEvents) {
+    this.events = events
   }
 
-  sent (): void {}
+  consumeCredit (): void {}
 
   read (bytes: Buffer, length: number): void {
     let at = 0
     while (at < length) {
       if (this.state === PAYLOAD) {
         const to = Math.min(length, at + this.left)
-        if (this.opcode === BINARY) this.sink.data(bytes, at, to)
+        if (this.opcode === BINARY) this.events.onData(bytes, at, to)
         this.left -= to - at
         at = to
         if (this.left === 0) this.state = FRAME
@@ -52,7 +52,7 @@ class WebSocketSession implements Session {
     this.left = extra === 0 ? frame[1] : frame.slice(2).reduce((size, digit) => size * 256 + digit)
     this.opcode = frame[0]
     frame.length = 0
-    if (this.opcode === CLOSE) this.sink.end()
+    if (this.opcode === CLOSE) this.events.onEnd()
     if (this.left > 0) this.state = PAYLOAD
   }
 
@@ -81,11 +81,11 @@ function uint32 (value: number): number[] {
 }
 
 export const websocket: Protocol = {
-  session: (sink) => new WebSocketSession(sink),
+  createSession: (events) => new WebSocketSession(events),
   maxChunk: Infinity,
-  open: (path) => Buffer.from(`GET ${path} HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+  encodeHead: (path) => Buffer.from(`GET ${path} HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
     'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n'),
-  chunk: (content) => frame(BINARY, content),
-  last: frame(CLOSE, Buffer.from([0x03, 0xe8])),
-  exchange: () => null
+  encodeChunk: (content) => frame(BINARY, content),
+  lastChunk: frame(CLOSE, Buffer.from([0x03, 0xe8])),
+  encodeExchange: () => null
 }

@@ -1,26 +1,26 @@
-// Short exchanges per second, on connections that are kept where the server keeps them.
+// Short exchanges per second. A connection is reused as long as the server keeps it open.
 
 import type { Target } from '../client/connection.ts'
-import { type Short, exchange } from '../client/exchanges.ts'
+import { type ShortExchange, runExchanges } from '../client/exchanges.ts'
 import type { Fleet, Samples } from '../rounds.ts'
 
 export const CONNECTIONS = 16
 const HELLO = Buffer.from('hello')
-/** Until Node's compiler has done its work; by count, since a cold server takes its time. */
+/** Exchanges after which V8 has compiled the code. A count and not a time, because a cold server is slow. */
 const WARM_UP = 10_000
-export const SHORT: Short = { path: '/echo', content: HELLO, answer: HELLO }
+export const SHORT: ShortExchange = { path: '/echo', content: HELLO, response: HELLO }
 
 export async function exchanges (fleet: Fleet, rounds: number, seconds: number): Promise<Samples> {
   return fleet.rounds(rounds, 'exchanges', async (server) => {
-    if (server.protocol.exchange(SHORT.path, HELLO, 0) === null) return null
+    if (server.protocol.encodeExchange(SHORT.path, HELLO, 0) === null) return null
     return warmUp(server, SHORT)
   }, async (server) => {
-    const done = await exchange(server, SHORT, CONNECTIONS, seconds)
+    const done = await runExchanges(server, SHORT, CONNECTIONS, seconds)
     return { value: done.exchanges / done.seconds }
   })
 }
 
-export async function warmUp (target: Target, short: Short): Promise<void> {
+export async function warmUp (target: Target, short: ShortExchange): Promise<void> {
   let count = 0
-  while (count < WARM_UP) count += (await exchange(target, short, CONNECTIONS, 0.1)).exchanges
+  while (count < WARM_UP) count += (await runExchanges(target, short, CONNECTIONS, 0.1)).exchanges
 }

@@ -1,16 +1,16 @@
-// KiB of memory for each open exchange that says nothing.
+// KiB of memory for each open, idle exchange.
 
-import { openTalks } from '../client/talk.ts'
+import { openTalkers } from '../client/talk.ts'
 import { connectionLimit } from '../isolation.ts'
 import type { Peer } from '../peers.ts'
 import { Fleet, type Measured, type Samples } from '../rounds.ts'
 import type { Server } from '../server.ts'
 
-/** So many that what a process keeps once it has grown, a young generation above all, does not count for much. */
+/** Enough to make the fixed growth of a process, above all its young generation, insignificant. */
 const EXCHANGES = 4000
 const WARM_UP = 200
 
-/** Memory once grown is not given back: each round has new processes. */
+/** Each round starts new processes, because a process does not return memory to the system. */
 export async function idle (peers: Peer[], rounds: number): Promise<Samples> {
   const samples: Samples = new Map()
   for (let round = 0; round < rounds; round++) {
@@ -27,14 +27,14 @@ export async function idle (peers: Peer[], rounds: number): Promise<Samples> {
 }
 
 async function warmUp (server: Server): Promise<void> {
-  for (const talker of await openTalks(server, WARM_UP)) talker.close()
+  for (const talker of await openTalkers(server, WARM_UP)) talker.close()
 }
 
 async function measure (server: Server): Promise<Measured> {
   const open = Math.min(EXCHANGES, connectionLimit())
-  const before = await server.memory()
-  const talkers = await openTalks(server, open)
-  const after = await server.memory()
+  const before = await server.measureMemory()
+  const talkers = await openTalkers(server, open)
+  const after = await server.measureMemory()
   for (const talker of talkers) talker.close()
   return { value: (after - before) / open }
 }

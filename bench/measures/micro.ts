@@ -1,16 +1,16 @@
-// The pure reader and writer alone, in this process: how long a byte, a chunk and a piece take.
+// Measures the pure body reader and writer alone, in this process: the time per byte, per chunk, per read and per write.
 
 import { join } from 'node:path'
 import { PATTERN, PERIOD } from '../client/pattern.ts'
 import { http1 } from '../client/http1.ts'
 
-/** What of the plugin's build is measured; it has no public entry. */
+/** The modules under test in the build of the plugin. They are not exported. */
 const TRANSFER = join(__dirname, '..', '..', '..', 'dist', 'transfer')
 
 interface Reader {
   readonly done: boolean
   readonly error: Error | null
-  read (piece: Buffer): Buffer
+  read (input: Buffer): Buffer
 }
 
 type Part = string | Buffer
@@ -34,75 +34,76 @@ export interface Line {
   /** Nanoseconds. */
   perByte?: number
   perChunk?: number
-  perPiece?: number
+  perRead?: number
+  perWrite?: number
 }
 
 export function micro (): { reader: Line[], writer: Line[], segmentation: Line[] } {
-  return { reader: SIZES.map(readBody), writer: SIZES.flatMap(writeBody), segmentation: CUTS.flatMap(readSegmented) }
+  return { reader: SIZES.map(readBody), writer: SIZES.flatMap(writeBody), segmentation: SEGMENT_SIZES.flatMap(readSegmented) }
 }
 
 const SIZES = [64, 1024, 16384, 65536]
 
-/** One period of content in one piece, as a socket delivers it. */
+/** One period of content in one read of the socket. */
 function readBody (chunkSize: number): Line {
   const encoded = encode(chunkSize)
-  const took = readInPieces(encoded, encoded.length)
+  const took = readSegments(encoded, encoded.length)
   return { what: `chunks of ${size(chunkSize)}`, perByte: took / PERIOD, perChunk: took / (PERIOD / chunkSize) }
 }
 
-/** The content of one period, written in one tick in many pieces, or in one. */
-function writeBody (pieceSize: number): Line[] {
+/** One period of content in one tick, in one or more writes. */
+function writeBody (writeSize: number): Line[] {
   const content: Buffer[] = []
-  for (let at = 0; at < PERIOD; at += pieceSize) content.push(PATTERN.subarray(at, at + pieceSize))
+  for (let at = 0; at < PERIOD; at += writeSize) content.push(PATTERN.subarray(at, at + writeSize))
   const writer = bodyWriter({ kind: 'chunked', length: Infinity })
   const took = time(() => {
     const parts: Part[] = []
     writer.write(content, PERIOD, parts)
     gather(parts)
   })
-  return [{ what: `${size(PERIOD)} in pieces of ${size(pieceSize)}`, perByte: took / PERIOD, perPiece: took / content.length }]
+  return [{ what: `${size(PERIOD)} in writes of ${size(writeSize)}`, perByte: took / PERIOD, perWrite: took / content.length }]
 }
 
-/** Bytes of one piece as it arrives. */
-const CUTS = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536]
+/** Bytes of one read. */
+const SEGMENT_SIZES = [1, 4, 16, 64, 256, 1024, 4096, 16384, 65536]
 
-/** The cost of a chunk is that of its pieces, however many: nothing is read twice. */
-function readSegmented (cut: number): Line[] {
-  const encoded = http1.chunk(PATTERN.subarray(0, PERIOD))
-  const took = readInPieces(encoded, cut)
-  return [{ what: `one chunk of ${size(PERIOD)}, cut into pieces of ${size(cut)}`, perChunk: took, perPiece: took / Math.ceil(encoded.length / cut) }]
+/** One chunk in many reads. Its cost must be linear in their number: no byte may be read twice. */
+function readSegmented (segmentSize: number): Line[] {
+  const encoded = http1.encodeChunk(PATTERN.subarray(0, PERIOD))
+  const took = readSegments(encoded, segmentSize)
+  return [{ what: `one chunk of ${size(PERIOD)}, in reads of ${size(segmentSize)}`, perChunk: took, perRead: took / Math.ceil(encoded.length / segmentSize) }]
 }
 
-/** Nanoseconds to read `encoded` once, without those to put it back where the reader has moved its content. */
-function readInPieces (encoded: Buffer, cut: number): number {
+/** Nanoseconds to read `encoded` once. The reader moves content in place: the time to restore the bytes is subtracted. */
+function readSegments (encoded: Buffer, segmentSize: number): number {
   const scratch = Buffer.from(encoded)
-  const pieces: Buffer[] = []
-  for (let at = 0; at < encoded.length; at += cut) pieces.push(scratch.subarray(at, at + cut))
+  const segments: Buffer[] = []
+  for (let at = 0; at < encoded.length; at += segmentSize) segments.push(scratch.subarray(at, at + segmentSize))
   const restore = (): void => { encoded.copy(scratch) }
   const read = (): void => {
     const reader = new ChunkedReader(LIMITS)
-    for (let i = 0; i < pieces.length; i++) reader.read(pieces[i])
+    for (let i = 0; i < segments.length; i++) reader.read(segments[i])
     if (reader.error !== null) throw reader.error
   }
   read()
   if (scratch.equals(encoded)) return time(read)
-  const both = time(() => {
+  const readAndRestore = time(() => {
     restore()
     read()
   })
-  return both - time(restore)
+  return readAndRestore - time(restore)
 }
 
 function encode (chunkSize: number): Buffer {
   const chunks: Buffer[] = []
-  for (let at = 0; at < PERIOD; at += chunkSize) chunks.push(http1.chunk(PATTERN.subarray(at, at + chunkSize)))
+  for (let at = 0; at < PERIOD; at += chunkSize) chunks.push(http1.encodeChunk(PATTERN.subarray(at, at + chunkSize)))
   return Buffer.concat(chunks)
 }
 
 const ROUNDS = 9
 const ROUND_NS = 20e6
 
-/** Nanoseconds of one call, in the round that was disturbed least. */
+/** Nanoseconds of one call, in the fastest round. */
 function time (run: () => void): number {
   const rounds: number[] = []
   for (let round = 0; round < ROUNDS; round++) {

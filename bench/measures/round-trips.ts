@@ -1,4 +1,4 @@
-// Messages back and forth over many open exchanges, per second, and how long they take.
+// Round trips of messages over many open exchanges: how many per second, and how long they take.
 
 import { talk } from '../client/talk.ts'
 import type { Fleet, Samples } from '../rounds.ts'

@@ -1,4 +1,4 @@
-// @fastify/websocket: each message sent back.
+// @fastify/websocket: sends each message back.
 
 import websocket from '@fastify/websocket'
 import Fastify from 'fastify'

@@ -1,10 +1,10 @@
-// Fastify's own way to stream: the body left alone by a content type parser, `reply.send(stream)`. Or, as a handler in
-// charge of both sides would have it: `reply.hijack()` and a pipeline (the argument: `send`, `pipeline`).
+// Fastify's own way to stream. The argument chooses the handler. `send`: a content-type parser that passes the body on as
+// a stream, and `reply.send(stream)`. `pipeline`: `reply.hijack()` and a pipeline from request to response.
 
 import type { IncomingMessage } from 'node:http'
 import { finished, pipeline } from 'node:stream/promises'
 import Fastify, { type RouteHandlerMethod } from 'fastify'
-import { Counter, Source, download, serve } from './serve.ts'
+import { Counter, Source, parseDownload, serve } from './serve.ts'
 
 const ECHO: Record<string, RouteHandlerMethod> = {
   send (request, reply) {
@@ -31,7 +31,7 @@ async function main (): Promise<void> {
   })
 
   app.get('/down', (request, reply) => {
-    reply.type('application/octet-stream').send(new Source(download(request.url)))
+    reply.type('application/octet-stream').send(new Source(parseDownload(request.url)))
   })
 
   await app.listen({ port: 0, host: '127.0.0.1', backlog: 4096 })

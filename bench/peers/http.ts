@@ -1,8 +1,8 @@
-// node:http: the request piped into the response.
+// node:http: pipes the request into the response.
 
 import { createServer } from 'node:http'
 import { pipeline } from 'node:stream'
-import { Counter, Source, download, serve } from './serve.ts'
+import { Counter, Source, parseDownload, serve } from './serve.ts'
 
 serve(createServer((request, response) => {
   const url = request.url!
@@ -13,6 +13,6 @@ serve(createServer((request, response) => {
     const counter = new Counter()
     pipeline(request, counter, () => response.end(String(counter.size)))
   } else {
-    pipeline(new Source(download(url)), response, () => {})
+    pipeline(new Source(parseDownload(url)), response, () => {})
   }
 }))

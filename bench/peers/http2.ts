@@ -1,8 +1,8 @@
-// node:http2 without TLS: each stream piped into itself.
+// node:http2 without TLS: pipes each stream into itself.
 
 import { createServer } from 'node:http2'
 import { pipeline } from 'node:stream'
-import { Counter, Source, download, serve } from './serve.ts'
+import { Counter, Source, parseDownload, serve } from './serve.ts'
 
 const server = createServer()
 server.on('stream', (stream, headers) => {
@@ -17,6 +17,6 @@ server.on('stream', (stream, headers) => {
   }
   stream.respond({ ':status': 200, 'content-type': 'application/octet-stream' })
   if (url === '/echo') stream.pipe(stream)
-  else pipeline(new Source(download(url)), stream, () => {})
+  else pipeline(new Source(parseDownload(url)), stream, () => {})
 })
 serve(server)

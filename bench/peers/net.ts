@@ -1,4 +1,4 @@
-// A bare socket, piped into itself.
+// A bare socket: pipes it into itself.
 
 import { createServer } from 'node:net'
 import { serve } from './serve.ts'

@@ -1,10 +1,10 @@
-// The plugin, in the ways to write an echo with it: `pipeline`, `iterate`, `yield`, `write` (the argument).
+// The plugin. The argument chooses one of the ways to write an echo: `pipeline`, `iterate`, `yield` or `write`.
 
 import { once } from 'node:events'
 import { pipeline } from 'node:stream/promises'
 import Fastify, { type RouteHandlerMethod } from 'fastify'
 import duplex from 'fastify-duplex'
-import { Counter, Source, download, serve } from './serve.ts'
+import { Counter, Source, parseDownload, serve } from './serve.ts'
 
 const ECHO: Record<string, RouteHandlerMethod> = {
   async pipeline (_request, reply) {
@@ -15,8 +15,8 @@ const ECHO: Record<string, RouteHandlerMethod> = {
   async iterate (_request, reply) {
     reply.type('application/octet-stream')
     const stream = reply.duplex
-    for await (const piece of stream) {
-      if (!stream.write(piece)) await once(stream, 'drain')
+    for await (const chunk of stream) {
+      if (!stream.write(chunk)) await once(stream, 'drain')
     }
     stream.end()
   },
@@ -29,8 +29,8 @@ const ECHO: Record<string, RouteHandlerMethod> = {
   write (_request, reply) {
     reply.type('application/octet-stream')
     const stream = reply.duplex
-    stream.on('data', (piece) => {
-      if (!stream.write(piece)) stream.pause()
+    stream.on('data', (chunk) => {
+      if (!stream.write(chunk)) stream.pause()
     })
     stream.on('drain', () => stream.resume())
     stream.on('end', () => stream.end())
@@ -51,7 +51,7 @@ async function main (): Promise<void> {
 
   app.get('/down', { duplex: true }, async (request, reply) => {
     reply.type('application/octet-stream')
-    await pipeline(new Source(download(request.url)), reply.duplex)
+    await pipeline(new Source(parseDownload(request.url)), reply.duplex)
   })
 
   await app.listen({ port: 0, host: '127.0.0.1', backlog: 4096 })

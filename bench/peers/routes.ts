@@ -1,4 +1,4 @@
-// An ordinary route of an app, 'with' the plugin registered or 'without' (the argument).
+// An ordinary route in an app `with` the plugin or `without` it, as the argument says.
 
 import { pipeline } from 'node:stream/promises'
 import Fastify from 'fastify'
@@ -7,9 +7,9 @@ import { serve } from './serve.ts'
 
 async function main (): Promise<void> {
   const app = Fastify()
-  const plugged = process.argv[2] === 'with'
-  if (plugged) await app.register(duplex)
-  app.post('/echo', plugged ? { duplex: true } : {}, async (_request, reply) => {
+  const hasPlugin = process.argv[2] === 'with'
+  if (hasPlugin) await app.register(duplex)
+  app.post('/echo', hasPlugin ? { duplex: true } : {}, async (_request, reply) => {
     await pipeline(reply.duplex, reply.duplex)
   })
 

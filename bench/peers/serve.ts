@@ -1,5 +1,5 @@
-// What every Node server of the benchmark does the same way: tell its port, collect garbage when asked, end with its
-// parent, count an upload and make a download.
+// What all Node servers of the benchmark share: they tell their parent the port, collect garbage when it asks, exit with
+// it, count the bytes of an upload, and generate a download.
 
 import type { AddressInfo, Server } from 'node:net'
 import { Readable, Writable } from 'node:stream'
@@ -11,54 +11,54 @@ export function serve (server: Server): void {
 }
 
 function announce (server: Server): void {
-  tell({ port: (server.address() as AddressInfo).port })
+  sendToParent({ port: (server.address() as AddressInfo).port })
   process.stdin.on('data', () => {
-    // Twice: what finalizers let go of goes with the second.
+    // Twice: the second collection frees what finalizers have released in the first.
     globalThis.gc?.()
     globalThis.gc?.()
-    tell({ collected: true })
+    sendToParent({ collected: true })
   })
   process.stdin.on('end', () => process.exit())
 }
 
-function tell (message: object): void {
+function sendToParent (message: object): void {
   process.stdout.write(JSON.stringify(message) + '\n')
 }
 
 export interface Download {
   length: number
-  size: number
+  chunkSize: number
 }
 
-export function download (url: string): Download {
+export function parseDownload (url: string): Download {
   const query = new URLSearchParams(url.slice(url.indexOf('?')))
-  return { length: Number(query.get('length')), size: Number(query.get('size')) }
+  return { length: Number(query.get('length')), chunkSize: Number(query.get('size')) }
 }
 
-/** `length` bytes of the pattern in pieces of `size`. */
+/** `length` bytes of the pattern, in chunks of `chunkSize`. */
 export class Source extends Readable {
-  private readonly size: number
+  private readonly chunkSize: number
   private left: number
   private at = 0
 
-  constructor ({ length, size }: Download) {
+  constructor ({ length, chunkSize }: Download) {
     super()
-    this.size = size
+    this.chunkSize = chunkSize
     this.left = length
   }
 
   override _read (): void {
     while (this.left > 0) {
-      const piece = PATTERN.subarray(this.at, this.at + this.size)
-      this.at = (this.at + this.size) % PERIOD
-      this.left -= this.size
-      if (!this.push(piece)) return
+      const chunk = PATTERN.subarray(this.at, this.at + this.chunkSize)
+      this.at = (this.at + this.chunkSize) % PERIOD
+      this.left -= this.chunkSize
+      if (!this.push(chunk)) return
     }
     this.push(null)
   }
 }
 
-/** Counts what is written to it. */
+/** Counts the bytes written to it. */
 export class Counter extends Writable {
   size = 0
 

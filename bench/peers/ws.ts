@@ -1,4 +1,4 @@
-// ws: each message sent back.
+// ws: sends each message back.
 
 import { createServer } from 'node:http'
 import { WebSocketServer } from 'ws'

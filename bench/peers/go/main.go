@@ -1,5 +1,5 @@
-// Go's net/http, in three ways to write an echo: "tutorial" and "best" with http.Hijacker, "full-duplex" with
-// http.ResponseController.EnableFullDuplex.
+// Go's net/http. The argument chooses one of three echo handlers: "tutorial" and "best" use http.Hijacker, "full-duplex"
+// uses http.ResponseController.EnableFullDuplex.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 
 const head = "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 
-// As one writes it after reading the documentation of http.Hijacker.
+// What one writes after reading the documentation of http.Hijacker.
 func tutorial(w http.ResponseWriter, r *http.Request) {
 	conn, rw, err := w.(http.Hijacker).Hijack()
 	if err != nil {
@@ -48,10 +48,10 @@ func tutorial(w http.ResponseWriter, r *http.Request) {
 	rw.Flush()
 }
 
-// Large buffers, and each chunk made by hand: its size, its content and its end in one write.
+// Large buffers, and hand-made chunks: chunk-size, content and CRLF go out in one write.
 func best(w http.ResponseWriter, r *http.Request) {
 	const size = 32 * 1024
-	const room = 16 // for the size of a chunk in front of it
+	const prefixSize = 16 // space for the chunk-size line in front of the content
 	conn, rw, err := w.(http.Hijacker).Hijack()
 	if err != nil {
 		return
@@ -61,16 +61,16 @@ func best(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	in := httputil.NewChunkedReader(bufio.NewReaderSize(afterHead(conn, rw.Reader), size))
-	buffer := make([]byte, room+size+2)
+	buffer := make([]byte, prefixSize+size+2)
 	for {
-		n, err := in.Read(buffer[room : room+size])
+		n, err := in.Read(buffer[prefixSize : prefixSize+size])
 		if n > 0 {
-			prefix := strconv.AppendInt(make([]byte, 0, room), int64(n), 16)
+			prefix := strconv.AppendInt(make([]byte, 0, prefixSize), int64(n), 16)
 			prefix = append(prefix, '\r', '\n')
-			start := room - len(prefix)
+			start := prefixSize - len(prefix)
 			copy(buffer[start:], prefix)
-			copy(buffer[room+n:], "\r\n")
-			if _, err := conn.Write(buffer[start : room+n+2]); err != nil {
+			copy(buffer[prefixSize+n:], "\r\n")
+			if _, err := conn.Write(buffer[start : prefixSize+n+2]); err != nil {
 				return
 			}
 		}
@@ -84,10 +84,10 @@ func best(w http.ResponseWriter, r *http.Request) {
 	conn.Write([]byte("0\r\n\r\n"))
 }
 
-// The bytes the server has read already, then the connection itself.
+// Reads the bytes that the server has already buffered, then the connection itself.
 func afterHead(conn net.Conn, reader *bufio.Reader) io.Reader {
-	held, _ := reader.Peek(reader.Buffered())
-	return io.MultiReader(bytes.NewReader(held), conn)
+	buffered, _ := reader.Peek(reader.Buffered())
+	return io.MultiReader(bytes.NewReader(buffered), conn)
 }
 
 func fullDuplex(w http.ResponseWriter, r *http.Request) {
@@ -118,13 +118,13 @@ func main() {
 		panic(err)
 	}
 	fmt.Printf("{\"port\":%d}\n", listener.Addr().(*net.TCPAddr).Port)
-	go obey()
+	go serveParent()
 	http.HandleFunc("/echo", handlers[os.Args[1]])
 	panic(http.Serve(listener, nil))
 }
 
-// Collects garbage when asked, and ends with the parent.
-func obey() {
+// Collects garbage when the parent asks for it, and exits with the parent.
+func serveParent() {
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		debug.FreeOSMemory()

@@ -1,4 +1,4 @@
-// Rust's hyper: the body of the request is the body of the response.
+// hyper, in Rust: returns the request body as the response body.
 
 use std::convert::Infallible;
 use std::io::{stdin, BufRead};
@@ -28,13 +28,13 @@ async fn serve() -> std::io::Result<()> {
 }
 
 fn main() -> std::io::Result<()> {
-    std::thread::spawn(obey);
+    std::thread::spawn(serve_parent);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, serve())
 }
 
-// There is no garbage to collect; ends with the parent.
-fn obey() {
+// There is no garbage to collect. Answers the parent all the same, and exits with it.
+fn serve_parent() {
     for _ in stdin().lock().lines() {
         println!("{{\"collected\":true}}");
     }
