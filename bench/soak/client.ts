@@ -1,5 +1,5 @@
-// A process of clients, over Node's own HTTP client. Holds exchanges open, or talks and leaves at random, or has one
-// short exchange after the other.
+// One process with many clients. By its task it holds idle exchanges open, or sends messages and leaves at random, or runs
+// short exchanges one after the other.
 
 import http from 'node:http'
 import net from 'node:net'
@@ -8,31 +8,31 @@ import type { ClientReport, ClientTask } from './messages.ts'
 import { answerTo, matches, pattern } from './pattern.ts'
 
 const report: ClientReport = { opened: 0, ended: 0, halfClosed: 0, cutOff: 0, reset: 0, messages: 0, bytes: 0, wrong: [] }
-/** What the parent has said: clients talk when all are open. */
-const told = { go: false, stop: false }
+/** What the parent has asked for. Clients begin to talk when all of them are open. */
+const orders = { go: false, stop: false }
 
-/** So many are opened at once. */
+/** How many exchanges are being opened at the same time. */
 const OPENING = 100
-/** Bytes of all exchanges that may wait for their answer: more would only stand in queues. */
+/** How many bytes of all exchanges together may be unanswered. More would only wait in queues. */
 const MAX_IN_FLIGHT = 256 * 1024
 
 process.on('message', (task: ClientTask) => {
-  if (task.task === 'go' || task.task === 'stop') told[task.task] = true
+  if (task.task === 'go' || task.task === 'stop') orders[task.task] = true
   else run(task).then(() => process.send!({ event: 'done', report }, () => process.disconnect()))
 })
 
 async function run (task: ClientTask): Promise<void> {
   if (task.task === 'hold') await hold(task)
   else if (task.task === 'talk') await talk(task)
-  else await short(task)
+  else await runShort(task)
 }
 
-// Exchanges that stay open
+// Idle exchanges
 
 async function hold ({ port, path, connections }: ClientTask): Promise<void> {
   const agent = new http.Agent({ maxSockets: Infinity })
   const requests: http.ClientRequest[] = []
-  await atOnce(connections, OPENING, async () => {
+  await repeat(connections, OPENING, async () => {
     const request = http.request({ agent, port, path, host: '127.0.0.1', method: 'POST', headers: { 'content-type': 'application/octet-stream' } })
     requests.push(request)
     request.write('a')
@@ -43,7 +43,7 @@ async function hold ({ port, path, connections }: ClientTask): Promise<void> {
     report.opened++
   })
   process.send!({ event: 'open' })
-  while (!told.stop) await sleep(20)
+  while (!orders.stop) await sleep(20)
   await Promise.all(requests.map((request) => new Promise<void>((resolve) => {
     request.on('close', resolve)
     request.end()
@@ -51,110 +51,114 @@ async function hold ({ port, path, connections }: ClientTask): Promise<void> {
   report.ended = requests.length
 }
 
-async function atOnce (count: number, width: number, action: () => Promise<void>): Promise<void> {
+/** Runs an action `count` times, `width` of them at the same time. */
+async function repeat (count: number, width: number, action: () => Promise<void>): Promise<void> {
   let left = count
   await Promise.all(Array.from({ length: Math.min(width, count) }, async () => {
     while (left-- > 0) await action()
   }))
 }
 
-// Exchanges that talk
+// Exchanges that send messages
 
-const LEAVES = ['end', 'end', 'end', 'halfClose', 'cutOff', 'reset'] as const
-type Leave = typeof LEAVES[number]
+/** How a client ends its exchange. `end` is repeated to be the most frequent. */
+const ENDINGS = ['end', 'end', 'end', 'halfClose', 'cutOff', 'reset'] as const
+type Ending = typeof ENDINGS[number]
 
 let inFlight = 0
 
 class Talker {
   readonly opened: Promise<void>
-  readonly left: Promise<void>
-  place = 0 // among those that talk
+  readonly ended: Promise<void>
+  /** Its index among the open talkers. */
+  index = 0
   private readonly number: number
   private readonly request: http.ClientRequest
   private response: http.IncomingMessage | null = null
   private sent = 0
   private received = 0
-  private leave: Leave | null = null
-  private leaveDone!: () => void
+  private ending: Ending | null = null
+  private resolveEnded!: () => void
 
   constructor (number: number, port: number, agent: http.Agent) {
     this.number = number
     this.request = http.request({ agent, port, path: `/talk/${number}`, host: '127.0.0.1', method: 'POST' })
-    this.left = new Promise((resolve) => { this.leaveDone = resolve })
+    this.ended = new Promise((resolve) => { this.resolveEnded = resolve })
     this.opened = new Promise((resolve) => {
       this.request.on('response', (response) => {
         this.onResponse(response)
         resolve()
       })
       this.request.on('error', (error) => {
-        if (this.response === null) this.fail(`not opened: ${error.message}`)
-        this.onGone()
+        if (this.response === null) this.addProblem(`not opened: ${error.message}`)
+        this.onBroken()
         resolve()
       })
     })
     this.request.flushHeaders()
   }
 
-  say (size: number): void {
+  send (size: number): void {
     this.request.write(pattern(this.number, this.sent, size))
     this.sent += size
     inFlight += size
     report.messages++
   }
 
-  go (how: Leave): void {
-    if (this.leave !== null) return
-    this.leave = how
+  end (ending: Ending): void {
+    if (this.ending !== null) return
+    this.ending = ending
     const { socket } = this.request
-    if (how === 'end') this.request.end()
-    else if (how === 'halfClose') this.request.end(() => socket!.end())
-    else if (how === 'cutOff') socket!.end()
+    if (ending === 'end') this.request.end()
+    else if (ending === 'halfClose') this.request.end(() => socket!.end())
+    else if (ending === 'cutOff') socket!.end()
     else socket!.resetAndDestroy()
   }
 
   private onResponse (response: http.IncomingMessage): void {
     report.opened++
     this.response = response
-    response.on('data', (piece: Buffer) => {
-      if (matches(piece, answerTo(this.number), this.received)) report.bytes += piece.length
-      else this.fail(`answered ${response.statusCode}, other bytes at ${this.received}: ${piece.toString('latin1', 0, 200)}`)
-      this.received += piece.length
-      inFlight -= piece.length
+    response.on('data', (chunk: Buffer) => {
+      if (matches(chunk, answerTo(this.number), this.received)) report.bytes += chunk.length
+      else this.addProblem(`status ${response.statusCode}, wrong bytes at ${this.received}: ${chunk.toString('latin1', 0, 200)}`)
+      this.received += chunk.length
+      inFlight -= chunk.length
     })
     response.on('end', () => this.onEnd())
-    response.on('error', () => this.onGone())
+    response.on('error', () => this.onBroken())
   }
 
   private onEnd (): void {
-    const { leave, sent, received } = this
-    if (leave !== 'end' && leave !== 'halfClose') this.fail(`ended, after ${leave}`)
-    else if (received !== sent || this.response!.trailers['x-received'] !== String(sent)) this.fail(`${sent} sent, ${received} received`)
-    else if (leave === 'end') report.ended++
+    const { ending, sent, received } = this
+    if (ending !== 'end' && ending !== 'halfClose') this.addProblem(`the response ended after ${ending}`)
+    else if (received !== sent || this.response!.trailers['x-received'] !== String(sent)) this.addProblem(`${sent} bytes sent, ${received} received`)
+    else if (ending === 'end') report.ended++
     else report.halfClosed++
-    this.leaveDone()
+    this.resolveEnded()
   }
 
-  private onGone (): void {
-    if (this.leave === 'cutOff') report.cutOff++
-    else if (this.leave === 'reset') report.reset++
-    else this.fail(`lost, after ${this.leave}`)
-    this.leave = 'reset' // once
-    this.onGone = () => {}
+  /** The request or the response has failed; both may. */
+  private onBroken (): void {
+    if (this.ending === 'cutOff') report.cutOff++
+    else if (this.ending === 'reset') report.reset++
+    else this.addProblem(`broken after ${this.ending ?? 'no ending'}`)
+    this.ending = 'reset'
+    this.onBroken = () => {}
     inFlight -= this.sent - this.received
-    this.leaveDone()
+    this.resolveEnded()
   }
 
-  private fail (why: string): void {
-    report.wrong.push(`exchange ${this.number}: ${why}`)
+  private addProblem (problem: string): void {
+    report.wrong.push(`exchange ${this.number}: ${problem}`)
   }
 }
 
-function mayTalk (talkers: Talker[]): boolean {
+function maySend (talkers: Talker[]): boolean {
   return talkers.length > 0 && inFlight < MAX_IN_FLIGHT
 }
 
 async function talk ({ port, connections, index, clients }: ClientTask): Promise<void> {
-  // An ended exchange leaves its connection to the next.
+  // The connection of an ended exchange is reused for the next one.
   const agent = new http.Agent({ keepAlive: true, maxSockets: Infinity, maxFreeSockets: connections })
   const talkers: Talker[] = []
   let number = index
@@ -162,75 +166,76 @@ async function talk ({ port, connections, index, clients }: ClientTask): Promise
     const talker = new Talker(number, port, agent)
     number += clients
     await talker.opened
-    talker.place = talkers.push(talker) - 1
+    talker.index = talkers.push(talker) - 1
   }
-  const remove = ({ place }: Talker): void => {
+  const remove = ({ index }: Talker): void => {
     const last = talkers.pop()!
-    if (place === talkers.length) return
-    talkers[place] = last
-    last.place = place
+    if (index === talkers.length) return
+    talkers[index] = last
+    last.index = index
   }
-  const leaving = new Set<Promise<void>>()
-  const leave = (talker: Talker, how: Leave): void => {
+  const ending = new Set<Promise<void>>()
+  /** Ends an exchange, and opens another in its place. */
+  const replace = (talker: Talker, how: Ending): void => {
     remove(talker)
-    talker.go(how)
-    const left = talker.left.then(() => told.stop ? undefined : open()).then(() => { leaving.delete(left) })
-    leaving.add(left)
+    talker.end(how)
+    const replaced = talker.ended.then(() => orders.stop ? undefined : open()).then(() => { ending.delete(replaced) })
+    ending.add(replaced)
   }
-  await atOnce(connections, OPENING, open)
+  await repeat(connections, OPENING, open)
   process.send!({ event: 'open' })
-  while (!told.go) await sleep(20)
-  while (!told.stop) {
-    for (let i = 0; i < 50 && mayTalk(talkers); i++) {
+  while (!orders.go) await sleep(20)
+  while (!orders.stop) {
+    for (let i = 0; i < 50 && maySend(talkers); i++) {
       const talker = talkers[Math.floor(Math.random() * talkers.length)]
-      talker.say(1 + Math.floor(Math.random() ** 4 * 4000))
-      if (Math.random() < 0.05 && leaving.size < OPENING) leave(talker, LEAVES[Math.floor(Math.random() * LEAVES.length)])
+      talker.send(1 + Math.floor(Math.random() ** 4 * 4000))
+      if (Math.random() < 0.05 && ending.size < OPENING) replace(talker, ENDINGS[Math.floor(Math.random() * ENDINGS.length)])
     }
     await immediate()
   }
-  while (leaving.size > 0) await Promise.all(leaving)
-  while (talkers.length > 0) leave(talkers[0], 'end')
-  await Promise.all(leaving)
+  while (ending.size > 0) await Promise.all(ending)
+  while (talkers.length > 0) replace(talkers[0], 'end')
+  await Promise.all(ending)
   agent.destroy()
 }
 
 // Short exchanges
 
-/** One after the other on one connection, raw: a client of Node's would take most of the time. */
-async function shortOnes (port: number, next: () => number): Promise<void> {
+/** Short exchanges, one after the other, on a bare socket. Node's own client would take most of the time. */
+async function runShortOn (port: number, next: () => number): Promise<void> {
   const socket = net.connect(port, '127.0.0.1').setNoDelay(true)
   socket.setEncoding('latin1')
   let received = ''
   let expected = ''
-  const ask = (): void => {
+  const sendRequest = (): void => {
     const number = next().toString(16).padStart(8, '0')
     expected = `\r\n\r\n8\r\n${number}\r\n0\r\n\r\n`
     socket.write(`POST /duplex HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n8\r\n${number}\r\n0\r\n\r\n`)
   }
-  ask()
+  sendRequest()
   await new Promise<void>((resolve) => {
-    socket.on('data', (piece: string) => {
-      received += piece
+    socket.on('data', (text: string) => {
+      received += text
       if (!received.endsWith('\r\n0\r\n\r\n')) return
       if (received.startsWith('HTTP/1.1 200 ') && received.endsWith(expected) && received.length < 400) report.ended++
       else report.wrong.push(received.slice(0, 400))
       received = ''
-      if (told.stop || report.wrong.length > 0) socket.end()
-      else ask()
+      if (orders.stop || report.wrong.length > 0) socket.end()
+      else sendRequest()
     })
     socket.on('error', (error) => report.wrong.push(error.message))
     socket.on('close', () => resolve())
   })
 }
 
-async function short ({ port, connections, index, clients }: ClientTask): Promise<void> {
+async function runShort ({ port, connections, index, clients }: ClientTask): Promise<void> {
   let number = index
   const next = (): number => {
     report.opened++
     number += clients
     return number % 2 ** 32
   }
-  const all = Array.from({ length: connections }, () => shortOnes(port, next))
+  const all = Array.from({ length: connections }, () => runShortOn(port, next))
   process.send!({ event: 'open' })
   await Promise.all(all)
 }

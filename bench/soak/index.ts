@@ -1,5 +1,5 @@
-// Many exchanges for a long time: `npm run soak -- --seconds 60 --connections 10000`. Server and clients are processes of
-// their own, on 127.0.0.1. Ends by itself, prints a table, and fails where a byte or an exchange is missing.
+// Many exchanges for a long time: `npm run soak -- --seconds 60 --connections 10000`. The server and the clients are
+// separate processes on 127.0.0.1. It prints a table, and fails if a byte or an exchange is missing.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -10,17 +10,17 @@ import { markdownTable } from '../report.ts'
 import type { ClientEvent, ClientReport, ClientTask, Counts, Memory } from './messages.ts'
 
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '60' }, connections: { type: 'string', default: '10000' } } })
-/** Of each of the two long parts. */
+/** Duration of each of the two long parts. */
 const seconds = Number(values.seconds)
-const wanted = Number(values.connections)
-const connections = Math.min(wanted, openFiles() - 100)
-/** So that none needs more files or ports than the server. */
+const requested = Number(values.connections)
+const connections = Math.min(requested, maxOpenFiles() - 100)
+/** Client processes. With two, none needs more descriptors than the server. */
 const CLIENTS = 2
 const SHORT_CONNECTIONS = 32
 const SAMPLES = 60
-/** More bytes than this left behind by each of so many exchanges is no noise. */
+/** The heap may grow by at most so many bytes per exchange. With fewer than MIN_EXCHANGES, growth may be noise. */
 const MAX_SLOPE = 20
-const ENOUGH = 100_000
+const MIN_EXCHANGES = 100_000
 
 const problems: string[] = []
 
@@ -28,8 +28,8 @@ function check (condition: boolean, problem: string): void {
   if (!condition) problems.push(problem)
 }
 
-/** How many files a process may open; Node has raised it as far as it may. */
-function openFiles (): number {
+/** How many files a process may open. Node raises this limit at its start as far as the system allows. */
+function maxOpenFiles (): number {
   const { userLimits } = process.report.getReport() as unknown as { userLimits?: { open_files: { soft: number | 'unlimited' } } }
   const soft = userLimits?.open_files.soft
   return typeof soft === 'number' ? soft : Infinity
@@ -59,7 +59,7 @@ class Server {
     return this.ask('counts') as Promise<Counts>
   }
 
-  /** All connections are gone when all clients are; then it must have nothing left to do. */
+  /** Closes the app. The clients are gone by then, so the process must exit by itself. */
   async close (): Promise<Counts> {
     const exit = once(this.process, 'exit')
     const counts = await this.ask('close') as Counts
@@ -87,12 +87,12 @@ class Client {
         if (event.event === 'open') opened()
         else resolve(event.report)
       })
-      this.process.on('exit', (code) => { if (code !== 0) reject(new Error(`a client has ended with ${code}`)) })
+      this.process.on('exit', (code) => { if (code !== 0) reject(new Error(`a client process exited with ${code}`)) })
     })
     this.process.send(task)
   }
 
-  go (): void {
+  startTalking (): void {
     this.process.send({ task: 'go' })
   }
 
@@ -126,12 +126,12 @@ const mib = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(1)} MiB`
 
 interface Footprint { heap: number, external: number, rss: number }
 
-/** What one idle exchange costs the server, of those open at once. */
-async function idleFootprint (path: string): Promise<Footprint> {
+/** Memory of the server for one idle exchange: the average over all that are open. */
+async function measureIdle (path: string): Promise<Footprint> {
   const server = await new Server().start()
-  const warm = startClients(server, 'hold', path, 100)
-  await Promise.all(warm.map((client) => client.open))
-  await stopAll(warm)
+  const warmUp = startClients(server, 'hold', path, 100)
+  await Promise.all(warmUp.map((client) => client.open))
+  await stopAll(warmUp)
   const before = await server.memory()
   const clients = startClients(server, 'hold', path, connections)
   await Promise.all(clients.map((client) => client.open))
@@ -142,13 +142,13 @@ async function idleFootprint (path: string): Promise<Footprint> {
   return { heap: each('heap'), external: each('external'), rss: each('rss') }
 }
 
-async function conversation (): Promise<string[][]> {
+async function measureTalk (): Promise<string[][]> {
   const server = await new Server().start()
   const clients = startClients(server, 'talk', '', connections)
   await Promise.all(clients.map((client) => client.open))
   const open = await server.counts()
   await server.memory()
-  for (const client of clients) client.go()
+  for (const client of clients) client.startTalking()
   const begun = Date.now()
   await sleep(seconds * 1000)
   const peak = await server.memory()
@@ -157,29 +157,29 @@ async function conversation (): Promise<string[][]> {
   const counts = await server.close()
 
   check(open.started - open.finished - open.failed >= connections, `${open.started - open.finished - open.failed} exchanges were open at once`)
-  check(counts.wrong === 0, `${counts.wrong} pieces of requests had other bytes`)
-  check(counts.connections === 0, `${counts.connections} connections were left`)
-  check(counts.started === report.opened, `${report.opened} exchanges opened, ${counts.started} started`)
-  check(counts.finished === report.ended + report.halfClosed, `${report.ended + report.halfClosed} ended well, ${counts.finished} finished`)
-  check(counts.failed === report.cutOff + report.reset, `${report.cutOff + report.reset} broken off, ${counts.failed} failed`)
+  check(counts.wrong === 0, `${counts.wrong} chunks of requests had wrong bytes`)
+  check(counts.connections === 0, `${counts.connections} connections were left open`)
+  check(counts.started === report.opened, `the clients opened ${report.opened} exchanges, the server counted ${counts.started}`)
+  check(counts.finished === report.ended + report.halfClosed, `the clients completed ${report.ended + report.halfClosed} exchanges, the server counted ${counts.finished}`)
+  check(counts.failed === report.cutOff + report.reset, `the clients broke off ${report.cutOff + report.reset} exchanges, the server counted ${counts.failed} failures`)
   return [
     ['open at once', number(connections)],
     ['time', `${number(took)} s`],
     ['exchanges', number(report.opened)],
-    ['of them ended by the client', number(report.ended)],
-    ['half-closed after the request', number(report.halfClosed)],
-    ['ended within the body (FIN)', number(report.cutOff)],
-    ['reset', number(report.reset)],
+    ['completed', number(report.ended)],
+    ['completed, connection half-closed', number(report.halfClosed)],
+    ['broken off by FIN', number(report.cutOff)],
+    ['broken off by RST', number(report.reset)],
     ['messages', `${number(report.messages)} (${number(report.messages / took)}/s)`],
     ['bytes checked by the server', mib(counts.bytes)],
     ['bytes checked by the clients', mib(report.bytes)],
-    ['heap, RSS of the server while they talk', `${mib(peak.heap)}, ${mib(peak.rss)}`],
-    ['longest turn of its event loop', `${number(peak.turn)} ms`],
-    ['lost, mixed, left open', problems.length === 0 ? 'none' : 'see below']
+    ['heap and RSS of the server meanwhile', `${mib(peak.heap)}, ${mib(peak.rss)}`],
+    ['longest turn of the event loop', `${number(peak.turn)} ms`],
+    ['problems', problems.length === 0 ? 'none' : 'see below']
   ]
 }
 
-async function shortExchanges (): Promise<string[][]> {
+async function measureShort (): Promise<string[][]> {
   const server = await new Server().start()
   const clients = startClients(server, 'short', '', SHORT_CONNECTIONS)
   const begun = Date.now()
@@ -193,23 +193,23 @@ async function shortExchanges (): Promise<string[][]> {
   const took = (Date.now() - begun) / 1000
   const report = await stopAll(clients)
   const counts = await server.close()
-  // The code is compiled and the pools are filled in the beginning.
-  const settled = samples.slice(SAMPLES / 4)
-  const bytes = slope(settled.map(({ exchanges }) => exchanges), settled.map(({ heap }) => heap))
-  check(counts.finished === report.ended && counts.started === report.opened && counts.failed === 0, `${report.opened} short exchanges, ${report.ended} answered, ${counts.finished} finished`)
-  check(bytes < MAX_SLOPE || counts.finished < ENOUGH, `the heap grows by ${bytes} bytes per exchange`)
-  const heaps = settled.map(({ heap }) => heap)
+  // In the first quarter code is still being compiled, and pools are being filled.
+  const steady = samples.slice(SAMPLES / 4)
+  const bytes = slope(steady.map(({ exchanges }) => exchanges), steady.map(({ heap }) => heap))
+  check(counts.finished === report.ended && counts.started === report.opened && counts.failed === 0, `${report.opened} short exchanges were sent, ${report.ended} answered, and the server counted ${counts.finished}`)
+  check(bytes < MAX_SLOPE || counts.finished < MIN_EXCHANGES, `the heap grows by ${bytes} bytes per exchange`)
+  const heaps = steady.map(({ heap }) => heap)
   return [
     ['connections', number(SHORT_CONNECTIONS)],
     ['exchanges', `${number(report.ended)} (${number(report.ended / took)}/s)`],
-    ['heap after gc, first and last sample', `${mib(samples[0].heap)}, ${mib(samples.at(-1)!.heap)}`],
+    ['heap after collection, first and last sample', `${mib(samples[0].heap)}, ${mib(samples.at(-1)!.heap)}`],
     ['lowest and highest, after the first quarter', `${mib(Math.min(...heaps))}, ${mib(Math.max(...heaps))}`],
     ['slope, after the first quarter', `${bytes.toFixed(3)} bytes per exchange`],
     ['RSS, first and last sample', `${mib(samples[0].rss)}, ${mib(samples.at(-1)!.rss)}`]
   ]
 }
 
-/** Least squares. */
+/** Slope of the least-squares line. */
 function slope (xs: number[], ys: number[]): number {
   const mean = (values: number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length
   const [x, y] = [mean(xs), mean(ys)]
@@ -223,15 +223,15 @@ function slope (xs: number[], ys: number[]): number {
 }
 
 async function soak (): Promise<void> {
-  if (connections < wanted) console.log(`SKIPPED: ${wanted - connections} of ${wanted} connections, for a process may open ${openFiles()} files here\n`)
-  const duplex = await idleFootprint('/duplex')
-  const ordinary = await idleFootprint('/ordinary')
+  if (connections < requested) console.log(`SKIPPED: ${requested - connections} of ${requested} connections, because a process may open only ${maxOpenFiles()} files\n`)
+  const duplex = await measureIdle('/duplex')
+  const ordinary = await measureIdle('/ordinary')
   console.log(markdownTable(
-    [`an idle open exchange, of ${number(connections)}`, 'heap', 'external', 'RSS'],
+    [`one of ${number(connections)} idle exchanges`, 'heap', 'external', 'RSS'],
     ([['duplex route', duplex], ['ordinary route, streaming', ordinary]] as const).map(([name, { heap, external, rss }]) => [name, kib(heap), kib(external), kib(rss)])
   ) + '\n')
-  console.log(markdownTable(['conversations', ''], await conversation()) + '\n')
-  console.log(markdownTable(['short exchanges', ''], await shortExchanges()) + '\n')
+  console.log(markdownTable(['conversations', ''], await measureTalk()) + '\n')
+  console.log(markdownTable(['short exchanges', ''], await measureShort()) + '\n')
   for (const problem of problems) console.log(`FAILED: ${problem}`)
   process.exitCode = problems.length === 0 ? 0 : 1
 }

@@ -1,4 +1,4 @@
-// What the processes of the soak tell each other.
+// The messages between the processes of the soak test.
 
 export interface ServerTask { task: 'memory' | 'counts' | 'close' }
 
@@ -6,7 +6,7 @@ export interface Memory {
   heap: number
   external: number
   rss: number
-  /** The longest turn of the event loop since the last time, in milliseconds. */
+  /** The longest turn of the event loop since the last measurement, in milliseconds. */
   turn: number
 }
 
@@ -14,10 +14,11 @@ export interface Counts {
   started: number
   finished: number
   failed: number
-  /** Bytes of requests that were what they should be. */
+  /** Bytes of requests that were right. */
   bytes: number
+  /** Chunks of requests with wrong bytes. */
   wrong: number
-  /** Connections that are open. */
+  /** Open connections. */
   connections: number
 }
 
@@ -26,7 +27,7 @@ export interface ClientTask {
   port: number
   path: string
   connections: number
-  /** This client of so many, for numbers of its own. */
+  /** The number of this client process, and how many there are: each uses other exchange numbers. */
   index: number
   clients: number
 }

@@ -1,9 +1,9 @@
-// What flows over a connection: every 8 bytes carry its number and their place, so that none can be lost, doubled or
-// delivered to another without being seen. What comes back has all bits of the number turned over.
+// The content of an exchange. Each block of 8 bytes holds the number of the exchange and its own position, so that lost,
+// duplicated or misdelivered bytes are detected. In the response the bits of the number are inverted.
 
 const BLOCK = 8
 
-/** The bytes of connection `number` from `position` on. */
+/** `size` bytes of the content of exchange `number`, from `position` on. */
 export function pattern (number: number, position: number, size: number): Buffer {
   const first = Math.floor(position / BLOCK)
   const last = Math.ceil((position + size) / BLOCK)
@@ -20,7 +20,7 @@ export function matches (bytes: Buffer, number: number, position: number): boole
   return bytes.equals(pattern(number, position, bytes.length))
 }
 
-/** The number that answers a number. */
+/** The number in the response to exchange `number`. */
 export function answerTo (number: number): number {
   return ~number >>> 0
 }

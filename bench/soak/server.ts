@@ -1,4 +1,4 @@
-// The process under test. It checks every byte it reads, counts how its exchanges end, and measures itself when asked.
+// The process under test. It checks every byte that it reads, counts how exchanges end, and reports memory when asked.
 
 import { subscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
@@ -28,7 +28,7 @@ async function start (): Promise<void> {
   app.post('/duplex', { duplex: true }, async (request, reply) => {
     await pipeline(reply.duplex, reply.duplex)
   })
-  // The same without us: Fastify's way of streaming both ways.
+  // The same on an ordinary route: Fastify's own way to stream in both directions.
   app.addContentTypeParser('application/octet-stream', (_request: unknown, payload: Readable, done: (error: null, body: Readable) => void) => done(null, payload))
   app.post('/ordinary', (request, reply) => { reply.send(request.body) })
 
@@ -39,11 +39,11 @@ async function start (): Promise<void> {
     const { number } = request.params
     let position = 0
     reply.duplex.flushHeaders()
-    for await (const piece of reply.duplex) {
-      if (matches(piece, number, position)) counts.bytes += piece.length
+    for await (const chunk of reply.duplex) {
+      if (matches(chunk, number, position)) counts.bytes += chunk.length
       else counts.wrong++
-      const answer = pattern(answerTo(number), position, piece.length)
-      position += piece.length
+      const answer = pattern(answerTo(number), position, chunk.length)
+      position += chunk.length
       if (!reply.duplex.write(answer)) await once(reply.duplex, 'drain')
     }
     reply.duplex.setTrailers({ 'x-received': position }).end()
@@ -53,7 +53,7 @@ async function start (): Promise<void> {
 }
 
 process.on('message', ({ task }: ServerTask) => {
-  if (task === 'memory') process.send!(memory())
+  if (task === 'memory') process.send!(measureMemory())
   else if (task === 'counts') process.send!(counts)
   else app.close().then(() => immediate()).then(() => immediate()).then(() => process.send!(counts, () => process.disconnect()))
 })
@@ -61,7 +61,7 @@ process.on('message', ({ task }: ServerTask) => {
 const delay = monitorEventLoopDelay()
 delay.enable()
 
-function memory (): Memory {
+function measureMemory (): Memory {
   const turn = delay.max / 1e6
   const gc = (globalThis as { gc?: () => void }).gc!
   gc()
