@@ -1,22 +1,22 @@
-// The rules for the body of a response, as a client reads it; see requests.ts. Each row is
+// The rules for the body of a response, as a table like that in requests.ts. Each row is
 //
 //   [rule, name, method of the request, bytes of the whole response, outcome]
 //
-// The grammar of chunks and trailers is the one in requests.ts, read by the same reader.
+// The grammar of chunks and trailers is tested in requests.ts, because the same reader reads both.
 
 export interface Received {
   accepted: true
-  /** Of all the heads, interim ones first. */
+  /** Status codes of all heads, those of interim responses first. */
   statuses: number[]
   content: string
   trailers: Record<string, string>
-  /** Whether the response ends by itself, or with the connection. */
+  /** Whether the response ends by its framing, or with the connection. */
   ends: 'itself' | 'connection'
 }
 
 export interface NotReceived {
   accepted: false
-  /** Of our error. */
+  /** Code of the plugin's error. */
   code: string
 }
 
@@ -33,7 +33,7 @@ const untilClose = (content: string): Received => ({ ...received(content), ends:
 const refused = (code: string): NotReceived => ({ accepted: false, code: `FST_ERR_DUPLEX_${code}` })
 
 export const responses: readonly ResponseCase[] = [
-  // 6.3, item 1: these end with their heads, whatever their fields say.
+  // 6.3, item 1: these end with the head, whatever its fields say.
   ['9112 6.3', 'to HEAD, with a length', 'HEAD', OK('Content-Length: 5'), noBody(200)],
   ['9112 6.3', 'to HEAD, chunked', 'HEAD', OK('Transfer-Encoding: chunked'), noBody(200)],
   ['9112 6.3', 'to HEAD, without either field', 'HEAD', OK(), noBody(200)],
@@ -46,7 +46,7 @@ export const responses: readonly ResponseCase[] = [
   ['9110 15.2', 'an interim response with a length', 'GET', head('102 Processing', 'Content-Length: 5') + OK('Content-Length: 0'), noBody(102, 200)],
   ['9110 15.2', 'an interim response, then no body', 'HEAD', head('103 Early Hints') + OK('Content-Length: 5'), noBody(103, 200)],
 
-  // 6.3, items 3 to 6: chunked, or a length.
+  // 6.3, items 3 to 6: chunked, or with a length.
   ['9112 6.3', 'chunked', 'GET', OK('Transfer-Encoding: chunked') + HELLO, received('hello')],
   ['9112 6.3', 'chunked, an error status', 'GET', head('404 Not Found', 'Transfer-Encoding: chunked') + HELLO, received('hello', {}, [404])],
   ['9112 7.1.1', 'chunked with extensions', 'GET', OK('Transfer-Encoding: Chunked') + '5 ; a = "\\""\r\nhello\r\n0;b\r\n\r\n', received('hello')],
@@ -58,12 +58,12 @@ export const responses: readonly ResponseCase[] = [
   ['9112 6.3', 'a length in HTTP/1.0', 'GET', 'HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello', received('hello')],
   ['9112 4', 'no reason', 'GET', 'HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\nhello', received('hello')],
 
-  // 6.3, item 8: neither field; the end of the connection is that of the body.
+  // 6.3, item 8: without either field, the body ends with the connection.
   ['9112 6.3', 'neither field', 'GET', OK() + 'hello', untilClose('hello')],
-  ['9112 6.3', 'neither field, and nothing', 'GET', OK(), untilClose('')],
+  ['9112 6.3', 'neither field, and no content', 'GET', OK(), untilClose('')],
   ['9112 6.3', 'neither field in HTTP/1.0', 'GET', 'HTTP/1.0 200 OK\r\n\r\nhello', untilClose('hello')],
 
-  // What may be understood in two ways is refused.
+  // Whatever could be read in two ways is refused.
   ['9112 6.1', 'chunked together with a length', 'GET', OK('Transfer-Encoding: chunked', 'Content-Length: 5') + HELLO, refused('FRAMING')],
   ['9112 6.1', 'chunked in HTTP/1.0', 'GET', 'HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n' + HELLO, refused('FRAMING')],
   ['9112 6.1', 'another coding before chunked', 'GET', OK('Transfer-Encoding: gzip, chunked') + HELLO, refused('TRANSFER_CODING')],
@@ -77,19 +77,19 @@ export const responses: readonly ResponseCase[] = [
   ['9110 6.5.1', 'a framing field as a trailer', 'GET', OK('Transfer-Encoding: chunked') + '0\r\nContent-Length: 5\r\n\r\n', refused('TRAILER')],
   ['9112 4', 'another protocol', 'GET', 'HTTP/2 200 OK\r\n\r\n', refused('HEAD')],
   ['9112 4', 'the protocol in another case', 'GET', 'http/1.1 200 OK\r\n\r\n', refused('HEAD')],
-  ['9112 4', 'no blank behind the status', 'GET', 'HTTP/1.1 200\r\n\r\n', refused('HEAD')],
+  ['9112 4', 'no space after the status', 'GET', 'HTTP/1.1 200\r\n\r\n', refused('HEAD')],
   ['9112 4', 'a status of four digits', 'GET', 'HTTP/1.1 2000 OK\r\n\r\n', refused('HEAD')],
-  ['9112 4', 'a status that is none', 'GET', 'HTTP/1.1 999 x\r\n\r\n', refused('HEAD')],
+  ['9112 4', 'a status out of range', 'GET', 'HTTP/1.1 999 x\r\n\r\n', refused('HEAD')],
   ['9112 4', 'NUL in the reason', 'GET', 'HTTP/1.1 200 \0\r\n\r\n', refused('HEAD')],
-  ['9112 2.2', 'LF behind the status line', 'GET', 'HTTP/1.1 200 OK\na: b\r\n\r\n', refused('HEAD')],
-  ['9112 2.2', 'LF behind a field', 'GET', OK('a: b\nContent-Length: 5') + 'hello', refused('HEAD')],
+  ['9112 2.2', 'LF after the status line', 'GET', 'HTTP/1.1 200 OK\na: b\r\n\r\n', refused('HEAD')],
+  ['9112 2.2', 'LF after a field', 'GET', OK('a: b\nContent-Length: 5') + 'hello', refused('HEAD')],
   ['9112 2.2', 'CR in a field', 'GET', OK('a: b\rc') + 'hello', refused('HEAD')],
-  ['9112 5.1', 'a blank before the colon', 'GET', OK('Content-Length : 5') + 'hello', refused('HEAD')],
+  ['9112 5.1', 'a space before the colon', 'GET', OK('Content-Length : 5') + 'hello', refused('HEAD')],
   ['9112 5.2', 'a folded field', 'GET', OK('a: b', ' c') + 'hello', refused('HEAD')],
-  ['9112 2.2', 'a blank before the first field', 'GET', OK(' a: b') + 'hello', refused('HEAD')],
-  ['9112 4', 'a malformed head behind an interim one', 'GET', head('100 Continue') + 'HTTP/1.1 x\r\n\r\n', refused('HEAD')],
+  ['9112 2.2', 'a space before the first field', 'GET', OK(' a: b') + 'hello', refused('HEAD')],
+  ['9112 4', 'a malformed head after an interim one', 'GET', head('100 Continue') + 'HTTP/1.1 x\r\n\r\n', refused('HEAD')],
   ['9112 2.3', 'a head that is too long', 'GET', OK(`a: ${'b'.repeat(300)}`), refused('HEAD_LIMIT')]
 ]
 
-/** Bytes of one head. */
+/** The limit for one head, in bytes. */
 export const MAX_HEAD_SIZE = 300

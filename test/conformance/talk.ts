@@ -1,5 +1,4 @@
-// A conversation with a live server: bytes in, in pieces that it reads one by one, and every answer out, whenever the
-// connection ends.
+// Sends bytes to a live server, in segments that it reads one by one. Returns all answers when the connection has closed.
 
 import { once } from 'node:events'
 import net, { type AddressInfo } from 'node:net'
@@ -11,10 +10,10 @@ import { NO_BYTES } from '../../lib/transfer/body-reader.ts'
 import { bodyReader, receivedFraming } from '../../lib/transfer/framing.ts'
 import { ResponseHeadReader } from '../../lib/transfer/head-reader.ts'
 
-/** Sends the pieces; the client's side ends then, if `end`. Resolves with all the answers, once the connection is gone. */
-export type Talk = (pieces: Buffer[], end?: boolean) => Promise<Answer[]>
+/** Sends the segments, and then ends the client's side if `end` is set. Resolves with all answers when the connection has closed. */
+export type Talk = (segments: Buffer[], end?: boolean) => Promise<Answer[]>
 
-/** Over a port: every piece is read from the kernel by itself. */
+/** Over TCP. A segment is sent when the server has read the one before it. */
 export function overTcp (app: FastifyInstance): Talk {
   const accepted = new Map<number, net.Socket>()
   app.server.on('connection', (socket: net.Socket) => {
@@ -22,45 +21,45 @@ export function overTcp (app: FastifyInstance): Talk {
     accepted.set(port, socket)
     socket.on('close', () => accepted.delete(port))
   })
-  return async (pieces, end) => {
+  return async (segments, end) => {
     const client = net.connect({ port: (app.server.address() as AddressInfo).port, host: '127.0.0.1', noDelay: true })
     await once(client, 'connect')
     const port = client.localPort!
     while (!accepted.has(port)) await immediate()
     const server = accepted.get(port)!
     let sent = 0
-    return converse(client, server, pieces, end, async (piece) => {
-      client.write(piece)
-      sent += piece.length
+    return converse(client, server, segments, end, async (segment) => {
+      client.write(segment)
+      sent += segment.length
       while (server.bytesRead < sent && !server.destroyed) await immediate()
     })
   }
 }
 
-/** In memory: every piece is written when the one before has been read. */
+/** Over a connection in memory. A segment is written when the server has read the one before it. */
 export function inMemory (app: FastifyInstance): Talk {
-  return async (pieces, end) => {
+  return async (segments, end) => {
     const [client, server] = MemorySocket.pair({ address: '127.0.0.1', port: 1 }, { address: '127.0.0.1', port: 2 })
     app.server.emit('connection', Object.assign(server, { server: app.server }))
-    const gone = new Promise((resolve) => server.once('close', resolve))
-    return converse(client, server, pieces, end, async (piece) => {
-      await Promise.race([gone, new Promise((resolve) => client.write(piece, resolve))])
+    const closed = new Promise((resolve) => server.once('close', resolve))
+    return converse(client, server, segments, end, async (segment) => {
+      await Promise.race([closed, new Promise((resolve) => client.write(segment, resolve))])
       await immediate()
     })
   }
 }
 
-async function converse (client: Duplex, server: Duplex, pieces: Buffer[], end = false, send: (piece: Buffer) => Promise<void>): Promise<Answer[]> {
+async function converse (client: Duplex, server: Duplex, segments: Buffer[], end = false, send: (segment: Buffer) => Promise<void>): Promise<Answer[]> {
   const received: Buffer[] = []
-  client.on('data', (piece) => received.push(piece))
+  client.on('data', (chunk) => received.push(chunk))
   let isReset = false
   client.on('error', () => { isReset = true })
   client.on('end', () => client.end())
   const closed = new Promise((resolve) => client.on('close', resolve))
-  for (const piece of pieces) {
-    // Not into a connection that is gone: the reset that answers would take with it what the server has said.
+  for (const segment of segments) {
+    // Writing to a connection that the server has closed causes a reset, which would discard the answers on their way.
     if (server.destroyed || client.writableEnded) break
-    await send(piece)
+    await send(segment)
   }
   if (end) client.end()
   await closed
@@ -69,15 +68,15 @@ async function converse (client: Duplex, server: Duplex, pieces: Buffer[], end =
 
 export interface Answer {
   status: number
-  /** Interim responses before it. */
+  /** Status codes of the interim responses before it. */
   interim: number[]
   content: string
   trailers: Record<string, string>
-  /** Whether all of it has come. */
+  /** All of the answer has arrived. */
   complete: boolean
 }
 
-/** All the answers in what a server has sent; one that its end completes is not complete where that was a reset. */
+/** Reads all answers. If the connection was reset, an answer that would end with the connection is incomplete. */
 function readAnswers (bytes: Buffer, isReset: boolean): Answer[] {
   const answers: Answer[] = []
   let interim: number[] = []
@@ -86,7 +85,7 @@ function readAnswers (bytes: Buffer, isReset: boolean): Answer[] {
     const headReader = new ResponseHeadReader(65536)
     headReader.read(rest)
     const { head } = headReader
-    if (head === null) throw headReader.error ?? new Error('the head of an answer is cut off')
+    if (head === null) throw headReader.error ?? new Error('the head of an answer is incomplete')
     rest = rest.subarray(headReader.consumed)
     if (head.statusCode < 200) {
       interim.push(head.statusCode)

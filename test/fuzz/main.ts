@@ -1,18 +1,19 @@
 // npm run fuzz -- [--seconds 60] [--seed 123] [--only 4567]
 //
-// Requests made from a seed, read by us and by others that know nothing of us: Node's parser, Go's net/http and Python's
-// h11. We may refuse what another accepts, for a reason that is listed in rules.ts with its rule. We may accept nothing
-// that another refuses, and must find the same content, trailers and end in what both accept, but for what is listed.
+// Differential fuzzing. Requests are generated from a seed and read by the plugin and by independent implementations, the
+// oracles: Node's parser, Go's net/http, Python's h11 and the printed grammar. The plugin may refuse what an oracle accepts
+// if rules.ts lists the reason. It must not accept what an oracle refuses, and it must find the same content, trailers and
+// end of the message as an oracle that accepts it. Exceptions to this are in rules.ts, too.
 
 import { parseArgs } from 'node:util'
 import { type Message, messageFrom } from './messages.ts'
-import { nodeReads } from './node.ts'
+import { readByNode } from './node.ts'
 import { type Oracle, startOracles } from './oracles.ts'
-import { compareLive, isSame, listenLive, theGrammarReads, weRead } from './ours.ts'
+import { compareLive, hasSameFields, listenLive, readByGrammar, readByPlugin } from './ours.ts'
 import { BEYOND_GRAMMAR, DIFFERENCES, STRICTER } from './rules.ts'
 import type { Verdict } from './verdict.ts'
 
-/** Messages that are sent to the oracles together, and are on their way through the live server at once. */
+/** How many messages are sent to the oracles together, and through the live server at the same time. */
 const BATCH = 200
 
 interface Tally {
@@ -20,23 +21,23 @@ interface Tally {
   accepted: number
   refused: number
   incomplete: number
-  /** Unknown disagreements, by oracle and what the two say. The first of each kind is printed. */
+  /** Unknown disagreements by oracle and both verdicts. The first of each kind is printed. */
   unknown: Map<string, number>
-  /** Known disagreements, by oracle and rule. */
+  /** Known disagreements by oracle and rule. */
   known: Map<string, number>
 }
 
-/** @returns the rule of a disagreement, null where there is none, undefined where nobody knows it */
+/** @returns the rule that explains a disagreement, null if there is none, undefined if no rule explains it */
 function judge (oracle: string, theirs: Verdict, ours: Verdict, bytes: string): string | null | undefined {
   if (ours.outcome !== 'accepted') {
     if (theirs.outcome !== 'accepted') return null
     const rule = (oracle === 'grammar' ? BEYOND_GRAMMAR : STRICTER).find(([reason]) => ours.reason.startsWith(reason))?.[1]
-    return rule && `we refuse, ${rule}`
+    return rule && `only the plugin refuses: ${rule}`
   }
-  if (theirs.outcome === 'accepted' && theirs.content === ours.content && theirs.end === ours.end && isSame(theirs.trailers, ours.trailers)) return null
+  if (theirs.outcome === 'accepted' && theirs.content === ours.content && theirs.end === ours.end && hasSameFields(theirs.trailers, ours.trailers)) return null
   if (theirs.outcome === 'accepted') return undefined
-  const rule = DIFFERENCES.find((difference) => difference.oracle === oracle && difference.is(theirs, bytes))?.rule
-  return rule && `it refuses, ${rule}`
+  const rule = DIFFERENCES.find((difference) => difference.oracle === oracle && difference.explains(theirs, bytes))?.rule
+  return rule && `only the oracle refuses: ${rule}`
 }
 
 async function run (): Promise<number> {
@@ -64,47 +65,47 @@ async function run (): Promise<number> {
   print(tally, seed, (Date.now() - start) / 1000)
   return tally.unknown.size === 0 ? 0 : 1
 
-  async function runBatch (numbers: number[], shown = false): Promise<void> {
+  async function runBatch (numbers: number[], isVerbose = false): Promise<void> {
     const messages = numbers.map((number) => messageFrom(seed, number))
     const buffers = messages.map(({ bytes }) => Buffer.from(bytes, 'latin1'))
-    const asked = Promise.all(oracles.map((oracle: Oracle) => oracle.ask(buffers)))
-    const lives: Promise<void>[] = []
-    const ours = messages.map((message, i) => {
-      const { head, verdict } = nodeReads(buffers[i])
-      const own = weRead(buffers[i], head, verdict)
+    const asking = Promise.all(oracles.map((oracle: Oracle) => oracle.ask(buffers)))
+    const liveRuns: Promise<void>[] = []
+    const ourVerdicts = messages.map((message, i) => {
+      const { head, verdict } = readByNode(buffers[i])
+      const ours = readByPlugin(buffers[i], head, verdict)
       tally.messages++
-      tally[own.outcome]++
-      if (shown) console.log({ ...message, own, node: verdict })
-      compare('node', verdict, own, message, numbers[i])
-      const grammar = theGrammarReads(message.bytes, head)
-      if (grammar !== null) compare('grammar', grammar, own, message, numbers[i])
-      lives.push(compareLive(live, message, head, own).then((wrong) => {
-        if (wrong !== null) unknown('live', { ...own, reason: wrong }, own, message, numbers[i])
+      tally[ours.outcome]++
+      if (isVerbose) console.log({ ...message, ours, node: verdict })
+      compare('node', verdict, ours, message, numbers[i])
+      const grammar = readByGrammar(message.bytes, head)
+      if (grammar !== null) compare('grammar', grammar, ours, message, numbers[i])
+      liveRuns.push(compareLive(live, message, head, ours).then((problem) => {
+        if (problem !== null) addUnknown('live', { ...ours, reason: problem }, ours, message, numbers[i])
       }))
-      return own
+      return ours
     })
-    const answers = await asked
+    const answers = await asking
     answers.forEach((verdicts, o) => verdicts.forEach((verdict, i) => {
-      if (shown) console.log(oracles[o].name, verdict)
-      compare(oracles[o].name, verdict, ours[i], messages[i], numbers[i])
+      if (isVerbose) console.log(oracles[o].name, verdict)
+      compare(oracles[o].name, verdict, ourVerdicts[i], messages[i], numbers[i])
     }))
-    await Promise.all(lives)
+    await Promise.all(liveRuns)
   }
 
-  function compare (oracle: string, theirs: Verdict, own: Verdict, message: Message, number: number): void {
-    const rule = judge(oracle, theirs, own, message.bytes)
+  function compare (oracle: string, theirs: Verdict, ours: Verdict, message: Message, number: number): void {
+    const rule = judge(oracle, theirs, ours, message.bytes)
     if (rule === undefined) {
-      unknown(oracle, theirs, own, message, number)
+      addUnknown(oracle, theirs, ours, message, number)
     } else if (rule !== null) {
       count(tally.known, `${oracle}: ${rule}`)
     }
   }
 
-  function unknown (oracle: string, theirs: Verdict, own: Verdict, { bytes, cuts }: Message, number: number): void {
-    const kind = `${oracle}: we ${saying(own)}, it ${saying(theirs)}`
+  function addUnknown (oracle: string, theirs: Verdict, ours: Verdict, { bytes, cuts }: Message, number: number): void {
+    const kind = `${oracle}: plugin ${summarize(ours)}, oracle ${summarize(theirs)}`
     if (count(tally.unknown, kind) > 1) return
     console.log(`UNKNOWN DISAGREEMENT with ${kind} (--seed ${seed} --only ${number})`)
-    console.log({ message: JSON.stringify(bytes), cuts: JSON.stringify(cuts), own, theirs })
+    console.log({ message: JSON.stringify(bytes), cuts: JSON.stringify(cuts), ours, theirs })
   }
 }
 
@@ -118,8 +119,8 @@ function sum (counts: Map<string, number>): number {
   return [...counts.values()].reduce((total, value) => total + value, 0)
 }
 
-/** What makes a kind: not what is quoted or counted in the reason. */
-function saying ({ outcome, reason }: Verdict): string {
+/** A verdict without the quotations and numbers in its reason, so that similar ones are counted together. */
+function summarize ({ outcome, reason }: Verdict): string {
   return `${outcome} ${reason.replace(/["'].*|b'.*|\d+/g, '…')}`.trim()
 }
 

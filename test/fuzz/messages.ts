@@ -1,15 +1,15 @@
-// Requests to disagree about: from the grammar, with whatever is known to be read in two ways put into it. The same seed
-// and number always give the same message.
+// Generates requests. They follow the grammar, with mutations that parsers are known to read differently. The same seed and
+// number always give the same message.
 
 import { randomFrom, seedOf } from '../support/random.ts'
 
-/** Behind every message, as far as nothing in it says otherwise. */
+/** The request that follows every message. */
 export const NEXT = 'GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'
 
 export interface Message {
-  /** With what follows it. */
+  /** The message, and NEXT after it. */
   bytes: string
-  /** Where it is cut into pieces. */
+  /** Offsets at which the bytes are split into segments. */
   cuts: number[]
 }
 
@@ -34,18 +34,18 @@ export function messageFrom (seed: number, number: number): Message {
   const below = (n: number): number => Math.floor(random() * n)
   const chance = (p: number): boolean => random() < p
   const pick = <T>(list: readonly T[]): T => list[below(list.length)]
-  const many = (most: number, make: () => string): string => {
+  const repeat = (max: number, make: () => string): string => {
     let text = ''
-    for (let left = below(most + 1); left > 0; left--) text += make()
+    for (let left = below(max + 1); left > 0; left--) text += make()
     return text
   }
-  // How much of what is odd this message has; a good part has nothing.
-  const odd = pick([0, 0, 0.02, 0.1, 0.3])
-  const blanks = (): string => chance(0.15) ? many(2, () => pick([' ', '\t'])) : ''
-  const lineEnd = (): string => chance(odd / 2) ? pick(LINE_ENDS) : '\r\n'
+  // The probability of a mutation. Many messages have none.
+  const oddity = pick([0, 0, 0.02, 0.1, 0.3])
+  const whitespace = (): string => chance(0.15) ? repeat(2, () => pick([' ', '\t'])) : ''
+  const lineEnd = (): string => chance(oddity / 2) ? pick(LINE_ENDS) : '\r\n'
 
-  const extension = (): string => blanks() + ';' + blanks() + pick(TOKENS) + (chance(0.5) ? blanks() + '=' + blanks() + (chance(0.5) ? pick(TOKENS) : pick(chance(odd) ? QUOTED : QUOTED.slice(0, 7))) : '')
-  const extensions = (): string => chance(0.25) ? many(3, extension) : ''
+  const extension = (): string => whitespace() + ';' + whitespace() + pick(TOKENS) + (chance(0.5) ? whitespace() + '=' + whitespace() + (chance(0.5) ? pick(TOKENS) : pick(chance(oddity) ? QUOTED : QUOTED.slice(0, 7))) : '')
+  const extensions = (): string => chance(0.25) ? repeat(3, extension) : ''
   const content = (size: number): string => {
     if (chance(0.1)) return NEXT.repeat(2).slice(0, size)
     if (chance(0.1)) return '0\r\n\r\n'.repeat(size).slice(0, size)
@@ -54,25 +54,25 @@ export function messageFrom (seed: number, number: number): Message {
     return text
   }
   const size = (n: number): string => {
-    if (chance(odd)) return pick(SIZES)
+    if (chance(oddity)) return pick(SIZES)
     const digits = n.toString(16)
     return '0'.repeat(chance(0.1) ? below(16) : 0) + (chance(0.5) ? digits : digits.toUpperCase())
   }
   const chunk = (): string => {
     const n = pick([1, 2, 5, 5, 10, 17, 32])
-    return size(n) + extensions() + lineEnd() + content(chance(odd) ? below(20) : n) + lineEnd()
+    return size(n) + extensions() + lineEnd() + content(chance(oddity) ? below(20) : n) + lineEnd()
   }
-  const field = (): string => pick(chance(odd) ? FIELDS : FIELDS.slice(0, 7)) + lineEnd()
-  const chunkedBody = (): string => many(4, chunk) + (chance(odd / 4) ? '' : '0') + extensions() + lineEnd() + (chance(0.3) ? many(3, field) : '') + lineEnd()
+  const field = (): string => pick(chance(oddity) ? FIELDS : FIELDS.slice(0, 7)) + lineEnd()
+  const chunkedBody = (): string => repeat(4, chunk) + (chance(oddity / 4) ? '' : '0') + extensions() + lineEnd() + (chance(0.3) ? repeat(3, field) : '') + lineEnd()
 
   const length = below(20)
   let kind = pick(['chunked', 'chunked', 'chunked', 'length', 'none', 'both'])
   if (kind === 'none' && chance(0.7)) kind = 'chunked'
   if (kind === 'both' && chance(0.5)) kind = 'length'
   const lines: string[] = []
-  if (kind === 'chunked' || kind === 'both') lines.push(`${chance(odd) ? pick(NAMES.coding) : pick(NAMES.coding.slice(0, 3))}:${pick([' ', '', '\t'])}${chance(odd) ? pick(CODINGS) : pick(CODINGS.slice(0, 6))}`)
-  if (kind === 'length' || kind === 'both') lines.push(`${chance(odd) ? pick(NAMES.length) : pick(NAMES.length.slice(0, 3))}:${pick([' ', '', '\t'])}${chance(odd) ? pick(LENGTHS) : length}`)
-  while (chance(odd)) lines.push(chance(0.5) ? `${pick(NAMES.coding)}: ${pick(CODINGS)}` : `${pick(NAMES.length)}: ${pick(LENGTHS)}`)
+  if (kind === 'chunked' || kind === 'both') lines.push(`${chance(oddity) ? pick(NAMES.coding) : pick(NAMES.coding.slice(0, 3))}:${pick([' ', '', '\t'])}${chance(oddity) ? pick(CODINGS) : pick(CODINGS.slice(0, 6))}`)
+  if (kind === 'length' || kind === 'both') lines.push(`${chance(oddity) ? pick(NAMES.length) : pick(NAMES.length.slice(0, 3))}:${pick([' ', '', '\t'])}${chance(oddity) ? pick(LENGTHS) : length}`)
+  while (chance(oddity)) lines.push(chance(0.5) ? `${pick(NAMES.coding)}: ${pick(CODINGS)}` : `${pick(NAMES.length)}: ${pick(LENGTHS)}`)
   if (chance(0.1)) lines.push(`Connection: ${pick(['close', 'keep-alive', 'Close', 'x', 'close, keep-alive', 'keep-alive, close'])}`)
   if (chance(0.05)) lines.push('Trailer: a')
   if (chance(0.05)) lines.push('TE: trailers')
@@ -82,10 +82,10 @@ export function messageFrom (seed: number, number: number): Message {
   const requestLine = `${pick(['POST', 'POST', 'PUT', 'GET', 'DELETE'])} /message HTTP/${version}\r\n`
   let rest = 'Host: a' + lineEnd() + lines.map((line) => line + lineEnd()).join('') + lineEnd()
   const headSize = rest.length
-  rest += kind === 'length' ? content(chance(odd) ? below(20) : length) : kind === 'none' ? '' : chunkedBody()
+  rest += kind === 'length' ? content(chance(oddity) ? below(20) : length) : kind === 'none' ? '' : chunkedBody()
 
-  // Then some bytes that the grammar knows nothing of, more of them in the body.
-  while (chance(odd * 2)) {
+  // Replaces some bytes at random, most of them in the body.
+  while (chance(oddity * 2)) {
     const at = chance(0.3) ? below(rest.length) : headSize + below(Math.max(1, rest.length - headSize))
     rest = rest.slice(0, at) + (chance(0.7) ? pick(BYTES) : '') + rest.slice(at + pick([0, 0, 1, 1, 2]))
     if (chance(0.5)) break

@@ -1,12 +1,12 @@
-// Node's parser, by itself: the head for us, and the whole message as an oracle.
+// Node's parser without a connection. It reads the head for the plugin, and the whole message as an oracle.
 
 import { createServer, maxHeaderSize } from 'node:http'
 import { Duplex } from 'node:stream'
-import { type Verdict, accepted, incomplete, joined, refused } from './verdict.ts'
+import { type Verdict, accepted, incomplete, joinFields, refused } from './verdict.ts'
 
 interface Parser {
   initialize (type: number, resource: object, maxHeaderSize: number, lenientFlags: number): void
-  execute (piece: Buffer): number | Error & { code: string }
+  execute (bytes: Buffer): number | Error & { code: string }
   [callback: number]: ((...args: any[]) => number | void) | null
 }
 
@@ -19,9 +19,9 @@ interface ParserClass {
   kOnMessageComplete: number
 }
 
-/** The class is Node's own; a connection has one of it. */
+/** Node does not export its parser class, but the parser of any connection leads to it. */
 const HTTPParser = ((): ParserClass => {
-  const socket = new Duplex({ read () {}, write (_piece, _encoding, done) { done() } })
+  const socket = new Duplex({ read () {}, write (_chunk, _encoding, done) { done() } })
   createServer().emit('connection', socket)
   const { parser } = socket as Duplex & { parser: { constructor: ParserClass } }
   socket.destroy()
@@ -37,8 +37,8 @@ export interface Head {
 
 const parser = new HTTPParser()
 
-/** The head, if it is one that a server takes, and the verdict. Byte by byte: that tells where the message ends. */
-export function nodeReads (bytes: Buffer): { head: Head | null, verdict: Verdict } {
+/** The head, if a server would accept it, and the verdict. Reads byte by byte, to find out where the message ends. */
+export function readByNode (bytes: Buffer): { head: Head | null, verdict: Verdict } {
   const read = { head: null as Head | null, content: '', complete: false, raw: [] as string[], at: 0 }
   parser.initialize(HTTPParser.REQUEST, {}, maxHeaderSize, 0)
   parser[HTTPParser.kOnHeaders] = (fields: string[]) => { read.raw.push(...fields) }
@@ -46,17 +46,17 @@ export function nodeReads (bytes: Buffer): { head: Head | null, verdict: Verdict
     read.head = { minorVersion, rawHeaders: [...read.raw.splice(0), ...(fields ?? [])], shouldKeepAlive, end: read.at + 1 }
     return 0
   }
-  parser[HTTPParser.kOnBody] = (piece: Buffer) => { read.content += piece.toString('latin1') }
+  parser[HTTPParser.kOnBody] = (bytes: Buffer) => { read.content += bytes.toString('latin1') }
   parser[HTTPParser.kOnMessageComplete] = () => { read.complete = true }
   for (; read.at < bytes.length && !read.complete; read.at++) {
     const result = parser.execute(bytes.subarray(read.at, read.at + 1))
-    if (read.head !== null && isWithoutHost(read.head)) return { head: null, verdict: refused('no Host') }
+    if (read.head !== null && lacksHost(read.head)) return { head: null, verdict: refused('no Host') }
     if (typeof result !== 'number') return { head: read.head, verdict: refused(result.code) }
   }
-  return { head: read.head, verdict: read.complete ? accepted(read.content, joined(read.raw), read.at) : incomplete() }
+  return { head: read.head, verdict: read.complete ? accepted(read.content, joinFields(read.raw), read.at) : incomplete() }
 }
 
-/** Not the parser's to refuse, but the server's. */
-function isWithoutHost ({ minorVersion, rawHeaders }: Head): boolean {
-  return minorVersion === 1 && joined(rawHeaders).host === undefined
+/** Node refuses a request without Host in its server, not in its parser. */
+function lacksHost ({ minorVersion, rawHeaders }: Head): boolean {
+  return minorVersion === 1 && joinFields(rawHeaders).host === undefined
 }

@@ -1,5 +1,5 @@
-// Go's net/http as an oracle: messages in on stdin, verdicts out on stdout, each behind its length in four bytes. Every
-// message gets a connection of its own to a real http.Server.
+// Go's net/http as an oracle. It reads messages from stdin and writes verdicts to stdout, each after its length in four
+// bytes. Each message is sent to a real http.Server, on a new connection.
 
 package main
 
@@ -27,7 +27,7 @@ type verdict struct {
 	End      int               `json:"end"`
 }
 
-// conn delivers one message, and then its end.
+// conn is a connection whose client sends one message and then ends its side.
 type conn struct {
 	message *bytes.Reader
 	answer  bytes.Buffer
@@ -51,7 +51,7 @@ func (l *listener) Accept() (net.Conn, error) { return <-l.conns, nil }
 func (l *listener) Close() error              { return nil }
 func (l *listener) Addr() net.Addr            { return &net.TCPAddr{} }
 
-// latin1 makes a character of each byte.
+// latin1 turns each byte into a character.
 func latin1(content []byte) string {
 	runes := make([]rune, len(content))
 	for i, b := range content {
@@ -67,15 +67,15 @@ func failed(err error) *verdict {
 	return &verdict{Outcome: "refused", Reason: err.Error(), End: -1}
 }
 
-// handle reads a request, and takes its connection to see what is left on it.
+// handle reads a request, then hijacks its connection to find out how many bytes are left on it.
 func handle(w http.ResponseWriter, r *http.Request) {
 	content, readError := io.ReadAll(r.Body)
-	taken, buffered, err := w.(http.Hijacker).Hijack()
+	hijacked, buffered, err := w.(http.Hijacker).Hijack()
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer taken.Close()
-	c := taken.(*conn)
+	defer hijacked.Close()
+	c := hijacked.(*conn)
 	if readError != nil {
 		c.verdict = failed(readError)
 		return

@@ -1,4 +1,4 @@
-"""h11 as an oracle: messages in on stdin, verdicts out on stdout, each behind its length in four bytes."""
+"""h11 as an oracle. Reads messages from stdin and writes verdicts to stdout, each after its length in four bytes."""
 
 import json
 import struct
@@ -28,7 +28,7 @@ def read(message):
                 end = len(message) - len(connection.trailing_data[0])
                 return dict(outcome='accepted', reason='', content=content.decode('latin1'), trailers=trailers, end=end)
             elif isinstance(event, h11.ConnectionClosed):
-                return dict(outcome='incomplete', reason='nothing', content='', trailers={}, end=-1)
+                return dict(outcome='incomplete', reason='no bytes', content='', trailers={}, end=-1)
     except h11.RemoteProtocolError as error:
         return dict(outcome='incomplete' if ended else 'refused', reason=str(error), content='', trailers={}, end=-1)
 

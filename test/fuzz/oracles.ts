@@ -1,4 +1,4 @@
-// The oracles that are other programs: started once, asked many messages at a time.
+// The oracles that are other programs. Each is started once and reads many messages at a time.
 
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
@@ -14,7 +14,7 @@ export interface Oracle {
 
 const SOURCES = join(process.cwd(), 'test/fuzz')
 
-/** Those that are installed; says which are not. */
+/** Starts the oracles that are installed, and prints which are not. */
 export function startOracles (): Oracle[] {
   return [startGo(), startH11()].filter((oracle) => oracle !== null)
 }
@@ -50,12 +50,12 @@ function start (name: string, version: string, command: string, args: string[], 
   let expected = 0
   let resolve: (verdicts: Verdict[]) => void = () => {}
   let reject: (error: Error) => void = () => {}
-  let said = ''
-  child.stderr.on('data', (text) => { said += text })
-  child.on('close', () => reject(new Error(`${name} has ended: ${said}`)))
-  child.stdin.on('error', () => {}) // it has ended
-  child.stdout.on('data', (piece: Buffer) => {
-    received = Buffer.concat([received, piece])
+  let errorOutput = ''
+  child.stderr.on('data', (text) => { errorOutput += text })
+  child.on('close', () => reject(new Error(`${name} has exited: ${errorOutput}`)))
+  child.stdin.on('error', () => {}) // 'close' reports it
+  child.stdout.on('data', (chunk: Buffer) => {
+    received = Buffer.concat([received, chunk])
     let at = 0
     while (received.length >= at + 4 && received.length >= at + 4 + received.readUInt32BE(at)) {
       const end = at + 4 + received.readUInt32BE(at)

@@ -1,13 +1,13 @@
-// What a reader makes of the first message in some bytes.
+// The verdict of a reader on the first message in some bytes.
 
 export interface Verdict {
   outcome: 'accepted' | 'refused' | 'incomplete'
-  /** Why it is not accepted. */
+  /** Why the message is not accepted. */
   reason: string
   content: string
-  /** By lower-case name, joined with a comma. */
+  /** By lower-case name, joinFields with a comma. */
   trailers: Record<string, string>
-  /** Where the message ends. */
+  /** The offset at which the message ends, or -1. */
   end: number
 }
 
@@ -23,8 +23,8 @@ export function incomplete (reason = 'incomplete'): Verdict {
   return { ...refused(reason), outcome: 'incomplete' }
 }
 
-/** Fields as they came, names and values in turn. */
-export function joined (raw: readonly string[]): Record<string, string> {
+/** @param raw names and values in turn, as they were received */
+export function joinFields (raw: readonly string[]): Record<string, string> {
   const fields: Record<string, string> = Object.create(null)
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i].toLowerCase()
