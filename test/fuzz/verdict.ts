@@ -5,7 +5,7 @@ export interface Verdict {
   /** Why the message is not accepted. */
   reason: string
   content: string
-  /** By lower-case name, joinFields with a comma. */
+  /** By lower-case name. Repeated fields are joined with a comma. */
   trailers: Record<string, string>
   /** The offset at which the message ends, or -1. */
   end: number

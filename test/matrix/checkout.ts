@@ -1,4 +1,5 @@
-// A copy of the checkout, uncommitted changes included, with the newest of all dependencies but those of its column.
+// Copies the checkout, including uncommitted changes, and installs the newest dependencies, except those that the column
+// sets.
 
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
@@ -11,18 +12,18 @@ import { MINUTE, npm, run } from './commands.ts'
 const INSTALL_LIMIT = 10 * MINUTE
 const BUILD_LIMIT = 5 * MINUTE
 
-/** What Nest pins and Fastify leaves open: loosened, so that npm installs what an app without Nest gets. */
-const LOOSENED = { '@nestjs/platform-fastify': { 'find-my-way': '^9.0.0', 'light-my-request': '^6.0.0' } }
+/** Packages that Nest pins but Fastify does not. The pins are lifted, so that npm installs what an app without Nest gets. */
+const UNPINNED = { '@nestjs/platform-fastify': { 'find-my-way': '^9.0.0', 'light-my-request': '^6.0.0' } }
 
-const SHOWN = ['fastify', 'find-my-way', 'light-my-request'] as const
+const REPORTED = ['fastify', 'find-my-way', 'light-my-request'] as const
 
 export interface Checkout {
   directory: string
   /** The versions that were installed. */
-  versions: Record<typeof SHOWN[number], string>
+  versions: Record<typeof REPORTED[number], string>
 }
 
-/** What npm says when the ranges of peers contradict each other. */
+/** npm's error code for conflicting peer dependencies. */
 const PEER_CONFLICT = 'ERESOLVE'
 
 export async function checkOut ({ fastify, overrides }: Column, root: string): Promise<Checkout> {
@@ -34,24 +35,24 @@ export async function checkOut ({ fastify, overrides }: Column, root: string): P
   const manifest = join(directory, 'package.json')
   const description = JSON.parse(await readFile(manifest, 'utf8'))
   description.devDependencies.fastify = fastify
-  // Frameworks pin a Fastify of their own, which is to be this one too.
-  description.overrides = { ...description.overrides, ...LOOSENED, ...overrides, fastify: '$fastify' }
+  // Some frameworks pin Fastify; they must use the same version, too.
+  description.overrides = { ...description.overrides, ...UNPINNED, ...overrides, fastify: '$fastify' }
   await writeFile(manifest, JSON.stringify(description, null, 2))
 
   const install = ['install', '--no-package-lock', '--prefer-online', '--no-audit', '--no-fund', '--loglevel=error']
   let installed = await npm(install, { cwd: directory, limit: INSTALL_LIMIT })
   if (installed.code !== 0 && installed.printed.includes(PEER_CONFLICT)) {
-    console.log(`Fastify ${fastify}: peers contradict each other, installed with --legacy-peer-deps:\n${indent(installed.printed, 8)}`)
+    console.log(`Fastify ${fastify}: peer dependencies conflict, installing with --legacy-peer-deps:\n${indent(installed.printed, 8)}`)
     installed = await npm([...install, '--legacy-peer-deps'], { cwd: directory, limit: INSTALL_LIMIT })
   }
-  if (installed.code !== 0) throw new Error(`npm install has failed\n${indent(installed.printed, 20)}`)
+  if (installed.code !== 0) throw new Error(`npm install failed\n${indent(installed.printed, 20)}`)
 
-  // What does not compile is told, and tried all the same: the compiler has written it.
+  // A compile error is only reported: the compiler has written its output all the same.
   const built = await run(process.execPath, [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json'], { cwd: directory, limit: BUILD_LIMIT })
   if (built.code !== 0) console.log(`Fastify ${fastify}: lib/ does not compile:\n${indent(built.printed, 8)}`)
 
-  const below = createRequire(join(directory, 'node_modules/fastify/package.json'))
-  const versions = SHOWN.map((name) => [name, JSON.parse(readFileSync(below.resolve(name === 'fastify' ? './package.json' : `${name}/package.json`), 'utf8')).version])
+  const requireFromFastify = createRequire(join(directory, 'node_modules/fastify/package.json'))
+  const versions = REPORTED.map((name) => [name, JSON.parse(readFileSync(requireFromFastify.resolve(name === 'fastify' ? './package.json' : `${name}/package.json`), 'utf8')).version])
   return { directory, versions: Object.fromEntries(versions) }
 }
 

@@ -1,4 +1,4 @@
-// Commands of bounded time, each ended together with all it has started.
+// Runs commands with a time limit. A command that is killed is killed together with all its child processes.
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 
@@ -6,17 +6,17 @@ export const MINUTE = 60_000
 
 export interface Command {
   cwd: string
-  /** In milliseconds. */
+  /** Time limit in milliseconds. */
   limit: number
   env?: NodeJS.ProcessEnv
-  /** Is given the output of the command, which is kept otherwise. */
+  /** Receives stdout, which is then missing in `printed`. */
   onOutput?: (text: string) => void
 }
 
-export interface Ended {
-  /** Null if it was ended, by the limit or by a signal. */
+export interface Result {
+  /** Exit code. Null if the command was killed, by its limit or by a signal. */
   code: number | null
-  /** What it has printed, without the output if that went elsewhere. */
+  /** stderr, and stdout unless `onOutput` has received it. */
   printed: string
   timedOut: boolean
 }
@@ -24,9 +24,9 @@ export interface Ended {
 const running = new Set<ChildProcess>()
 let interrupted = false
 
-export async function run (file: string, args: string[], { cwd, limit, env, onOutput }: Command): Promise<Ended> {
+export async function run (file: string, args: string[], { cwd, limit, env, onOutput }: Command): Promise<Result> {
   if (interrupted) throw new Error('interrupted')
-  // A process group of its own, where there are groups.
+  // In a new process group, so that the whole group can be killed. Windows has no groups.
   const child = spawn(file, args, { cwd, env: env ?? process.env, stdio: ['ignore', 'pipe', 'pipe'], detached: process.platform !== 'win32' })
   running.add(child)
   let printed = ''
@@ -36,7 +36,7 @@ export async function run (file: string, args: string[], { cwd, limit, env, onOu
   let timedOut = false
   const timer = setTimeout(() => {
     timedOut = true
-    end(child)
+    kill(child)
   }, limit)
   try {
     const code = await new Promise<number | null>((resolve, reject) => {
@@ -51,7 +51,7 @@ export async function run (file: string, args: string[], { cwd, limit, env, onOu
   }
 }
 
-function end (child: ChildProcess): void {
+function kill (child: ChildProcess): void {
   if (child.pid === undefined) return
   if (process.platform === 'win32') {
     spawnSync('taskkill', ['/pid', String(child.pid), '/t', '/f'])
@@ -60,19 +60,19 @@ function end (child: ChildProcess): void {
   try {
     process.kill(-child.pid, 'SIGKILL')
   } catch {
-    // It has just ended by itself.
+    // It has just exited by itself.
   }
 }
 
-/** Ends what runs, and lets nothing more begin. */
-export function interrupt (): void {
+/** Kills all running commands, and prevents new ones. */
+export function killAll (): void {
   interrupted = true
-  for (const child of running) end(child)
+  for (const child of running) kill(child)
 }
 
-/** npm as a script, which needs no shell on Windows. npm sets its path for the scripts that it runs. */
-export async function npm (args: string[], command: Command): Promise<Ended> {
+/** Runs npm as a script, which needs no shell on Windows. npm sets `npm_execpath` for the scripts that it runs. */
+export async function npm (args: string[], command: Command): Promise<Result> {
   const script = process.env.npm_execpath
-  if (script === undefined) throw new Error('Run it by npm: npm run test:matrix')
+  if (script === undefined) throw new Error('This must be run by npm: npm run test:matrix')
   return run(process.execPath, [script, ...args], command)
 }

@@ -1,8 +1,8 @@
-// The outcomes as a table: a row for each Node, a column for each Fastify.
+// Formats outcomes as a table with a row for each Node and a column for each Fastify.
 
 import type { Outcome } from './suite.ts'
 
-/** By row and column, in the order of their first appearance. */
+/** Rows and columns are in the order of their first appearance. */
 export class Table {
   private readonly columns: string[] = []
   private readonly rows = new Map<string, Map<string, string>>()
@@ -29,7 +29,7 @@ export class Table {
 
 const number = (count: number): string => count.toLocaleString('en')
 
-export function inWords ({ passed, failed, skipped, todo }: Outcome): string {
-  const others = [failed > 0 && `${number(failed)} failed`, skipped > 0 && `${number(skipped)} skipped`, todo > 0 && `${number(todo)} todo`]
-  return [number(passed), ...others.filter((other) => other !== false)].join(' + ')
+export function describeOutcome ({ passed, failed, skipped, todo }: Outcome): string {
+  const parts = [failed > 0 && `${number(failed)} failed`, skipped > 0 && `${number(skipped)} skipped`, todo > 0 && `${number(todo)} todo`]
+  return [number(passed), ...parts.filter((part) => part !== false)].join(' + ')
 }

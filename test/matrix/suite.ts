@@ -1,4 +1,4 @@
-// The suite of one checkout under one Node, and what has come of it.
+// Runs the suite of one checkout with one Node, and counts the outcomes.
 
 import { delimiter, dirname, join } from 'node:path'
 import { Parser, type Result } from 'tap-parser'
@@ -6,7 +6,7 @@ import { type Checkout, indent } from './checkout.ts'
 import { MINUTE, run } from './commands.ts'
 import type { Node } from './nodes.ts'
 
-/** For the whole suite; each file has its own limit besides, in package.json. */
+/** Time limit of the whole suite. Each file also has a limit, in package.json. */
 const SUITE_LIMIT = 20 * MINUTE
 const JOBS = 2
 
@@ -15,7 +15,7 @@ const ERROR_LINES = 20
 
 export interface Outcome { passed: number, failed: number, skipped: number, todo: number }
 
-/** Prints what fails. */
+/** Prints the assertions that fail. */
 export async function runSuite (node: Node, { directory }: Checkout, files: string[]): Promise<Outcome> {
   const outcome: Outcome = { passed: 0, failed: 0, skipped: 0, todo: 0 }
   const parser = new Parser()
@@ -30,12 +30,12 @@ export async function runSuite (node: Node, { directory }: Checkout, files: stri
   const { code, printed, timedOut } = await run(node.path, [tap, '--disable-coverage', `--jobs=${JOBS}`, '--reporter=tap', ...files], {
     cwd: directory,
     limit: SUITE_LIMIT,
-    // For tests that start a node themselves.
+    // For tests that start `node` themselves.
     env: { ...process.env, PATH: dirname(node.path) + delimiter + process.env.PATH },
     onOutput: (text) => { parser.write(text) }
   })
   parser.end()
-  if (timedOut) console.log(`    not over after ${SUITE_LIMIT / MINUTE} minutes`)
+  if (timedOut) console.log(`    not finished after ${SUITE_LIMIT / MINUTE} minutes`)
   if (code !== 0 && outcome.failed === 0) {
     outcome.failed++
     console.log(indent(printed, ERROR_LINES))

@@ -1,5 +1,5 @@
-// The package as users get it: packed, laid into apps of both module systems, compiled there in every way and run.
-// `npm run test:package` builds it first.
+// Tests the package as users get it: packed, installed into apps of both module systems, compiled with every module
+// resolution, and run. `npm run test:package` builds it first.
 
 import { cp, mkdir, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
@@ -25,11 +25,11 @@ t.before(async () => {
 })
 t.teardown(() => rm(join(CONSUMERS, 'node_modules'), { recursive: true, force: true }))
 
-t.test('contains what it should, and nothing else', async (t) => {
+t.test('contains the intended files only', async (t) => {
   t.strictSame(contents.filter((path) => !/^dist\/([a-z-]+\/)?[a-z-]+\.js$/.test(path)).sort(), ['LICENSE', 'README.md', 'index.js', 'package.json', 'types/index.d.ts', 'types/transfer.d.ts'])
 })
 
-t.test('attw and publint have nothing to say', async () => {
+t.test('attw and publint find no problem', async () => {
   await runBin(join(MODULES, '@arethetypeswrong/cli'), 'attw', [tarball])
   await runBin(join(MODULES, 'publint'), 'publint', [tarball, '--strict'])
 })

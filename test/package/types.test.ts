@@ -1,5 +1,5 @@
-// The package's types in the corners of what users compile them with: the oldest and the newest TypeScript and @types/node,
-// every way to resolve modules, type providers, and other plugins that add to Fastify's types. Nothing is left unchecked.
+// Compiles apps against the package's types: with the oldest and the newest TypeScript and @types/node, with every module
+// resolution, with type providers, and with other plugins that augment Fastify's types. No declaration file is skipped.
 
 import { cp, mkdtemp, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -9,7 +9,7 @@ import { npm, pack, runBin, runProgram } from './support.ts'
 
 const APPS = join(__dirname, 'consumers/typed')
 
-interface Corner {
+interface Setup {
   typescript: string
   /** The major version of @types/node. */
   node: string
@@ -18,24 +18,24 @@ interface Corner {
   apps: string[]
 }
 
-const APPS_OF_ALL = ['providers.ts', 'neighbours.ts']
+const COMMON_APPS = ['providers.ts', 'neighbours.ts']
 
-/** In between is package.test.ts, with the TypeScript and the @types/node of this repository. */
-const CORNERS: Corner[] = [
-  // Without Zod, whose own types are for TypeScript 5.5 and later.
-  { typescript: '5.4', node: '20', module: 'node16', moduleResolution: 'node16', apps: [...APPS_OF_ALL, 'required.cts'] },
-  { typescript: '7', node: '20', module: 'esnext', moduleResolution: 'bundler', apps: [...APPS_OF_ALL, 'zod.ts'] },
-  { typescript: '7', node: '26', module: 'node16', moduleResolution: 'node16', apps: [...APPS_OF_ALL, 'zod.ts', 'required.cts'] },
-  { typescript: '7', node: '26', module: 'nodenext', moduleResolution: 'nodenext', apps: [...APPS_OF_ALL, 'zod.ts', 'required.cts'] }
+/** package.test.ts covers the TypeScript and the @types/node of this repository, which lie between these. */
+const SETUPS: Setup[] = [
+  // Without Zod, whose own types need TypeScript 5.5.
+  { typescript: '5.4', node: '20', module: 'node16', moduleResolution: 'node16', apps: [...COMMON_APPS, 'required.cts'] },
+  { typescript: '7', node: '20', module: 'esnext', moduleResolution: 'bundler', apps: [...COMMON_APPS, 'zod.ts'] },
+  { typescript: '7', node: '26', module: 'node16', moduleResolution: 'node16', apps: [...COMMON_APPS, 'zod.ts', 'required.cts'] },
+  { typescript: '7', node: '26', module: 'nodenext', moduleResolution: 'nodenext', apps: [...COMMON_APPS, 'zod.ts', 'required.cts'] }
 ]
 
-/** Why nothing can be installed here; false if something can. */
-async function offline (): Promise<string | false> {
+/** The reason to skip if no package can be installed, otherwise false. */
+async function skipOffline (): Promise<string | false> {
   try {
     await npm(['view', 'fastify', 'version', '--prefer-online', '--fetch-retries=0'], tmpdir())
     return false
   } catch (error) {
-    return `no package registry: ${/code (\w+)/.exec((error as { stderr: string }).stderr)?.[1] ?? 'npm has failed'}`
+    return `no package registry: ${/code (\w+)/.exec((error as { stderr: string }).stderr)?.[1] ?? 'npm failed'}`
   }
 }
 
@@ -46,7 +46,7 @@ async function install (directory: string): Promise<void> {
   await npm(['install', '--no-save', '--no-package-lock', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline', tarball], directory)
 }
 
-/** Since version 7 the compiler is a program. Its script is an ES module, which the loader of tap keeps Node 20 from starting. */
+/** From version 7 on, the compiler is a native program. Its script is an ES module, which does not start on Node 20 under tap's loader. */
 async function compile (modules: string, typescript: string, args: string[]): Promise<void> {
   const cwd = join(modules, '..')
   if (typescript !== '7') return runBin(join(modules, `typescript-${typescript}`), 'tsc', args, cwd)
@@ -55,13 +55,13 @@ async function compile (modules: string, typescript: string, args: string[]): Pr
 }
 
 t.test('types', async (t) => {
-  const skip = await offline()
+  const skip = await skipOffline()
   const directory = await mkdtemp(join(tmpdir(), 'fastify-duplex-types-'))
   t.teardown(() => rm(directory, { recursive: true, force: true }))
   if (skip === false) await install(directory)
 
   const modules = join(directory, 'node_modules')
-  for (const { typescript, node, module, moduleResolution, apps } of CORNERS) {
+  for (const { typescript, node, module, moduleResolution, apps } of SETUPS) {
     await t.test(`TypeScript ${typescript}, @types/node ${node}, moduleResolution ${moduleResolution}`, { skip }, async (t) => {
       const types = join(modules, '@types/node')
       await rm(types, { recursive: true, force: true })

@@ -1,14 +1,14 @@
-// An app that has installed the package, as an ES module.
+// An app that uses the installed package, as an ES module.
 
 import { once } from 'node:events'
 import Fastify from 'fastify'
 import byDefault, { type DuplexHandler, type HttpDuplex, fastifyDuplex } from 'fastify-duplex'
 
-if (byDefault !== fastifyDuplex) throw new Error('two plugins')
+if (byDefault !== fastifyDuplex) throw new Error('the exports are different functions')
 
 const upper: DuplexHandler = async function * (request, reply) {
   const stream: HttpDuplex = reply.duplex
-  for await (const piece of stream) yield String(piece).toUpperCase()
+  for await (const chunk of stream) yield String(chunk).toUpperCase()
 }
 
 const app = Fastify()
@@ -25,8 +25,8 @@ try {
 for (const method of ['POST', 'PUT']) {
   const client = await app.injectDuplex({ method, url: '/upper' })
   client.write('one')
-  const [piece] = await once(client, 'data')
-  console.log((await client.response).statusCode, String(piece))
+  const [chunk] = await once(client, 'data')
+  console.log((await client.response).statusCode, String(chunk))
   client.end()
   await once(client, 'end')
 }

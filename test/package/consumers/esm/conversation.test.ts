@@ -1,4 +1,4 @@
-// The conversation of example/conversation.test.ts, under vitest.
+// The same test as example/conversation.test.ts, run by vitest.
 
 import { once } from 'node:events'
 import Fastify from 'fastify'
@@ -10,7 +10,7 @@ test('each word is answered before the next is sent', async () => {
   onTestFinished(() => app.close())
   await app.register(duplex)
   app.post('/upper', { duplex: true }, async function * (request, reply) {
-    for await (const piece of reply.duplex) yield String(piece).toUpperCase()
+    for await (const chunk of reply.duplex) yield String(chunk).toUpperCase()
     reply.duplex.setTrailers({ 'x-size': reply.duplex.bytesRead })
   })
 

@@ -1,6 +1,6 @@
-// Beside plugins that add to Fastify's types, too.
+// Duplex routes together with other plugins that augment Fastify's types.
 
-// Its default is not one under `node16`: only what it adds to Fastify's types is used.
+// Under `node16` its default export cannot be imported. Only its augmentation of Fastify's types is used.
 import type {} from '@fastify/sse'
 import swagger from '@fastify/swagger'
 import websocket from '@fastify/websocket'

@@ -1,4 +1,4 @@
-// Duplex routes under the type providers that people use.
+// Duplex routes with the common type providers.
 
 import type { JsonSchemaToTsProvider } from '@fastify/type-provider-json-schema-to-ts'
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'

@@ -1,4 +1,4 @@
-// As CommonJS, where the package is its own default.
+// In CommonJS the exported function is also its own `default`.
 
 import Fastify = require('fastify')
 import duplex = require('fastify-duplex')

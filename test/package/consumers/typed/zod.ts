@@ -1,4 +1,4 @@
-// Duplex routes under Zod's type provider.
+// Duplex routes with Zod's type provider.
 
 import Fastify from 'fastify'
 import duplex, { type HttpDuplex } from 'fastify-duplex'
