@@ -1,7 +1,8 @@
 // npm run hunt -- [--seconds 60] [--seed 123] [--only crash|resources] [--only-case 4567] [--transport h2]
 //
-// What a client alone can do to the process of an app: the crash hunt looks for ways to end it, or to leave something behind
-// that never ends; the resource hunt for memory, time and descriptors beyond their bounds. Each has half of the seconds.
+// Searches for faults that clients alone can cause in the process of an app. The crash hunt looks for clients that make the
+// process exit, or leave something in it that never ends. The resource hunt looks for memory, time and descriptors beyond
+// their bounds. Each hunt gets half of the seconds.
 
 import { parseArgs } from 'node:util'
 import { huntCrashes } from './crash/index.ts'
@@ -16,9 +17,9 @@ async function run (): Promise<number> {
   })
   const cases = values['only-case']
   const only = cases === undefined && values.transport === undefined ? values.only : 'crash'
-  if (only !== undefined && !HUNTS.includes(only)) throw new Error(`--only ${only}: there are ${HUNTS.join(' and ')}`)
+  if (only !== undefined && !HUNTS.includes(only)) throw new Error(`--only ${only}: must be ${HUNTS.join(' or ')}`)
   const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 32))
-  // Cases by number are run once, or until one of them shows a problem.
+  // Cases given by number run once if there are no seconds, otherwise until one of them shows a problem.
   const seconds = Number(values.seconds ?? (cases === undefined ? 60 : 0)) / (only === undefined ? HUNTS.length : 1)
   console.log(`seed ${seed}, Node ${process.version}, ${process.platform}`)
   let problems = 0

@@ -1,4 +1,4 @@
-// The app of one child process, on the transport of its profile, with every handler twice: at /quick and at /patient.
+// The app of one child process, on the transport of its profile. Each handler has two routes: below /quick and /patient.
 
 import { readFileSync } from 'node:fs'
 import http from 'node:http'
@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import duplex from '../../../lib/index.ts'
 import { addLaterConstraint } from '../../support/later-constraint.ts'
-import type { Books } from './books.ts'
+import type { Audit } from './books.ts'
 import { type Handler, README_HANDLERS, pathOf } from './handlers.ts'
 import { addHooks } from './hooks.ts'
 import { CENSUS_LIMIT, CLOSE_GRACE, DRAIN_TIMEOUT, IDLE, KEEP_ALIVE, type Pace } from './limits.ts'
@@ -18,13 +18,13 @@ import type { Transport } from './kinds.ts'
 import type { Profile } from './profile.ts'
 import { SLOPPY_HANDLERS } from './sloppy-handlers.ts'
 
-/** From the built file. */
+/** Relative to the compiled file. */
 const TLS_FOLDER = join(__dirname, '../../../../../support/tls')
 export const TLS = { key: readFileSync(join(TLS_FOLDER, 'key.pem')), cert: readFileSync(join(TLS_FOLDER, 'cert.pem')) }
 
-/** Exchanges open at once. At the end of a child so many must be let in, or the plugin has lost count. */
+/** `maxExchanges`. At the end of a child, so many must be admitted again, or the plugin has not released them all. */
 export const MAX_EXCHANGES = 250
-/** More than the buffers of a connection on 127.0.0.1 take. */
+/** More than the buffers of a connection on 127.0.0.1 hold. */
 const BIG = Buffer.alloc(12 * 1024 * 1024, 'b')
 const SLOW_MS = 20
 
@@ -36,8 +36,8 @@ export interface Served {
   address: net.NetConnectOpts
 }
 
-/** @param onSmuggled told of requests that no client has sent, but within the body of another */
-export async function serve (profile: Profile, books: Books, onSmuggled: (id: string) => void): Promise<Served> {
+/** @param onSmuggled is called for a request that a client sent only as part of the body of another */
+export async function serve (profile: Profile, audit: Audit, onSmuggled: (id: string) => void): Promise<Served> {
   const app = Fastify({
     ...serverOptions(profile.transport),
     logger: profile.logger && { stream: { write () {} } },
@@ -47,8 +47,8 @@ export async function serve (profile: Profile, books: Books, onSmuggled: (id: st
     connectionTimeout: profile.connectionTimeout,
     ...(profile.handlerTimeout > 0 ? { handlerTimeout: profile.handlerTimeout } : {})
   } as {}) as FastifyInstance
-  books.keep(app)
-  // In a field, since what comes later may fail and replace the content.
+  audit.addHooks(app)
+  // The mark is in a field, because a later hook may fail and replace the content.
   app.addHook('onRequest', async (request, reply) => { if (request.url === '/pong') reply.header('x-pong', `pong-${request.id}.`) })
   addHooks(app, profile)
   await app.register(duplex, { closeGrace: CLOSE_GRACE, drainTimeout: DRAIN_TIMEOUT, maxExchanges: MAX_EXCHANGES })
@@ -62,12 +62,12 @@ export async function serve (profile: Profile, books: Books, onSmuggled: (id: st
     }
   }
   app.post('/hold', { duplex: { idleTimeout: CENSUS_LIMIT }, config: { audited: true }, constraints } as {}, async (request, { duplex }) => {
-    books.hold()
+    audit.countAdmitted()
     duplex.flushHeaders()
     await pipeline(duplex, duplex)
   })
   if (profile.connect) addConnectRoute(app, constraints)
-  // The options of a memory transport have a port too, for ordinary connections beside it.
+  // With the memory transport the app listens, too: some checks use ordinary connections.
   const path = join(tmpdir(), `fastify-duplex-hunt-${process.pid}.sock`)
   await app.listen(profile.transport === 'unix' ? { path } : { port: 0, host: '127.0.0.1' })
   const bound = app.server.address()
@@ -79,12 +79,12 @@ function serverOptions (transport: Transport): object {
   if (transport === 'h2c') return { http2: true }
   if (transport === 'h2') return { http2: true, https: TLS }
   if (transport === 'http/1 of h2') return { http2: true, https: { ...TLS, allowHTTP1: true } }
-  if (transport === 'server factory') return { serverFactory: serverBehindAnother }
+  if (transport === 'server factory') return { serverFactory: createNestedServer }
   return {}
 }
 
-/** Node's HTTP server, with another in front of it: the one that Fastify knows emits 'connection' and no 'request'. */
-function serverBehindAnother (onRequest: http.RequestListener): net.Server {
+/** Node's HTTP server behind a net.Server. The server that Fastify knows emits 'connection', but never 'request'. */
+function createNestedServer (onRequest: http.RequestListener): net.Server {
   const inner = http.createServer({ keepAliveTimeout: KEEP_ALIVE }, onRequest)
   const outer = net.createServer({ allowHalfOpen: true }, (socket) => inner.emit('connection', socket))
   return Object.assign(outer, { setTimeout: () => outer, closeIdleConnections: () => inner.closeIdleConnections(), closeAllConnections: () => inner.closeAllConnections() })

@@ -1,14 +1,14 @@
-// Which one of several cases is behind a problem: halves of them are run again, and the half that shows it is halved.
+// Finds the case that causes a problem by bisection: runs halves of the cases again, and goes on with a half that shows it.
 
 import { kindOf } from './problems.ts'
 import type { Profile } from './profile.ts'
 import { type Problem, runChild } from './run.ts'
 
-/** How often a half is tried: some problems come by chance. */
+/** How often each half is tried, because some problems do not occur every time. */
 const TRIES = 2
 
-/** @returns as few of the cases as could be found before the deadline */
-export async function blame (seed: number, profile: Profile, problem: Problem, deadline: number): Promise<number[]> {
+/** @returns as few cases as could be found before the deadline */
+export async function bisect (seed: number, profile: Profile, problem: Problem, deadline: number): Promise<number[]> {
   const kind = kindOf(problem.what)
   let { cases } = problem
   while (cases.length > 1 && Date.now() < deadline) {

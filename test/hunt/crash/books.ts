@@ -1,27 +1,27 @@
-// Which requests have reached a duplex route, and how often each of their ends was told. An id is `<case>.<number>`.
+// Records which requests have reached a duplex route, and how often each hook ran for them. An id is `<case>.<number>`.
 
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { comesWithin } from './limits.ts'
+import { settlesWithin } from './limits.ts'
 
-/** At most once for each request. An error in a hook is another error, so that there may be several of those. */
+/** Hooks that run at most once per request. onError may run more often, because an error in a hook is another error. */
 const COUNTED = ['onRequest', 'onResponse', 'onRequestAbort', 'onTimeout'] as const
 type Entry = Record<typeof COUNTED[number], number> & { url: string }
 
-/** Turns of the event loop in which what comes twice has come. */
+/** Turns of the event loop to wait for hooks that run twice. */
 const TURNS = 10
 
-/** Requests whose ids begin so are those of `census()`. */
+/** How the ids of the requests of `takeCensus()` begin. */
 export const CENSUS = 'census.'
 
-export class Books {
-  /** Exchanges that were let in, refused because there are too many, or failed, in the census. */
-  readonly census = { held: 0, refused: 0, failed: 0 }
+export class Audit {
+  /** Exchanges of the census that were admitted, refused because of `maxExchanges`, or failed. */
+  readonly census = { admitted: 0, refused: 0, failed: 0 }
   private readonly entries = new Map<string, Entry>()
   private readonly waiting = new Set<() => void>()
 
-  /** Before all other hooks, which may fail. */
-  keep (app: FastifyInstance): void {
+  /** Must run before other hooks are added, because those may fail. */
+  addHooks (app: FastifyInstance): void {
     app.addHook('onRequest', async (request) => {
       if ((request.routeOptions.config as { audited?: boolean }).audited) this.open(request)
     })
@@ -33,41 +33,41 @@ export class Books {
     })
   }
 
-  /** An exchange of the census has reached its handler. */
-  hold (): void {
-    this.census.held++
+  /** Counts an exchange of the census that has reached its handler. */
+  countAdmitted (): void {
+    this.census.admitted++
     this.wake()
   }
 
-  /** Waits until so many exchanges of the census have been let in, or not. */
-  async counted (most: number): Promise<void> {
+  /** Waits until so many exchanges of the census were admitted or turned away. */
+  async waitForCensus (total: number): Promise<void> {
     const { census } = this
-    while (census.held + census.refused + census.failed < most) await this.change()
+    while (census.admitted + census.refused + census.failed < total) await this.nextChange()
   }
 
   /**
-   * Waits until every request of a case has ended; of all cases if it is null.
+   * Waits until every request of a case, or of all cases if it is null, has ended.
    *
-   * @returns what is wrong
+   * @returns the problems
    */
-  async balance (number: number | null, limit: number): Promise<string[]> {
+  async findOpen (number: number | null, limit: number): Promise<string[]> {
     const isOf = (id: string): boolean => number === null || id.startsWith(`${number}.`)
     const isOpen = (): boolean => [...this.entries].some(([id, { onResponse }]) => onResponse === 0 && isOf(id))
     const deadline = Date.now() + limit
     do {
-      while (isOpen() && Date.now() < deadline) await comesWithin(deadline - Date.now(), this.change())
-      // What is still under way may be another request.
+      while (isOpen() && Date.now() < deadline) await settlesWithin(deadline - Date.now(), this.nextChange())
+      // Meanwhile, another request of the same connection may begin.
       for (let turn = 0; turn < TURNS; turn++) await immediate()
     } while (isOpen() && Date.now() < deadline)
-    const wrong: string[] = []
+    const problems: string[] = []
     for (const [id, entry] of this.entries) {
       if (!isOf(id)) continue
-      if (entry.onResponse === 0) wrong.push(`no onResponse: ${entry.url} (${id})`)
+      if (entry.onResponse === 0) problems.push(`no onResponse: ${entry.url} (${id})`)
       for (const name of COUNTED) {
-        if (entry[name] > 1) wrong.push(`${entry[name]} times ${name}: ${entry.url} (${id})`)
+        if (entry[name] > 1) problems.push(`${name} ran ${entry[name]} times: ${entry.url} (${id})`)
       }
     }
-    return wrong
+    return problems
   }
 
   private open (request: FastifyRequest): void {
@@ -86,7 +86,7 @@ export class Books {
     this.wake()
   }
 
-  private change (): Promise<void> {
+  private nextChange (): Promise<void> {
     return new Promise((resolve) => { this.waiting.add(resolve) })
   }
 

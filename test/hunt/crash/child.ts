@@ -1,30 +1,30 @@
-// A child process with one app, as its parent sees it.
+// A child process with one app, controlled by its parent.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import type { NetConnectOpts } from 'node:net'
 import { join } from 'node:path'
-import { EXIT_LIMIT, START_LIMIT, comesWithin, within } from './limits.ts'
+import { EXIT_LIMIT, START_LIMIT, settlesWithin, within } from './limits.ts'
 import type { Message, Question } from './messages.ts'
 import type { Profile } from './profile.ts'
 
-/** How much of what a child prints is kept: a native abort says there what it is. */
-const KEPT = 8192
+/** How many characters of the output of a child are kept. A native abort prints its reason there. */
+const OUTPUT_SIZE = 8192
 
 export class Child {
   readonly profile: Profile
   address!: NetConnectOpts
-  /** Of the app without the plugin, if there is one. */
+  /** Address of the app without the plugin, in a comparison. */
   plainAddress!: NetConnectOpts
   authorities!: Record<string, string>
-  /** What nobody has caught, or what the process said before it died. */
+  /** The uncaught error, or the last output of a process that has died. */
   crash: string | null = null
-  /** Of requests that no client has sent. */
+  /** Ids of smuggled requests. */
   readonly smuggled = new Set<string>()
-  /** Settles with the end of the process. */
+  /** Resolves when the process has exited. */
   readonly exited: Promise<void>
   private readonly process: ChildProcess
-  private readonly answers = new Map<number, (wrong: string[]) => void>()
+  private readonly answers = new Map<number, (problems: string[]) => void>()
   private questions = 0
   private output = ''
   private expectedToExit = false
@@ -33,10 +33,10 @@ export class Child {
     this.profile = profile
     this.process = fork(join(__dirname, 'server.js'), [JSON.stringify([seed, profile])], { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] })
     for (const stream of [this.process.stdout!, this.process.stderr!]) {
-      stream.on('data', (text) => { this.output = (this.output + String(text)).slice(-KEPT) })
+      stream.on('data', (text) => { this.output = (this.output + String(text)).slice(-OUTPUT_SIZE) })
     }
     this.exited = once(this.process, 'close').then(([code, signal]) => {
-      if (this.crash === null && !(this.expectedToExit && code === 0)) this.crash = `ended with ${signal ?? `code ${code}`}\n${this.output}`
+      if (this.crash === null && !(this.expectedToExit && code === 0)) this.crash = `exited with ${signal ?? `code ${code}`}\n${this.output}`
       for (const answer of this.answers.values()) answer([])
     })
   }
@@ -59,7 +59,7 @@ export class Child {
         if (message.tell === 'uncaught') this.crash ??= `${message.origin}: ${message.stack}`
         if (message.tell === 'smuggled') this.smuggled.add(message.id)
         if (message.tell === 'answer') {
-          this.answers.get(message.number)?.(message.wrong)
+          this.answers.get(message.number)?.(message.problems)
           this.answers.delete(message.number)
         }
         if (message.tell !== 'ready') return
@@ -75,7 +75,7 @@ export class Child {
     return this.crash === null && this.process.connected
   }
 
-  /** @returns what is wrong; nothing if the process has ended, for that is told otherwise */
+  /** @returns the problems. None if the process has exited, because `crash` reports that. */
   async ask (question: Question): Promise<string[]> {
     if (!this.isAlive) return []
     const number = this.questions++
@@ -85,14 +85,14 @@ export class Child {
     })
   }
 
-  /** The process ends by itself, after its app has closed. */
-  async leaves (): Promise<string[]> {
+  /** Waits until the process has exited by itself, after its app has closed. @returns the problems */
+  async waitForExit (): Promise<string[]> {
     this.expectedToExit = true
-    if (await comesWithin(EXIT_LIMIT, this.exited)) return []
+    if (await settlesWithin(EXIT_LIMIT, this.exited)) return []
     const { output } = this
     this.crash ??= 'killed'
     await this.kill()
-    return [`the process does not end after app.close(): ${output.trim()}`]
+    return [`the process does not exit after app.close(): ${output.trim()}`]
   }
 
   async kill (): Promise<void> {

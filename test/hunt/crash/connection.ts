@@ -1,4 +1,4 @@
-// The client's end of one connection: what it has sent, and what it has got as far as anybody asks.
+// The client's end of one connection. It keeps only what the checks need of what it receives.
 
 import { once } from 'node:events'
 import net from 'node:net'
@@ -26,18 +26,18 @@ export function dialer (transport: Transport, address: net.NetConnectOpts): Dial
   }
 }
 
-/** How much of what has come is kept, to look for the marks of responses. */
-const KEPT = 4096
+/** How many of the last characters received are kept, to look for marks of responses. */
+const TAIL_SIZE = 4096
 
 const START = 'HTTP/1.1 '
 
 export class Connection {
   readonly socket: Duplex
-  /** Settles when the server has ended its side, or the connection is gone. */
+  /** Resolves when the server has ended its side, or the connection has closed. */
   readonly ended: Promise<void>
   isEnded = false
   received = 0
-  /** Heads of responses that have come, as far as a body does not look like one. */
+  /** Number of response heads received. Content that looks like a head counts, too. */
   responses = 0
   private tail = ''
   private readonly watchers = new Set<() => void>()
@@ -55,13 +55,13 @@ export class Connection {
     })
   }
 
-  /** From here on the client reads; before that it is stuck. */
+  /** Begins to read. Until then, the client lets its buffers fill. */
   read (): this {
     if (this.socket.listenerCount('data') > 0) return this
     this.socket.on('data', (chunk: Buffer) => {
       this.received += chunk.length
       this.countResponses(chunk)
-      this.tail = (this.tail + chunk.toString('latin1', Math.max(0, chunk.length - KEPT))).slice(-KEPT)
+      this.tail = (this.tail + chunk.toString('latin1', Math.max(0, chunk.length - TAIL_SIZE))).slice(-TAIL_SIZE)
       this.wake()
     })
     return this
@@ -71,7 +71,7 @@ export class Connection {
     if (!this.socket.destroyed && !this.socket.writableEnded) this.socket.write(bytes, 'latin1')
   }
 
-  /** Sends in so many parts, with a moment between them. */
+  /** Sends in so many writes, each in another turn of the event loop. */
   async sendInParts (bytes: string, parts: number): Promise<void> {
     const size = Math.ceil(bytes.length / parts)
     for (let at = 0; at < bytes.length; at += size) {
@@ -80,31 +80,31 @@ export class Connection {
     }
   }
 
-  /** Resolves to whether the mark has come, once it has or nothing more will. */
-  async sees (mark: string): Promise<boolean> {
+  /** Waits for a mark in what is received. @returns false if the connection has ended without it */
+  async receives (mark: string): Promise<boolean> {
     while (!this.tail.includes(mark) && !this.isEnded) await new Promise<void>((resolve) => { this.watchers.add(resolve) })
     return this.tail.includes(mark)
   }
 
-  half (): void {
+  endSide (): void {
     if (!this.socket.destroyed) this.socket.end()
   }
 
   reset (): void {
     const socket = this.socket as net.Socket
-    // Neither TLS nor Unix sockets can, nor who has ended his side.
-    const can = typeof socket.resetAndDestroy === 'function' && !('encrypted' in socket) && socket.remoteFamily !== undefined && !socket.writableEnded
-    if (can && !socket.destroyed) socket.resetAndDestroy()
+    // TLS and Unix sockets cannot be reset, and neither can a socket that has ended its side.
+    const canReset = typeof socket.resetAndDestroy === 'function' && !('encrypted' in socket) && socket.remoteFamily !== undefined && !socket.writableEnded
+    if (canReset && !socket.destroyed) socket.resetAndDestroy()
     else socket.destroy()
   }
 
-  /** Gone without reading what has come. */
+  /** Closes the connection without reading what is still to be read. */
   leave (): void {
     this.socket.destroy()
   }
 
   private countResponses (chunk: Buffer): void {
-    // One that lies in two reads.
+    // A head that is split between two reads.
     const across = this.tail.slice(1 - START.length) + chunk.toString('latin1', 0, START.length - 1)
     if (across.includes(START)) this.responses++
     for (let at = chunk.indexOf(START); at >= 0; at = chunk.indexOf(START, at + 1)) this.responses++
@@ -116,7 +116,7 @@ export class Connection {
   }
 }
 
-/** Milliseconds; a fraction stands for a turn of the event loop. */
+/** @param delay milliseconds; a fraction stands for one turn of the event loop */
 export async function pause (delay: number): Promise<void> {
   if (delay >= 1) await sleep(delay)
   else if (delay > 0) await immediate()

@@ -1,4 +1,4 @@
-// Handlers in the styles of the README: what a user may write, and what may not end the process, whatever a client does.
+// Handlers in the styles of the README. No client may crash the process through one of them.
 
 import { once } from 'node:events'
 import net from 'node:net'
@@ -9,15 +9,15 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 
 export type Handler = (request: FastifyRequest, reply: FastifyReply) => unknown
 
-export interface Written {
+export interface HandlerEntry {
   run: Handler
-  /** It answers a complete request in full, so that the connection is kept. */
-  keeps?: true
-  /** It writes on while the client is silent, which is no silence then. */
-  endless?: true
+  /** The handler reads the whole request and ends the response, so the connection must be kept. */
+  keepsConnection?: true
+  /** The handler writes even while the client is silent, so idleTimeout does not end the exchange. */
+  keepsWriting?: true
 }
 
-/** Where a handler has its route. */
+/** The path of the route of a handler. */
 export function pathOf (pace: string, name: string): string {
   return `/${pace}/${name.replace(/\W+/g, '-')}`
 }
@@ -30,24 +30,24 @@ function upperCase (): Transform {
   return new Transform({ transform (chunk, encoding, done) { done(null, String(chunk).toUpperCase()) } })
 }
 
-export const README_HANDLERS: Record<string, Written> = {
+export const README_HANDLERS: Record<string, HandlerEntry> = {
   echo: {
-    keeps: true,
+    keepsConnection: true,
     run: async (request, reply) => {
       reply.type(request.headers['content-type'] ?? 'application/octet-stream')
       await pipeline(reply.duplex, reply.duplex)
     }
   },
-  transform: { keeps: true, run: async (request, { duplex }) => pipeline(duplex, upperCase(), duplex) },
+  transform: { keepsConnection: true, run: async (request, { duplex }) => pipeline(duplex, upperCase(), duplex) },
   loop: {
-    keeps: true,
+    keepsConnection: true,
     run: async (request, { duplex }) => {
       for await (const chunk of duplex) duplex.write(chunk)
       duplex.end()
     }
   },
   'loop with drain': {
-    keeps: true,
+    keepsConnection: true,
     run: async (request, { duplex }) => {
       for await (const chunk of duplex) {
         if (!duplex.write(chunk)) await once(duplex, 'drain')
@@ -55,9 +55,9 @@ export const README_HANDLERS: Record<string, Written> = {
       duplex.end()
     }
   },
-  generator: { keeps: true, run: async function * (request, reply) { for await (const chunk of reply.duplex) yield String(chunk).toUpperCase() } },
+  generator: { keepsConnection: true, run: async function * (request, reply) { for await (const chunk of reply.duplex) yield String(chunk).toUpperCase() } },
   'late generator': {
-    keeps: true,
+    keepsConnection: true,
     run: async function * (request, reply) {
       for await (const chunk of reply.duplex) {
         await immediate()
@@ -65,17 +65,17 @@ export const README_HANDLERS: Record<string, Written> = {
       }
     }
   },
-  readable: { keeps: true, run: async (request, reply) => Readable.from([...await reply.duplex.toArray(), 'end']) },
+  readable: { keepsConnection: true, run: async (request, reply) => Readable.from([...await reply.duplex.toArray(), 'end']) },
   events: {
-    keeps: true,
+    keepsConnection: true,
     run: (request, { duplex }) => {
       duplex.on('data', (chunk) => duplex.write(chunk))
       duplex.on('end', () => duplex.end())
     }
   },
-  pipe: { keeps: true, run: (request, { duplex }) => { duplex.pipe(duplex) } },
+  pipe: { keepsConnection: true, run: (request, { duplex }) => { duplex.pipe(duplex) } },
   count: {
-    keeps: true,
+    keepsConnection: true,
     run: async (request, { duplex }) => {
       let size = 0
       for await (const chunk of duplex) size += chunk.length
@@ -85,10 +85,10 @@ export const README_HANDLERS: Record<string, Written> = {
   download: { run: (request, reply) => { reply.type('text/plain').duplex.end(BLOCK) } },
   flood: { run: async function * () { for (let i = 0; i < MANY_BLOCKS; i++) yield BLOCK } },
   upload: {
-    keeps: true,
-    endless: true,
+    keepsConnection: true,
+    keepsWriting: true,
     run: (request, { duplex }) => {
-      // Progress, as the README's upload tells it, by a timer.
+      // Reports progress as in the README, but by a timer.
       let size = 0
       const timer = setInterval(() => {
         if (!duplex.headersSent) duplex.flushHeaders()
@@ -103,7 +103,7 @@ export const README_HANDLERS: Record<string, Written> = {
     }
   },
   'late head': {
-    keeps: true,
+    keepsConnection: true,
     run: async (request, { duplex }) => {
       const timer = setTimeout(() => { if (!duplex.headersSent) duplex.flushHeaders() }, SOME_MS)
       for await (const chunk of duplex) if (chunk.length > 1000) await immediate()
@@ -112,7 +112,7 @@ export const README_HANDLERS: Record<string, Written> = {
     }
   },
   'head in an event': {
-    keeps: true,
+    keepsConnection: true,
     run: (request, { duplex }) => {
       duplex.once('end', () => {
         if (!duplex.headersSent) duplex.flushHeaders()
@@ -123,7 +123,7 @@ export const README_HANDLERS: Record<string, Written> = {
     }
   },
   information: {
-    keeps: true,
+    keepsConnection: true,
     run: (request, { duplex }) => {
       const timer = setInterval(() => {
         if (!duplex.headersSent) duplex.writeInformation(102)
@@ -137,7 +137,7 @@ export const README_HANDLERS: Record<string, Written> = {
     }
   },
   hints: {
-    keeps: true,
+    keepsConnection: true,
     run: async function * (request, reply) {
       reply.duplex.writeInformation(103, { link: '</a.css>; rel=preload' })
       yield * reply.duplex

@@ -1,11 +1,11 @@
-// The hooks of an app, in the styles that its profile asks for.
+// Adds hooks to an app, in the styles that its profile chooses.
 
 import type { FastifyInstance } from 'fastify'
 import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises'
 import { EARLY_HOOKS, type HookName, LATE_HOOKS, type Style } from './kinds.ts'
 import type { Profile } from './profile.ts'
 
-/** What "ms" stands for. */
+/** The delay of the styles with "ms" in their name. */
 const SOME_MS = 5
 
 const HOOKS: Record<Style, (...args: any[]) => unknown> = {
@@ -28,8 +28,8 @@ export function addHooks (app: FastifyInstance, { hooks, errorHandler }: Profile
     // Fastify counts the parameters of asynchronous hooks.
     app.addHook(name as 'onSend', (name === 'onRequestAbort' && style.startsWith('async') ? async (request: unknown) => hook(request) : hook) as never)
   }
-  // What a client asks for: an answer before the handler. Not by a promise, behind which Fastify would go on to the handler
-  // while an onSend hook takes its time.
+  // Clients ask by a header to be refused in a hook. The hook uses a callback: after a promise, Fastify would run the handler
+  // while an onSend hook is still waiting.
   for (const name of ['onRequest', 'preHandler'] as const) {
     app.addHook(name as 'preHandler', (request, reply, done) => {
       if (request.headers['x-refuse'] === name) reply.code(401).send('no')

@@ -1,20 +1,20 @@
-// A client of HTTP/1 that does what its case says: bytes, and what it does to its connection behind some of them.
+// An HTTP/1 client that plays a case: it sends bytes, and then does something to its connection.
 
 import type { Case } from './case.ts'
 import { Connection, type Dial, pause } from './connection.ts'
 import { pathOf } from './handlers.ts'
-import { ANSWER_LIMIT, PATIENCE, comesWithin } from './limits.ts'
+import { ANSWER_LIMIT, WAIT_LIMIT, settlesWithin } from './limits.ts'
 
-/** What a client needs to know of its child. */
-export interface Surroundings {
+/** What a client needs to know about its child. */
+export interface Environment {
   dial: Dial
-  /** Where tunnels lead to. */
+  /** Targets of tunnels, by name. */
   authorities: Record<string, string>
-  /** Whether every request of the case has ended, as the server has it. */
-  balance: (number: number) => Promise<string[]>
+  /** Asks the server for requests of the case that have not ended. @returns the problems */
+  findOpen: (number: number) => Promise<string[]>
 }
 
-/** What a body is made of: if the framing is misread, it is a request. */
+/** The content of a body. If the server misreads the framing, it finds a request there. */
 function contentOf (size: number, id: string): string {
   const request = `GET /smuggled HTTP/1.1\r\nHost: a\r\nX-Id: ${id}s\r\n\r\n`
   return request.repeat(Math.ceil(size / request.length)).slice(0, size)
@@ -31,8 +31,8 @@ function chunked (content: string, parts: number): string {
   return chunksOf(content, parts).map((chunk) => `${chunk.length.toString(16)}\r\n${chunk}\r\n`).join('') + '0\r\n\r\n'
 }
 
-/** With what is wrong at about the middle of the body. */
-const WRONG_CHUNKS = ['5\r\nhelloXX', 'g\r\n', '5 \r\nhello\r\n', '-1\r\n', '5\nhello\r\n', 'ffffffffffffffffff\r\n', '0\r\nContent-Length: 5\r\n\r\n', '0\r\n: x\r\n\r\n', '5;"\r\n', '\0']
+/** What a malformed request has in the middle of its body. */
+const MALFORMED_CHUNKS = ['5\r\nhelloXX', 'g\r\n', '5 \r\nhello\r\n', '-1\r\n', '5\nhello\r\n', 'ffffffffffffffffff\r\n', '0\r\nContent-Length: 5\r\n\r\n', '0\r\n: x\r\n\r\n', '5;"\r\n', '\0']
 
 export function requestOf (one: Case, id: string, authorities: Record<string, string>): { head: string, body: string } {
   const { request, size, parts } = one
@@ -47,9 +47,9 @@ export function requestOf (one: Case, id: string, authorities: Record<string, st
   if (request === 'connect') {
     lines.push(`X-Handler: ${one.handler}`)
     const target = one.at < 0.05 ? 'nowhere' : authorities[one.target]
-    // Behind the head is the tunnel, or if that is refused, whatever comes next.
+    // These bytes belong to the tunnel. If the tunnel is refused, they are an invalid request.
     if (one.at < 0.8) return { head: head('CONNECT', target), body: 'x'.repeat(size) }
-    // A body has no place there, and must not be read as requests.
+    // CONNECT has no body, and the content must not be read as requests.
     lines.push(length)
     return { head: head('CONNECT', target), body: content }
   }
@@ -89,23 +89,23 @@ function bytesBefore ({ number, before }: Case): string {
   return before === 'several' ? ordinary('/slow', id(0)) + exchange(id(1)) + ordinary('/slow', id(2)) : ''
 }
 
-function bytesBehind ({ number, behind }: Case): string {
+function bytesAfter ({ number, after }: Case): string {
   const id = (n: number): string => `${number}.a${n}`
-  if (behind === 'ordinary') return ordinary('/slow', id(0))
-  if (behind === 'exchange') return exchange(id(0))
-  return behind === 'many' ? Array.from({ length: MANY }, (_, n) => n % 3 === 0 ? ordinary('/pong', id(n)) : exchange(id(n))).join('') : ''
+  if (after === 'ordinary') return ordinary('/slow', id(0))
+  if (after === 'exchange') return exchange(id(0))
+  return after === 'many' ? Array.from({ length: MANY }, (_, n) => n % 3 === 0 ? ordinary('/pong', id(n)) : exchange(id(n))).join('') : ''
 }
 
-/** @returns what is wrong */
-export async function runHttp1 (one: Case, { dial, authorities, balance }: Surroundings): Promise<string[]> {
+/** @returns the problems */
+export async function runHttp1 (one: Case, { dial, authorities, findOpen }: Environment): Promise<string[]> {
   const connection = new Connection(await dial())
   try {
     await act(one, connection, authorities)
-    // What is detached is the handler's own affair.
-    const wrong = one.act === 'complete' && !one.handler.startsWith('detach') ? await next(one, connection) : []
-    // Without a byte of the client the server has to end what it has begun.
-    if (one.ends) wrong.push(...(await balance(one.number)).map((what) => `with its client there, ${what}`))
-    return wrong
+    // After detach() the handler is responsible for the connection.
+    const problems = one.act === 'complete' && !one.handler.startsWith('detach') ? await sendNext(one, connection) : []
+    // The server must end its exchanges although the client sends nothing more.
+    if (one.mustEnd) problems.push(...(await findOpen(one.number)).map((what) => `before the client leaves, ${what}`))
+    return problems
   } finally {
     connection.leave()
   }
@@ -117,16 +117,16 @@ async function act (one: Case, connection: Connection, authorities: Record<strin
   const isWhole = ['complete', 'half-close', 'stuck', 'stuck, then leaves'].includes(one.act)
   const at = one.act === 'malformed' ? head.length : Math.floor(one.at * bytes.length)
   if (!one.act.startsWith('stuck') && one.before !== 'big ordinary') connection.read()
-  await connection.sendInParts(bytesBefore(one) + (isWhole ? bytes + bytesBehind(one) : bytes.slice(0, at)), one.parts)
+  await connection.sendInParts(bytesBefore(one) + (isWhole ? bytes + bytesAfter(one) : bytes.slice(0, at)), one.parts)
   await pause(one.delay)
   if (one.act === 'complete') {
     connection.read()
   } else if (one.act === 'malformed') {
-    connection.send(body.slice(0, Math.floor(body.length / 2)) + WRONG_CHUNKS[Math.floor(one.at * WRONG_CHUNKS.length)])
+    connection.send(body.slice(0, Math.floor(body.length / 2)) + MALFORMED_CHUNKS[Math.floor(one.at * MALFORMED_CHUNKS.length)])
   } else if (one.act === 'garbage') {
     connection.send('\0\xff\x01'.repeat(10))
   } else if (one.act === 'truncated' || one.act === 'half-close') {
-    connection.half()
+    connection.endSide()
   } else if (one.act === 'reset') {
     connection.reset()
   } else if (one.act === 'leave') {
@@ -135,17 +135,17 @@ async function act (one: Case, connection: Connection, authorities: Record<strin
     await pause(40)
     if (one.at < 0.5) connection.reset()
   }
-  // Who is silent reads: with responses before it that nobody takes, an exchange may wait for ever.
+  // A silent client reads: behind responses that are not read, an exchange may wait for ever.
   if (one.act === 'silent' || one.act === 'half-close') connection.read()
-  if (['silent', 'malformed', 'garbage', 'truncated', 'half-close', 'stuck'].includes(one.act)) await comesWithin(PATIENCE, connection.ended)
+  if (['silent', 'malformed', 'garbage', 'truncated', 'half-close', 'stuck'].includes(one.act)) await settlesWithin(WAIT_LIMIT, connection.ended)
 }
 
-/** The next request on the connection: answered, or the connection ends. */
-async function next (one: Case, connection: Connection): Promise<string[]> {
+/** Sends the next request on the connection. It must be answered, or the connection must end. */
+async function sendNext (one: Case, connection: Connection): Promise<string[]> {
   const id = `${one.number}.next`
   connection.send(ordinary('/pong', id))
   let answered = false
-  const settled = connection.sees(`pong-${id}.`).then((seen) => { answered = seen })
-  if (!await comesWithin(ANSWER_LIMIT, settled)) return ['the next request on the connection is not answered']
-  return answered || !one.keeps ? [] : ['the connection is not kept']
+  const ended = connection.receives(`pong-${id}.`).then((received) => { answered = received })
+  if (!await settlesWithin(ANSWER_LIMIT, ended)) return ['the next request on the connection is not answered']
+  return answered || !one.mustKeep ? [] : ['the connection is not kept']
 }

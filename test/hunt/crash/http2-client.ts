@@ -1,4 +1,4 @@
-// A client of HTTP/2 that does what its case says: streams at once, and what it does to them or to their session.
+// An HTTP/2 client that plays a case: it opens streams, and then does something to them or to their session.
 
 import { once } from 'node:events'
 import http2, { type ClientHttp2Session, type ClientHttp2Stream, type OutgoingHttpHeaders, constants } from 'node:http2'
@@ -7,27 +7,27 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import type { Case } from './case.ts'
 import { pause } from './connection.ts'
 import { pathOf } from './handlers.ts'
-import type { Surroundings } from './http1-client.ts'
-import { ANSWER_LIMIT, PATIENCE, comesWithin } from './limits.ts'
+import type { Environment } from './http1-client.ts'
+import { ANSWER_LIMIT, WAIT_LIMIT, settlesWithin } from './limits.ts'
 
 const CODES = [constants.NGHTTP2_NO_ERROR, constants.NGHTTP2_PROTOCOL_ERROR, constants.NGHTTP2_INTERNAL_ERROR, constants.NGHTTP2_STREAM_CLOSED, constants.NGHTTP2_REFUSED_STREAM, constants.NGHTTP2_CANCEL, constants.NGHTTP2_ENHANCE_YOUR_CALM]
 
-/** When streams are reset: as they begin, behind a part of the body, at the first byte of the response, or its end. */
+/** When streams are reset: at once, after a part of the body, at the head of the response, or at its end. */
 type Stage = 'begin' | 'body' | 'response' | 'end'
 const STAGES: readonly Stage[] = ['begin', 'body', 'response', 'end']
 
-/** @returns what is wrong */
-export async function runHttp2 (one: Case, { dial, authorities, balance }: Surroundings): Promise<string[]> {
+/** @returns the problems */
+export async function runHttp2 (one: Case, { dial, authorities, findOpen }: Environment): Promise<string[]> {
   const socket = await dial() as Socket
   const session = http2.connect('http://a', { createConnection: () => socket })
   session.on('error', () => {})
   try {
     const streams = Array.from({ length: one.streams }, (_, n) => open(one, session, `${one.number}.${n}`, authorities))
-    await Promise.all(streams.map((stream, n) => converse(one, stream, n)))
+    await Promise.all(streams.map((stream, n) => sendBody(one, stream, n)))
     await act(one, session, socket, streams)
-    const wrong = one.act === 'complete' ? await next(one, session) : []
-    if (one.ends) wrong.push(...(await balance(one.number)).map((what) => `with its client there, ${what}`))
-    return wrong
+    const problems = one.act === 'complete' ? await sendNext(one, session) : []
+    if (one.mustEnd) problems.push(...(await findOpen(one.number)).map((what) => `before the client leaves, ${what}`))
+    return problems
   } finally {
     session.destroy()
     socket.destroy()
@@ -45,13 +45,13 @@ function open (one: Case, session: ClientHttp2Session, id: string, authorities: 
   const stream = session.request(headers, { endStream: request === 'none' || request === 'HEAD', waitForTrailers: request === 'trailers' } as {})
   stream.on('error', () => {})
   stream.on('wantTrailers', () => { if (!stream.destroyed) stream.sendTrailers({ 'x-sum': '1' }) })
-  // Otherwise the client is stuck: its window fills.
+  // A client that does not read exhausts its flow-control window.
   if (!one.act.startsWith('stuck')) stream.resume()
   return stream
 }
 
-/** What comes of the body, and the reset if it is to come within it. */
-async function converse (one: Case, stream: ClientHttp2Stream, n: number): Promise<void> {
+/** Sends the body, or as much of it as the case says, and resets the stream at its stage. */
+async function sendBody (one: Case, stream: ClientHttp2Stream, n: number): Promise<void> {
   const isReset = one.act === 'stream reset' ? n === 0 : one.act === 'many streams reset'
   const stage = STAGES[Math.floor(one.at * 97 + n) % STAGES.length]
   const reset = (): void => { stream.close(CODES[Math.floor(one.at * 89 + n) % CODES.length]) }
@@ -79,21 +79,21 @@ async function act (one: Case, session: ClientHttp2Session, socket: Socket, stre
   if (one.act === 'leave' || one.act === 'reset') socket.destroy()
   if (one.act === 'half-close') socket.end()
   if (one.act === 'stuck, then leaves') await pause(40)
-  if (['silent', 'many streams reset', 'stream reset', 'goaway', 'session closed', 'stuck', 'half-close', 'complete'].includes(one.act)) await comesWithin(PATIENCE, closed)
+  if (['silent', 'many streams reset', 'stream reset', 'goaway', 'session closed', 'stuck', 'half-close', 'complete'].includes(one.act)) await settlesWithin(WAIT_LIMIT, closed)
 }
 
-/** The next request on the session: answered, or the session ends. */
-async function next (one: Case, session: ClientHttp2Session): Promise<string[]> {
+/** Sends the next request on the session. It must be answered, or the session must end. */
+async function sendNext (one: Case, session: ClientHttp2Session): Promise<string[]> {
   if (session.closed || session.destroyed) return []
   const stream = session.request({ ':path': '/pong', 'x-id': `${one.number}.next` })
   let answered = false
   stream.on('error', () => {}).on('response', () => { answered = true }).resume()
-  if (!await comesWithin(ANSWER_LIMIT, once(stream, 'close'))) return ['the next request on the session is not answered']
-  return !answered && one.keeps ? ['the session is not kept'] : []
+  if (!await settlesWithin(ANSWER_LIMIT, once(stream, 'close'))) return ['the next request on the session is not answered']
+  return !answered && one.mustKeep ? ['the session is not kept'] : []
 }
 
-/** Whether one request on a new session is answered. */
-export async function isAnsweredOverHttp2 (dial: Surroundings['dial'], id: string): Promise<boolean> {
+/** Whether a request on a new session is answered. */
+export async function isAnsweredOverHttp2 (dial: Environment['dial'], id: string): Promise<boolean> {
   const socket = await dial()
   const session = http2.connect('http://a', { createConnection: () => socket as never })
   session.on('error', () => {})

@@ -1,29 +1,29 @@
-// The crash hunt: apps on every transport, each in a process of its own, with hooks of every style, against handlers and
-// clients of every kind. Each process must live, answer the next client, end every request once, and end by itself.
+// The crash hunt. Apps on every transport, with hooks and handlers of every style, run in child processes and meet clients of
+// every kind. A process must not crash. It must answer the next client, end every request exactly once, and exit by itself.
 
-import { blame } from './blame.ts'
+import { bisect } from './blame.ts'
 import { KNOWN } from './known.ts'
-import { BLAME_LIMIT } from './limits.ts'
+import { BISECT_LIMIT } from './limits.ts'
 import { isComparison } from './kinds.ts'
 import { Problems, kindOf } from './problems.ts'
 import { CASES_PER_CHILD, type Profile, profileOf } from './profile.ts'
 import { type Problem, runChild } from './run.ts'
 
-/** Processes at once, beside this one with the clients. */
+/** How many child processes run at the same time. The clients are in this process. */
 const CHILDREN = 2
-/** A difference between an app with the plugin and one without must come again so often. */
+/** How often a difference between an app with the plugin and one without must occur again. */
 const REPETITIONS = 2
 
 export interface CrashHuntOptions {
   seed: number
   seconds: number
-  /** Only these cases, until one of them shows a problem or the time is over. */
+  /** Run only these cases, until one of them shows a problem or the time is up. */
   onlyCases?: number[]
-  /** Only apps on this transport. */
+  /** Run only apps on this transport. */
   transport?: string
 }
 
-/** @returns how many problems were found */
+/** @returns the number of problems */
 export async function huntCrashes ({ seed, seconds, onlyCases, transport }: CrashHuntOptions): Promise<number> {
   const problems = new Problems(seed)
   const transports = new Map<string, number>()
@@ -33,7 +33,7 @@ export async function huntCrashes ({ seed, seconds, onlyCases, transport }: Cras
   const end = start + seconds * 1000
   let cases = 0
   let children = 0
-  let blaming = BLAME_LIMIT
+  let bisectTime = BISECT_LIMIT
 
   if (onlyCases !== undefined) {
     const profile = profileOf(seed, Math.floor(onlyCases[0] / CASES_PER_CHILD))
@@ -58,7 +58,7 @@ export async function huntCrashes ({ seed, seconds, onlyCases, transport }: Cras
   problems.print()
   return problems.count
 
-  /** Runs cases in a child; what a crash has left over, in another. */
+  /** Runs cases in a child, and those that are left after a crash in another. */
   async function run (profile: Profile, numbers: number[]): Promise<void> {
     while (numbers.length > 0) {
       const { problems: found, done, left } = await runChild(seed, profile, numbers)
@@ -74,23 +74,23 @@ export async function huntCrashes ({ seed, seconds, onlyCases, transport }: Cras
   }
 
   async function judge (profile: Profile, problem: Problem): Promise<void> {
-    const known = KNOWN.find(({ is }) => is(problem.what, profile, problem.case))
+    const known = KNOWN.find(({ matches }) => matches(problem.what, profile, problem.case))
     if (known !== undefined) {
       count(excluded, known.reason)
       return
     }
-    if (isComparison(profile.transport) && problem.case !== null && !await comesAgain(profile, problem)) {
-      count(excluded, 'a difference between two servers that did not come again: which of two events is first is a race')
+    if (isComparison(profile.transport) && problem.case !== null && !await isRepeatable(profile, problem)) {
+      count(excluded, 'a difference between two servers that did not occur again: a race between two events')
       return
     }
     if (!problems.add(problem)) return
     const began = Date.now()
-    if (problem.cases.length > 1 && blaming > 0) problem.cases = await blame(seed, profile, problem, began + blaming)
-    blaming -= Date.now() - began
+    if (problem.cases.length > 1 && bisectTime > 0) problem.cases = await bisect(seed, profile, problem, began + bisectTime)
+    bisectTime -= Date.now() - began
     problems.show(problem)
   }
 
-  async function comesAgain (profile: Profile, { what, cases }: Problem): Promise<boolean> {
+  async function isRepeatable (profile: Profile, { what, cases }: Problem): Promise<boolean> {
     for (let repetition = 0; repetition < REPETITIONS; repetition++) {
       const { problems: found } = await runChild(seed, { ...profile, closesBusy: false }, cases)
       if (!found.some((other) => kindOf(other.what) === kindOf(what))) return false

@@ -1,4 +1,4 @@
-// `app.injectDuplex()`, and connections in memory for the client of HTTP/1: both in the process of the app.
+// Clients in the process of the app: `app.injectDuplex()`, and connections in memory for the HTTP/1 client.
 
 import type { Duplex } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
@@ -8,10 +8,10 @@ import type { InjectDuplexOptions } from '../../../types/index.d.ts'
 import type { Case } from './case.ts'
 import { type Dial, pause } from './connection.ts'
 import { pathOf } from './handlers.ts'
-import type { Surroundings } from './http1-client.ts'
-import { ANSWER_LIMIT, PATIENCE, comesWithin } from './limits.ts'
+import type { Environment } from './http1-client.ts'
+import { ANSWER_LIMIT, WAIT_LIMIT, settlesWithin } from './limits.ts'
 
-/** A connection as `injectDuplex` makes it, without a client on it. */
+/** Opens connections as `injectDuplex` does, but without its client. */
 export function memoryDialer (app: FastifyInstance): Dial {
   return async (): Promise<Duplex> => {
     const [client, server] = MemorySocket.pair({ address: '127.0.0.1', port: 49152 }, { address: '127.0.0.1', port: 80 })
@@ -21,8 +21,8 @@ export function memoryDialer (app: FastifyInstance): Dial {
   }
 }
 
-/** @returns what is wrong */
-export async function runMemory (one: Case, app: FastifyInstance, { authorities, balance }: Surroundings): Promise<string[]> {
+/** @returns the problems */
+export async function runMemory (one: Case, app: FastifyInstance, { authorities, findOpen }: Environment): Promise<string[]> {
   const client = await app.injectDuplex(optionsOf(one, authorities))
   const { socket } = client
   client.resume()
@@ -41,22 +41,22 @@ export async function runMemory (one: Case, app: FastifyInstance, { authorities,
     if (one.act === 'reset') (socket as Duplex & { resetAndDestroy (): void }).resetAndDestroy()
     if (one.act === 'half-close') socket.end()
     if (one.act === 'garbage' && socket.writable) socket.write('\0\xff\x01'.repeat(10))
-    const wrong: string[] = []
+    const problems: string[] = []
     if (one.act === 'complete') {
-      await comesWithin(PATIENCE, client.response)
-      if (!socket.destroyed && one.keeps && !await pongs(client.next({ url: '/pong', headers: { 'x-id': `${one.number}.next` } }))) wrong.push('the next request on the connection is not answered')
+      await settlesWithin(WAIT_LIMIT, client.response)
+      if (!socket.destroyed && one.mustKeep && !await isAnswered(client.next({ url: '/pong', headers: { 'x-id': `${one.number}.next` } }))) problems.push('the next request on the connection is not answered')
     }
-    if (one.ends) wrong.push(...(await balance(one.number)).map((what) => `with its client there, ${what}`))
-    return wrong
+    if (one.mustEnd) problems.push(...(await findOpen(one.number)).map((what) => `before the client leaves, ${what}`))
+    return problems
   } finally {
     client.destroy()
     socket.destroy()
   }
 }
 
-async function pongs (client: Duplex & { response: Promise<unknown> }): Promise<boolean> {
+async function isAnswered (client: Duplex & { response: Promise<unknown> }): Promise<boolean> {
   client.resume()
-  return comesWithin(ANSWER_LIMIT, client.response)
+  return settlesWithin(ANSWER_LIMIT, client.response)
 }
 
 function optionsOf (one: Case, authorities: Record<string, string>): InjectDuplexOptions {

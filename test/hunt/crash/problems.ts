@@ -1,4 +1,4 @@
-// What was found, by kind: the first of each kind is printed with how to run it again.
+// Counts problems by kind. The first of each kind is printed, with the command that runs it again.
 
 import { inspect } from 'node:util'
 import type { Problem } from './run.ts'
@@ -15,7 +15,7 @@ export class Problems {
     return [...this.counts.values()].reduce((sum, count) => sum + count, 0)
   }
 
-  /** @returns whether it is the first of its kind */
+  /** Counts a problem. @returns whether it is the first of its kind */
   add ({ what }: Problem): boolean {
     const kind = kindOf(what)
     const count = (this.counts.get(kind) ?? 0) + 1
@@ -26,7 +26,7 @@ export class Problems {
   show ({ what, cases, case: one, profile }: Problem): void {
     console.log(`\nPROBLEM ${what}`)
     console.log(inspect({ profile, case: one }, { depth: 4, breakLength: 160, compact: 10 }))
-    console.log(`again: npm run hunt -- --only crash --seed ${this.seed} --only-case ${rangesOf(cases)}\n`)
+    console.log(`run again: npm run hunt -- --only crash --seed ${this.seed} --only-case ${rangesOf(cases)}\n`)
   }
 
   print (): void {
@@ -35,15 +35,15 @@ export class Problems {
   }
 }
 
-/** The first line, and of a stack the first frame in the plugin, without numbers. */
+/** The first line and, of a stack, the first frame in the plugin, both without numbers. */
 export function kindOf (what: string): string {
   const [first, ...frames] = what.split('\n')
   const frame = frames.find((frame) => /^ +at .*\/build\/lib\//.test(frame)) ?? frames.find((frame) => /^ +at /.test(frame)) ?? frames.find((line) => /assert/i.test(line)) ?? ''
-  // Not by route, of which there are many.
+  // Without the route, because there are many.
   return `${first.replace(/: [A-Z]+ \S+( \([\w.]+\))?/, '')} ${frame.replace(/\(?\/\S*\/((?:lib|test|node_modules)\/)/, '$1').trim()}`.replace(/\d+/g, '…').trim()
 }
 
-/** `1-3,7` */
+/** For example `1-3,7`. */
 export function rangesOf (numbers: number[]): string {
   const ranges: [number, number][] = []
   for (const number of [...numbers].sort((a, b) => a - b)) {

@@ -1,4 +1,4 @@
-// What one child process serves: a transport, and an app with hooks of many styles. A child has CASES_PER_CHILD cases.
+// The profile of one child process: its transport, and the hooks and options of its app. A child runs CASES_PER_CHILD cases.
 
 import { Random } from '../../support/random.ts'
 import { EARLY_HOOKS, type HookName, LATE_HOOKS, STYLES, type Style, TRANSPORTS, type Transport, isComparison, isHttp2 } from './kinds.ts'
@@ -6,7 +6,7 @@ import { avoidKnown } from './known.ts'
 
 export const CASES_PER_CHILD = 120
 
-const TIME_TAKING: readonly Style[] = ['callback', 'callback, later', 'callback, ms', 'async', 'async, later', 'async, ms']
+const WITHOUT_FAILURE: readonly Style[] = ['callback', 'callback, later', 'callback, ms', 'async', 'async, later', 'async, ms']
 
 const ERROR_HANDLERS = ['send', 'async return', 'async, ms', 'throws', 'async, throws'] as const
 
@@ -14,21 +14,21 @@ export interface Profile {
   transport: Transport
   hooks: Partial<Record<HookName, Style>>
   errorHandler: typeof ERROR_HANDLERS[number] | null
-  /** Milliseconds; 0: none. */
+  /** In milliseconds, 0 for none. */
   handlerTimeout: number
   connectionTimeout: number
-  /** Those of the server, for the comparison. */
+  /** Timeouts of both servers in a comparison. */
   timeouts: { connectionTimeout: number, requestTimeout: number, keepAliveTimeout: number }
   forceCloseConnections: boolean | 'idle'
-  /** Whether there is a route for CONNECT. */
+  /** The app has a route for CONNECT. */
   connect: boolean
   logger: boolean
-  /** The app closes while cases are under way. */
+  /** The app is closed while cases are running. */
   closesBusy: boolean
 }
 
-/** Nothing in the app keeps a handler from answering in its own words. */
-export function isGentle ({ hooks, handlerTimeout, closesBusy, connectionTimeout }: Profile): boolean {
+/** Nothing in the app can replace the answer of a handler. */
+export function letsHandlersAnswer ({ hooks, handlerTimeout, closesBusy, connectionTimeout }: Profile): boolean {
   return handlerTimeout === 0 && connectionTimeout === 0 && !closesBusy && hooks.onSend === undefined
 }
 
@@ -37,12 +37,12 @@ export function profileOf (seed: number, child: number): Profile {
   const random = new Random(seed, -2 - child)
   const transport = TRANSPORTS[child % TRANSPORTS.length]
   const hooks: Profile['hooks'] = {}
-  const many = random.pick([0.2, 0.6, 0.9])
+  const probability = random.pick([0.2, 0.6, 0.9])
   for (const name of LATE_HOOKS) {
-    if (random.chance(many)) hooks[name] = random.pick(STYLES)
+    if (random.chance(probability)) hooks[name] = random.pick(STYLES)
   }
   for (const name of EARLY_HOOKS) {
-    if (random.chance(many / 3)) hooks[name] = random.pick(TIME_TAKING)
+    if (random.chance(probability / 3)) hooks[name] = random.pick(WITHOUT_FAILURE)
   }
   const handlerTimeout = random.chance(0.15) ? 10 + random.below(40) : 0
   avoidKnown(hooks, handlerTimeout)

@@ -1,49 +1,49 @@
-// One child process from its start to its end: runs cases in it, and says what was wrong.
+// Runs one child process from its start to its end: runs cases in it, and reports the problems.
 
 import { Random } from '../../support/random.ts'
 import { type Case, caseOf } from './case.ts'
 import { Child } from './child.ts'
 import { Connection, type Dial, dialer } from './connection.ts'
-import { type Surroundings, runHttp1 } from './http1-client.ts'
+import { type Environment, runHttp1 } from './http1-client.ts'
 import { isAnsweredOverHttp2, runHttp2 } from './http2-client.ts'
-import { ANSWER_LIMIT, BALANCE_LIMIT, CASE_LIMIT, CENSUS_LIMIT, CLOSE_LIMIT, TimeLimitError, comesWithin, within } from './limits.ts'
+import { ANSWER_LIMIT, AUDIT_LIMIT, CASE_LIMIT, CENSUS_LIMIT, CLOSE_LIMIT, TimeLimitError, settlesWithin, within } from './limits.ts'
 import { type OrdinaryCase, ordinaryCaseOf } from './ordinary/case.ts'
 import { compareOrdinary } from './ordinary/client.ts'
 import { isComparison, isHttp2, tcpOrTls } from './kinds.ts'
 import type { Profile } from './profile.ts'
 
-/** Cases under way at once. */
+/** How many cases run at the same time. */
 const AT_ONCE = 24
-/** How long after its end a case may still be behind a crash. */
+/** How long after its end a case may still be the cause of a crash. */
 const AFTERMATH = 600
 
 export interface Problem {
   what: string
-  /** One of them is behind it. */
+  /** One of these cases is the cause. */
   cases: number[]
-  /** If it is known which. */
+  /** The case that is the cause, if it is known. */
   case: Case | OrdinaryCase | null
   profile: Profile
 }
 
 export interface Run {
   problems: Problem[]
-  /** The cases that have ended. */
+  /** The cases that have finished. */
   done: (Case | OrdinaryCase)[]
-  /** Those that a crash, or the end of the app, has left over. */
+  /** The cases that did not run, because of a crash or because the app was closed. */
   left: number[]
 }
 
 export async function runChild (seed: number, profile: Profile, numbers: readonly number[]): Promise<Run> {
   const child = await Child.start(seed, profile)
   const run: Run = { problems: [], done: [], left: [...numbers] }
-  const underWay = new Set<number>()
+  const running = new Set<number>()
   let closing = false
-  let becomeBusy = (): void => {}
-  const busy = new Promise<void>((resolve) => { becomeBusy = resolve })
-  // One case alone has the app to the end.
+  let resolveBusy = (): void => {}
+  const busy = new Promise<void>((resolve) => { resolveBusy = resolve })
+  // A single case is run to its end.
   const closesBusy = profile.closesBusy && numbers.length > 1
-  // When it closes while cases are under way: with so many left.
+  // The app is closed when so many cases are left.
   const closesAt = closesBusy ? 1 + new Random(seed, numbers[0]).below(numbers.length - 1) : 0
   try {
     const casesDone = Promise.all(Array.from({ length: AT_ONCE }, async () => {
@@ -56,7 +56,7 @@ export async function runChild (seed: number, profile: Profile, numbers: readonl
   } finally {
     if (child.isAlive) await child.kill()
   }
-  if (child.crash !== null && child.crash !== 'killed') run.problems.push({ what: child.crash, cases: [...underWay], case: null, profile })
+  if (child.crash !== null && child.crash !== 'killed') run.problems.push({ what: child.crash, cases: [...running], case: null, profile })
   if (closesBusy && child.crash === null) run.left = []
   for (const id of child.smuggled) {
     const number = Number.parseInt(id)
@@ -66,68 +66,68 @@ export async function runChild (seed: number, profile: Profile, numbers: readonl
 
   async function runCase (number: number): Promise<void> {
     const one = caseNumbered(number)
-    underWay.add(number)
-    if (run.left.length <= closesAt) becomeBusy()
-    const wrong = await watch(one)
-    // Of a process that is dying everything is wrong, and its end may be told last.
-    if (wrong.length > 0) await comesWithin(AFTERMATH, child.exited)
+    running.add(number)
+    if (run.left.length <= closesAt) resolveBusy()
+    const problems = await watch(one)
+    // A dying process causes problems of all kinds, before the parent notices its end.
+    if (problems.length > 0) await settlesWithin(AFTERMATH, child.exited)
     if (!child.isAlive) return
-    setTimeout(() => { if (child.isAlive) underWay.delete(number) }, AFTERMATH)
+    setTimeout(() => { if (child.isAlive) running.delete(number) }, AFTERMATH)
     run.done.push(one)
-    // An app that closes owes nobody an answer; the balance of all its requests is asked for at its end.
+    // An app that is being closed need not answer. Its open requests are checked at its end.
     if (closing) return
-    for (const what of wrong) run.problems.push({ what: `${what} (${profile.transport})`, cases: [number], case: one, profile })
+    for (const what of problems) run.problems.push({ what: `${what} (${profile.transport})`, cases: [number], case: one, profile })
   }
 
-  /** @returns what is wrong */
+  /** @returns the problems */
   async function watch (one: Case | OrdinaryCase): Promise<string[]> {
     try {
-      return await within(CASE_LIMIT, 'case', Promise.race(['requests' in one ? compare(one) : throughItsClient(one), child.exited.then(() => [])]))
+      return await within(CASE_LIMIT, 'case', Promise.race(['requests' in one ? compare(one) : play(one), child.exited.then(() => [])]))
     } catch (error) {
       if (child.isAlive) return [error instanceof TimeLimitError ? error.message : `the client failed: ${(error as Error).stack}`]
       return []
     }
   }
 
-  async function throughItsClient (one: Case): Promise<string[]> {
+  async function play (one: Case): Promise<string[]> {
     const isInChild = profile.transport === 'memory'
     const dial = dialer(profile.transport, child.address)
-    const surroundings: Surroundings = { dial, authorities: child.authorities, balance: (number) => child.ask({ ask: 'balance', case: number }) }
-    const wrong = isInChild ? await child.ask({ ask: 'run', case: one.number }) : one.client === 'http2' ? await runHttp2(one, surroundings) : await runHttp1(one, surroundings)
-    wrong.push(...await child.ask({ ask: 'balance', case: one.number }))
-    if (!await isAnswered(dial, isHttp2(profile.transport), `${one.number}.new`) && child.isAlive) wrong.push('the next client is not answered')
-    return wrong
+    const environment: Environment = { dial, authorities: child.authorities, findOpen: (number) => child.ask({ ask: 'open requests', case: number }) }
+    const problems = isInChild ? await child.ask({ ask: 'run', case: one.number }) : one.client === 'http2' ? await runHttp2(one, environment) : await runHttp1(one, environment)
+    problems.push(...await child.ask({ ask: 'open requests', case: one.number }))
+    if (!await isAnswered(dial, isHttp2(profile.transport), `${one.number}.new`) && child.isAlive) problems.push('the next client is not answered')
+    return problems
   }
 
   async function compare (one: OrdinaryCase): Promise<string[]> {
     const transport = tcpOrTls(profile.transport)
-    const wrong = await compareOrdinary(one, {
+    const problems = await compareOrdinary(one, {
       dial: dialer(transport, child.address),
       dialPlain: dialer(transport, child.plainAddress),
       differences: (prefix, requests) => child.ask({ ask: 'differences', prefix, requests })
     })
-    return wrong.concat(await child.ask({ ask: 'balance', case: one.number }))
+    return problems.concat(await child.ask({ ask: 'open requests', case: one.number }))
   }
 
-  /** The census, then the end of the app and of its process. */
+  /** Takes the census, closes the app, and waits for the exit of the process. */
   async function finish (): Promise<void> {
-    const wrong: string[] = []
+    const problems: string[] = []
     closing = true
     try {
-      if (!closesBusy) wrong.push(...await within(CENSUS_LIMIT * 2, 'census', child.ask({ ask: 'census' })))
-      wrong.push(...await within(CLOSE_LIMIT + BALANCE_LIMIT, 'app.close()', child.ask({ ask: 'close' })))
-      if (child.isAlive || child.crash === null) wrong.push(...await child.leaves())
+      if (!closesBusy) problems.push(...await within(CENSUS_LIMIT * 2, 'census', child.ask({ ask: 'census' })))
+      problems.push(...await within(CLOSE_LIMIT + AUDIT_LIMIT, 'app.close()', child.ask({ ask: 'close' })))
+      if (child.isAlive || child.crash === null) problems.push(...await child.waitForExit())
     } catch (error) {
       if (!(error instanceof TimeLimitError)) throw error
-      wrong.push(error.message)
+      problems.push(error.message)
     }
-    for (const what of wrong) {
+    for (const what of problems) {
       const one = caseIn(what)
       run.problems.push({ what: `${what} (${profile.transport})`, cases: one === null ? [...numbers] : [one.number], case: one, profile })
     }
   }
 
-  /** The case of the request that a problem names. */
+  /** The case of the request whose id the problem contains. */
   function caseIn (what: string): Case | OrdinaryCase | null {
     const id = what.match(/\((\d+)\.[^)]*\)$/)
     if (id === null) return null
@@ -151,7 +151,7 @@ async function isAnsweredOverHttp1 (dial: Dial, id: string): Promise<boolean> {
   const connection = new Connection(await dial()).read()
   connection.send(`GET /pong HTTP/1.1\r\nHost: a\r\nX-Id: ${id}\r\nConnection: close\r\n\r\n`)
   try {
-    return await connection.sees(`pong-${id}.`)
+    return await connection.receives(`pong-${id}.`)
   } finally {
     connection.leave()
   }

@@ -1,12 +1,12 @@
-// The process of one app: serves, keeps the books, and tells its parent of everything that nobody has caught.
+// The child process of one app. It serves, records its requests, and reports uncaught exceptions to its parent.
 
 import type { FastifyInstance } from 'fastify'
 import { MAX_EXCHANGES, serve } from './app.ts'
-import { Books } from './books.ts'
+import { Audit } from './books.ts'
 import { caseOf } from './case.ts'
-import { census } from './census.ts'
+import { takeCensus } from './census.ts'
 import { dialer } from './connection.ts'
-import { BALANCE_LIMIT, DIFFERENCE_LIMIT, EXIT_LIMIT } from './limits.ts'
+import { AUDIT_LIMIT, DIFFERENCE_LIMIT, EXIT_LIMIT } from './limits.ts'
 import { runHttp1 } from './http1-client.ts'
 import { memoryDialer, runMemory } from './memory-client.ts'
 import { type Message, type Question, UNCAUGHT } from './messages.ts'
@@ -26,60 +26,60 @@ process.on('uncaughtException', (error, origin) => {
 
 async function main (): Promise<void> {
   const [seed, profile] = JSON.parse(process.argv[2]) as [number, Profile]
-  if (isComparison(profile.transport)) await mainOfComparison(profile)
-  else await mainOfApp(seed, profile)
+  if (isComparison(profile.transport)) await serveComparison(profile)
+  else await serveApp(seed, profile)
 }
 
-/** Never comes if the process ends in time. */
-function tellWhatIsLeft (): void {
-  setTimeout(() => { console.error('left behind:', process.getActiveResourcesInfo().join(', ')) }, EXIT_LIMIT / 2).unref()
+/** Prints what keeps the process alive. The timer does not fire if the process exits in time. */
+function printLeftovers (): void {
+  setTimeout(() => { console.error('still active:', process.getActiveResourcesInfo().join(', ')) }, EXIT_LIMIT / 2).unref()
 }
 
-function answerQuestions (answer: (question: Question) => Promise<string[]>, leave: () => void): void {
-  // The parent is gone, without a word.
+function answerQuestions (answer: (question: Question) => Promise<string[]>, onClosed: () => void): void {
+  // The parent has died.
   const onOrphaned = (): void => process.exit()
   process.on('disconnect', onOrphaned)
   process.on('message', async ({ number, question }: { number: number, question: Question }) => {
-    tell({ tell: 'answer', number, wrong: await answer(question) })
+    tell({ tell: 'answer', number, problems: await answer(question) })
     if (question.ask !== 'close') return
-    leave()
+    onClosed()
     process.removeListener('disconnect', onOrphaned)
     process.disconnect()
-    tellWhatIsLeft()
+    printLeftovers()
   })
 }
 
-async function mainOfComparison (profile: Profile): Promise<void> {
-  const books = new Books()
-  const { app, plain, log, plainLog, address, plainAddress } = await servePair(profile, books)
+async function serveComparison (profile: Profile): Promise<void> {
+  const audit = new Audit()
+  const { app, plain, log, plainLog, address, plainAddress } = await servePair(profile, audit)
   answerQuestions(async (question) => {
-    if (question.ask === 'balance') return books.balance(question.case, BALANCE_LIMIT)
+    if (question.ask === 'open requests') return audit.findOpen(question.case, AUDIT_LIMIT)
     if (question.ask === 'differences') return differences(log, plainLog, question.prefix, question.requests, DIFFERENCE_LIMIT)
-    if (question.ask === 'census') return census(books, dialer(tcpOrTls(profile.transport), address), false, MAX_EXCHANGES)
+    if (question.ask === 'census') return takeCensus(audit, dialer(tcpOrTls(profile.transport), address), false, MAX_EXCHANGES)
     await Promise.all([app.close(), plain.close()])
-    return books.balance(null, BALANCE_LIMIT)
+    return audit.findOpen(null, AUDIT_LIMIT)
   }, () => {})
   tell({ tell: 'ready', address, plainAddress, authorities: {} })
 }
 
-async function mainOfApp (seed: number, profile: Profile): Promise<void> {
-  const books = new Books()
+async function serveApp (seed: number, profile: Profile): Promise<void> {
+  const audit = new Audit()
   const targets = await listenTargets()
-  const { app, address } = await serve(profile, books, (id) => tell({ tell: 'smuggled', id }))
+  const { app, address } = await serve(profile, audit, (id) => tell({ tell: 'smuggled', id }))
   const dial = profile.transport === 'memory' ? memoryDialer(app) : dialer(profile.transport, address)
-  const balance = (number: number): Promise<string[]> => books.balance(number, BALANCE_LIMIT)
+  const findOpen = (number: number): Promise<string[]> => audit.findOpen(number, AUDIT_LIMIT)
 
   const running = new Set<Promise<unknown>>()
   answerQuestions(answer, () => targets.close())
 
   async function answer (question: Question): Promise<string[]> {
-    if (question.ask === 'balance') return balance(question.case)
-    if (question.ask === 'census') return census(books, dial, isHttp2(profile.transport), MAX_EXCHANGES)
+    if (question.ask === 'open requests') return findOpen(question.case)
+    if (question.ask === 'census') return takeCensus(audit, dial, isHttp2(profile.transport), MAX_EXCHANGES)
     if (question.ask === 'close') return close(app)
     if (question.ask !== 'run') throw new Error(`no answer to ${question.ask}`)
     const one = caseOf(seed, question.case, profile)
-    const surroundings = { dial, authorities: targets.authorities, balance }
-    const run = one.client === 'memory' ? runMemory(one, app, surroundings) : runHttp1(one, surroundings)
+    const environment = { dial, authorities: targets.authorities, findOpen }
+    const run = one.client === 'memory' ? runMemory(one, app, environment) : runHttp1(one, environment)
     running.add(run)
     return run.finally(() => running.delete(run))
   }
@@ -87,7 +87,7 @@ async function mainOfApp (seed: number, profile: Profile): Promise<void> {
   async function close (app: FastifyInstance): Promise<string[]> {
     await app.close()
     await Promise.allSettled(running)
-    return books.balance(null, BALANCE_LIMIT)
+    return audit.findOpen(null, AUDIT_LIMIT)
   }
 
   tell({ tell: 'ready', address, authorities: targets.authorities })

@@ -1,22 +1,21 @@
-// Handlers that break every rule. What they do to their own exchange is their own affair; the process, the other exchanges
-// and `app.close()` must not suffer.
+// Handlers that break the rules. They may spoil their own exchange, but not the process, other exchanges or `app.close()`.
 
 import { once } from 'node:events'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { type Duplex, Readable } from 'node:stream'
-import type { Written } from './handlers.ts'
+import type { HandlerEntry } from './handlers.ts'
 
 const SOME_MS = 3
-/** "For ever", for a test: longer than any exchange here. */
+/** Longer than any exchange of this hunt takes. */
 const FOR_EVER = 400
 
-/** Does something again and again, also when the exchange is over. */
-function again (action: () => void): void {
+/** Repeats an action, even after the exchange has ended. */
+function repeat (action: () => void): void {
   const timer = setInterval(action, SOME_MS).unref()
   setTimeout(() => clearInterval(timer), FOR_EVER).unref()
 }
 
-export const SLOPPY_HANDLERS: Record<string, Written> = {
+export const SLOPPY_HANDLERS: Record<string, HandlerEntry> = {
   mute: { run: async (request, { duplex }) => { await once(duplex, 'nothing') } },
   'mute, callback': { run: (request, reply) => { reply.duplex.setTrailers({}) } },
   'never touches it': { run: async () => { await new Promise(() => {}) } },
@@ -40,9 +39,9 @@ export const SLOPPY_HANDLERS: Record<string, Written> = {
       duplex.write('b')
     }
   },
-  'writes for ever': { run: (request, { duplex }) => { again(() => duplex.write('some')) } },
-  'heads for ever': { run: (request, { duplex }) => { again(() => { if (!duplex.headersSent) duplex.flushHeaders() }) } },
-  'information for ever': { run: (request, { duplex }) => { again(() => { if (!duplex.headersSent) duplex.writeInformation(102) }) } },
+  'writes for ever': { run: (request, { duplex }) => { repeat(() => duplex.write('some')) } },
+  'heads for ever': { run: (request, { duplex }) => { repeat(() => { if (!duplex.headersSent) duplex.flushHeaders() }) } },
+  'information for ever': { run: (request, { duplex }) => { repeat(() => { if (!duplex.headersSent) duplex.writeInformation(102) }) } },
   'ends its socket': {
     run: (request, { duplex }) => {
       duplex.write('some')
@@ -69,7 +68,7 @@ export const SLOPPY_HANDLERS: Record<string, Written> = {
     }
   },
   'ends reply.raw': { run: (request, reply) => { reply.raw.end('raw') } },
-  'ends reply.raw behind a write': {
+  'ends reply.raw after a write': {
     run: async (request, reply) => {
       reply.duplex.write('some')
       await immediate()
@@ -88,7 +87,7 @@ export const SLOPPY_HANDLERS: Record<string, Written> = {
       reply.send('more')
     }
   },
-  'writes behind send': {
+  'writes after send': {
     run: (request, reply) => {
       reply.send('a')
       reply.duplex.write('b')
@@ -102,7 +101,7 @@ export const SLOPPY_HANDLERS: Record<string, Written> = {
   },
   'detaches in a turn': { run: async (request, { duplex }) => { await immediate(); ignoreErrors(duplex.detach().socket) } },
   'destroys it': { run: (request, { duplex }) => { duplex.destroy() } },
-  'destroys it behind a write': { run: (request, { duplex }) => { duplex.write('some'); duplex.destroy(new Error('of the handler')) } },
+  'destroys it after a write': { run: (request, { duplex }) => { duplex.write('some'); duplex.destroy(new Error('of the handler')) } },
   'destroys it, later': { run: async (request, { duplex }) => { await immediate(); duplex.destroy(new Error('of the handler')); await immediate(); duplex.destroy() } },
   'leaves its loop': {
     run: async (request, { duplex }) => {
@@ -120,7 +119,7 @@ export const SLOPPY_HANDLERS: Record<string, Written> = {
   'wrong length': { run: (request, reply) => { reply.header('content-length', 5).duplex.end('too much of it') } },
   'too short': { run: (request, reply) => { reply.header('content-length', 50).duplex.end('too little') } },
   'wrong field': { run: (request, reply) => { reply.header('x-a', 'a\r\nb: c').duplex.end('a') } },
-  'own field': { run: (request, reply) => { reply.header('transfer-encoding', 'gzip').duplex.end('a') } },
+  'framing field': { run: (request, reply) => { reply.header('transfer-encoding', 'gzip').duplex.end('a') } },
   'wrong status': { run: (request, reply) => { reply.code(102).duplex.end('a') } },
   'wrong upgrade': { run: (request, reply) => { reply.code(101).duplex.write('a') } },
   'body of 204': { run: async (request, reply) => { reply.code(204).duplex.end('a') } },
@@ -149,7 +148,7 @@ export const SLOPPY_HANDLERS: Record<string, Written> = {
   }
 }
 
-/** Errors of a stream that nobody listens to end the process, as in any program. */
+/** Without an error listener, the error of a stream ends the process, as in any program. */
 function ignoreErrors<T extends Duplex> (stream: T): T {
   return stream.on('error', () => {})
 }

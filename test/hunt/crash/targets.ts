@@ -1,4 +1,4 @@
-// Where tunnels lead to: servers of their own kinds of behaviour.
+// The targets of tunnels: servers that behave in different ways.
 
 import { once } from 'node:events'
 import net from 'node:net'
@@ -7,9 +7,9 @@ import { setImmediate as immediate } from 'node:timers/promises'
 const TARGETS: Record<string, (socket: net.Socket) => unknown> = {
   echo: (socket) => socket.pipe(socket),
   silent: (socket) => socket.resume(),
-  /** A FIN, and then an RST when anything comes. */
+  /** Sends FIN, and then RST when it receives anything. */
   leave: (socket) => socket.end('bye', () => socket.destroy()),
-  /** A FIN, and then an RST. */
+  /** Sends FIN, and then RST. */
   'end and reset': (socket) => {
     socket.end('bye')
     socket.once('finish', async () => {

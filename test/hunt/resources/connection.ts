@@ -1,4 +1,4 @@
-// A hostile client's connection: it sends what it likes, reads or does not, and leaves as it likes.
+// The connection of a hostile client. It sends anything, may not read, and can leave in different ways.
 
 import { once } from 'node:events'
 import net from 'node:net'
@@ -9,29 +9,29 @@ import type { Address, Transport } from './messages.ts'
 export const LEAVES = ['destroy', 'reset', 'end'] as const
 export type Leave = typeof LEAVES[number]
 
-/** Nothing moves for so long: a socket is full, or a state is reached, in milliseconds. */
-const STILL = 120
-/** Bytes of all clients together that count as nothing. */
-const NOW_AND_THEN = 4096
-/** A client that means to fill a socket stops here. */
+/** If no byte is transferred for so many milliseconds, a socket is full or a state is reached. */
+const QUIET_TIME = 120
+/** So few bytes of all clients together do not count as a transfer. */
+const NEGLIGIBLE = 4096
+/** How many bytes a client sends at most to fill a socket. */
 const FILL_LIMIT = 16 * 1024 * 1024
-/** For an answer that must come. */
+/** Time limit for an answer that must arrive, in milliseconds. */
 const ANSWER_LIMIT = 10_000
 
 const BLOCK = Buffer.from(`10000\r\n${'x'.repeat(0x10000)}\r\n`)
 
-/** What the hunt needs of whatever is hostile. */
+/** What the hunt needs to know of a hostile client. */
 export interface Hostile {
-  /** Grows while something moves. */
+  /** Grows while bytes are transferred. */
   readonly progress: number
   leave (how: Leave): Promise<void>
 }
 
 export class Connection implements Hostile {
   readonly socket: net.Socket
-  /** The beginning of what has come. */
+  /** The beginning of what was received. */
   received = ''
-  /** Settles when the server has ended its side, or the connection is gone. */
+  /** Resolves when the server has ended its side, or the connection has closed. */
   readonly ended: Promise<void>
   private bytesReceived = 0
   private wake = (): void => {}
@@ -49,7 +49,7 @@ export class Connection implements Hostile {
     return new Connection(socket)
   }
 
-  /** Reads, and drops what comes. */
+  /** Begins to read. Only the beginning is kept. */
   read (): this {
     this.socket.on('data', (chunk: Buffer) => {
       this.bytesReceived += chunk.length
@@ -64,21 +64,21 @@ export class Connection implements Hostile {
     return this
   }
 
-  /** Waits until this text has come. */
-  async until (text: string): Promise<void> {
+  /** Waits until this text has been received. */
+  async waitFor (text: string): Promise<void> {
     let isLate = false
     const limit = setTimeout(() => {
       isLate = true
       this.wake()
     }, ANSWER_LIMIT)
     while (!this.received.includes(text)) {
-      if (this.socket.destroyed || isLate) throw new Error(`waited for ${JSON.stringify(text)}, got ${JSON.stringify(this.received.slice(0, 200))}`)
+      if (this.socket.destroyed || isLate) throw new Error(`waited for ${JSON.stringify(text)}, received ${JSON.stringify(this.received.slice(0, 200))}`)
       await new Promise<void>((resolve) => { this.wake = resolve })
     }
     clearTimeout(limit)
   }
 
-  /** Sends until the server takes no more. @returns whether it came so far */
+  /** Sends until the buffers are full. @returns false if the limit was reached before that */
   async fill (block: Buffer | string = BLOCK): Promise<boolean> {
     const { socket } = this
     const wake = (): void => this.wake()
@@ -87,7 +87,7 @@ export class Connection implements Hostile {
       if (socket.write(block)) continue
       for (let before = -1; socket.writableNeedDrain && !socket.destroyed && before !== this.progress;) {
         before = this.progress
-        await Promise.race([new Promise<void>((resolve) => { this.wake = resolve }), sleep(STILL)])
+        await Promise.race([new Promise<void>((resolve) => { this.wake = resolve }), sleep(QUIET_TIME)])
       }
       if (socket.writableNeedDrain) break
     }
@@ -116,12 +116,12 @@ export class Connection implements Hostile {
   }
 }
 
-/** Returns when nothing has moved for a while, but for a byte now and then. */
-export async function untilStill (clients: Hostile[]): Promise<void> {
+/** Waits until hardly any bytes are transferred. */
+export async function waitUntilQuiet (clients: Hostile[]): Promise<void> {
   const progress = (): number => clients.reduce((sum, client) => sum + client.progress, 0)
-  for (let before = -Infinity, now = progress(); now - before > NOW_AND_THEN; now = progress()) {
+  for (let before = -Infinity, now = progress(); now - before > NEGLIGIBLE; now = progress()) {
     before = now
-    await sleep(STILL)
+    await sleep(QUIET_TIME)
   }
 }
 

@@ -1,4 +1,4 @@
-// The app with the plugin: a route for each state in which a client can hold an exchange.
+// The routes of the app with the plugin: one for each state in which a client can hold an exchange.
 
 import { once } from 'node:events'
 import net from 'node:net'
@@ -6,14 +6,14 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance, RouteShorthandOptions } from 'fastify'
-import { held } from './held.ts'
+import { untilReleased } from './held.ts'
 import type { AppConfig } from './messages.ts'
 import { BLOCK, blocks } from './plain-routes.ts'
 
-export function addDuplexRoutes (app: FastifyInstance, { target, deferred, transport }: AppConfig): void {
-  const options: RouteShorthandOptions = { duplex: true, ...(deferred ? { constraints: { later: 'yes' } } : {}) }
+export function addDuplexRoutes (app: FastifyInstance, { target, routesLate, transport }: AppConfig): void {
+  const options: RouteShorthandOptions = { duplex: true, ...(routesLate ? { constraints: { later: 'yes' } } : {}) }
 
-  app.post('/hook', { ...options, onRequest: async () => { await held() } }, async (_request, reply) => {
+  app.post('/hook', { ...options, onRequest: async () => { await untilReleased() } }, async (_request, reply) => {
     await pipeline(reply.duplex, reply.duplex)
   })
   app.post('/turn-hook', { ...options, onRequest: async () => { await immediate() } }, async () => 'ok')
@@ -28,13 +28,13 @@ export function addDuplexRoutes (app: FastifyInstance, { target, deferred, trans
   })
   app.post('/unread', options, async (_request, reply) => {
     reply.duplex.flushHeaders()
-    await held()
+    await untilReleased()
     reply.duplex.end()
   })
   app.post('/paused', options, async (_request, reply) => {
     reply.duplex.flushHeaders()
     reply.duplex.once('data', () => reply.duplex.pause())
-    await held()
+    await untilReleased()
     reply.duplex.resume().end()
   })
   app.post('/download/generator', options, async function * () {

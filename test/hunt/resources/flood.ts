@@ -1,4 +1,4 @@
-// A flood of requests on pipelined connections: against the plugin and against Fastify alone, at the same time.
+// Measures a flood of pipelined requests, against the plugin or against Fastify alone.
 
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -10,23 +10,27 @@ import type { Flood } from './floods.ts'
 import type { AppConfig, FloodConfig, FloodReport } from './messages.ts'
 import { ServerProcess } from './server-process.ts'
 
-export interface Flooded {
-  /** Requests answered in a second. */
+export interface FloodCost {
+  /** Answered requests per second. */
   rate: number
-  /** Bytes more than before: after a collection, in the end; and the highest that the process had from the system. */
+  /** Bytes by which memory in use has grown at the end, after a collection. */
   held: number
+  /** Bytes by which RSS has grown at its peak. */
   rss: number
   longestTurn: number
-  /** Answers to others meanwhile, and the slowest of them in milliseconds. */
+  /** Answers to other clients meanwhile, and the slowest of them in milliseconds. */
   others: number
   slowest: number
+  /** Connections that the server has closed. */
   closed: number
+  /** Connections or requests that are left after the flood. */
   left: number
-  end: string | null
+  /** What is wrong with the exit of the process, if anything. */
+  exitProblem: string | null
 }
 
-export async function measureFlood (flood: Flood, kind: AppConfig['kind'], milliseconds: number, seed: number): Promise<Flooded> {
-  const server = await ServerProcess.start({ kind, transport: flood.transport, deferred: false, slots: 1000, target: 0, connectionTimeout: 0 })
+export async function measureFlood (flood: Flood, kind: AppConfig['kind'], milliseconds: number, seed: number): Promise<FloodCost> {
+  const server = await ServerProcess.start({ kind, transport: flood.transport, routesLate: false, slots: 1000, target: 0, connectionTimeout: 0 })
   const config: FloodConfig = { ...flood, address: server.address, milliseconds, seed }
   try {
     await warmUp(server, flood)
@@ -34,18 +38,18 @@ export async function measureFlood (flood: Flood, kind: AppConfig['kind'], milli
     await server.peak()
     const flooder = fork(join(__dirname, 'flooder.js'), [JSON.stringify(config)], { execArgv: [] })
     const exited = once(flooder, 'exit')
-    const others = new Others()
-    const asking = others.ask(server, flood)
-    const begun = performance.now()
-    const [report] = await Promise.race([once(flooder, 'message'), exited.then(() => { throw new Error('the flood has failed') })]) as [FloodReport]
+    const others = new OtherClient()
+    const polling = others.poll(server, flood)
+    const start = performance.now()
+    const [report] = await Promise.race([once(flooder, 'message'), exited.then(() => { throw new Error('the flooder process failed') })]) as [FloodReport]
     const peak = await server.peak()
-    const seconds = (performance.now() - begun) / 1000 // a server whose loop is blocked has answered late
+    const seconds = (performance.now() - start) / 1000 // a server with a blocked loop answers late, so the time is measured here
     const after = await server.sample()
-    others.isOver = true
-    await asking
+    others.isStopped = true
+    await polling
     flooder.send({})
     await exited
-    const left = kind === 'plain' ? 0 : await connectionsLeft(server)
+    const left = kind === 'plain' ? 0 : await countLeft(server)
     return {
       rate: (peak.answered - before.answered - others.answered) / seconds,
       held: after.memory - before.memory,
@@ -55,26 +59,27 @@ export async function measureFlood (flood: Flood, kind: AppConfig['kind'], milli
       slowest: others.slowest,
       closed: report.closed,
       left,
-      end: kind === 'plain' ? null : await server.close()
+      exitProblem: kind === 'plain' ? null : await server.close()
     }
   } finally {
     await server.kill()
   }
 }
 
-const ASK = 'GET /ordinary HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'
+const ORDINARY_REQUEST = 'GET /ordinary HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'
 
-/** Code is compiled for a while: so many requests, one after the other. */
+/** Number of requests after which code is compiled. */
 const WARM_UP = 200
 
 async function warmUp (server: ServerProcess, { transport, requests, first }: Flood): Promise<void> {
   const connection = await Connection.open(server.address, transport)
   const all = [first, ...Array.from({ length: WARM_UP }, (_, i) => requests[i % requests.length])]
-  await connection.read().send(all.join('') + ASK).ended
+  await connection.read().send(all.join('') + ORDINARY_REQUEST).ended
   await connection.leave('destroy')
 }
 
-async function connectionsLeft (server: ServerProcess): Promise<number> {
+/** Waits until the server has no connections and requests. @returns how many are left at the time limit */
+async function countLeft (server: ServerProcess): Promise<number> {
   for (const deadline = Date.now() + RELEASE; ;) {
     const { connections, inProgress } = await server.sample()
     if ((connections === 0 && inProgress <= 0) || Date.now() > deadline) return Math.max(connections, inProgress)
@@ -82,19 +87,19 @@ async function connectionsLeft (server: ServerProcess): Promise<number> {
   }
 }
 
-/** A client that is not hostile: it asks now and then, on a connection of its own. */
-class Others {
+/** A client that is not hostile. It sends a request now and then, each on a new connection. */
+class OtherClient {
   answered = 0
   slowest = 0
-  isOver = false
+  isStopped = false
 
-  async ask (server: ServerProcess, { transport }: Flood): Promise<void> {
-    while (!this.isOver) {
-      const begun = performance.now()
+  async poll (server: ServerProcess, { transport }: Flood): Promise<void> {
+    while (!this.isStopped) {
+      const start = performance.now()
       const connection = await Connection.open(server.address, transport)
-      // One that is not answered within the limit counts by the time it has waited.
-      await connection.read().send(ASK).until('ok').then(() => { this.answered++ }, () => {})
-      this.slowest = Math.max(this.slowest, performance.now() - begun)
+      // A request without an answer counts with the time it has waited.
+      await connection.read().send(ORDINARY_REQUEST).waitFor('ok').then(() => { this.answered++ }, () => {})
+      this.slowest = Math.max(this.slowest, performance.now() - start)
       await connection.leave('destroy')
       await sleep(20)
     }

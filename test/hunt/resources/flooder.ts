@@ -1,4 +1,4 @@
-// A process of clients that pipeline requests without end, as fast as the server takes them.
+// A process of clients that pipeline requests without end, as fast as the server reads them.
 
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -6,7 +6,7 @@ import { Random } from '../../support/random.ts'
 import { Connection } from './connection.ts'
 import type { FloodConfig, FloodReport } from './messages.ts'
 
-/** Bytes that are written at once. */
+/** Bytes of one write. */
 const BLOCK_SIZE = 32 * 1024
 const BLOCKS = 16
 
@@ -25,7 +25,7 @@ async function flood (): Promise<void> {
   const connections = await Promise.all(Array.from({ length: config.connections }, () => Connection.open(config.address, config.transport)))
   for (const connection of connections) {
     if (config.reads) connection.read()
-    if (config.first !== '') await connection.send(config.first).until('ok')
+    if (config.first !== '') await connection.send(config.first).waitFor('ok')
   }
   await Promise.race([Promise.all(connections.map(pour)), sleep(config.milliseconds)])
   const report: FloodReport = {
@@ -41,6 +41,6 @@ async function pour ({ socket }: Connection): Promise<void> {
   }
 }
 
-// They stay, connected and silent, until the parent has looked at the server.
+// The clients stay connected until the parent has measured the server.
 process.on('message', () => process.exit())
 flood()

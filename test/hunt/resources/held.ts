@@ -1,20 +1,20 @@
-// What handlers and hooks of the server under test wait for: the parent lets them go.
+// Lets handlers and hooks of the server under test wait until the parent releases them.
 
-let release_: () => void
+let resolveCurrent: () => void
 let current: Promise<void>
 renew()
 
-/** Settles when the parent says so. */
-export function held (): Promise<void> {
+/** Resolves at the next `release()`. */
+export function untilReleased (): Promise<void> {
   return current
 }
 
-/** Lets go all that wait; who comes later waits again. */
+/** Releases all that wait now. Later calls wait for the next release. */
 export function release (): void {
-  release_()
+  resolveCurrent()
   renew()
 }
 
 function renew (): void {
-  current = new Promise((resolve) => { release_ = resolve })
+  current = new Promise((resolve) => { resolveCurrent = resolve })
 }

@@ -1,19 +1,19 @@
-// The resource hunt: what a hostile client costs the server in each state of an exchange, and in a flood of requests. All
-// states and floods once, however short the time; then again with other numbers of clients, until it is over.
+// The resource hunt. It measures what hostile clients cost the server in each state of an exchange, and in floods of
+// requests. The first round always runs. Further rounds, with other numbers of clients, run until the time is up.
 
 import { Random } from '../../support/random.ts'
-import { type Flooded, measureFlood } from './flood.ts'
+import { type FloodCost, measureFlood } from './flood.ts'
 import { FLOODS, type Flood } from './floods.ts'
 import { type Cost, type Measured, PlainServers, measure } from './measure.ts'
 import { EXCLUDED } from './bounds.ts'
 import { type FloodRow, type StateRow, floodTable, judgeFlood, judgeState, stateTable } from './report.ts'
 import { ENDINGS, type Ending, STATES, type State } from './states.ts'
 
-/** Servers that are measured at the same time, beside the plain one. */
+/** How many servers with the plugin are measured at the same time. */
 const LANES = 3
 const FIRST_CLIENTS = 12
-const MOST_CLIENTS = 60
-/** Milliseconds of each flood in the first round, and later. */
+const MAX_CLIENTS = 60
+/** Milliseconds of each flood in the first round, and in later ones. */
 const FIRST_FLOOD = 600
 const LONG_FLOOD = 5000
 
@@ -54,7 +54,7 @@ class Hunt {
     return Date.now() < this.end
   }
 
-  /** The first round is whole, however short the time. */
+  /** The first round is completed even when the time is up. */
   private get mayStart (): boolean {
     return this.rounds === 0 || this.hasTime
   }
@@ -62,7 +62,7 @@ class Hunt {
   private async measureStates (): Promise<void> {
     const { random, rounds } = this
     const left = shuffle(random, STATES)
-    const clients = rounds === 0 ? FIRST_CLIENTS : 1 + random.below(MOST_CLIENTS)
+    const clients = rounds === 0 ? FIRST_CLIENTS : 1 + random.below(MAX_CLIENTS)
     const plainServers = new PlainServers()
     const plain = new Map<State, Promise<Cost | null>>()
     let before: Promise<unknown> = Promise.resolve()
@@ -85,7 +85,7 @@ class Hunt {
     await plainServers.close()
   }
 
-  /** Once more where something is wrong: a fault comes again, the noise of a busy machine does not. */
+  /** Measures a second time if there is a problem: a fault occurs again, but noise does not. */
   private async measureState (state: State, clients: number, ending: Ending, plain: Promise<Cost | null>): Promise<StateRow> {
     const row = async (): Promise<StateRow> => ({ state, measured: await measure(state, clients, ending, this.random), plain: await plain })
     const first = await row()
@@ -95,7 +95,7 @@ class Hunt {
   private async measureFloods (): Promise<void> {
     const { random, rounds } = this
     for (const flood of shuffle(random, FLOODS)) {
-      if (!this.hasTime && !(rounds === 0 && flood.always)) continue
+      if (!this.hasTime && !(rounds === 0 && flood.alwaysRuns)) continue
       const milliseconds = rounds === 0 ? FIRST_FLOOD : LONG_FLOOD
       const seed = random.below(2 ** 31)
       try {
@@ -110,17 +110,17 @@ class Hunt {
   private addState (row: StateRow): void {
     for (const problem of judgeState(row)) this.addProblem(`${row.state.name}: ${problem}`)
     const { state, measured, plain } = row
-    const earlier = this.states.get(state)
-    const worst: Measured = earlier === undefined ? measured : { ...most(earlier.measured, measured), left: { ...most(earlier.measured.left, measured.left) } }
-    this.states.set(state, { state, measured: worst, plain: plain === null ? earlier?.plain ?? null : most(earlier?.plain ?? plain, plain) })
+    const previous = this.states.get(state)
+    const worst: Measured = previous === undefined ? measured : { ...higher(previous.measured, measured), left: { ...higher(previous.measured.left, measured.left) } }
+    this.states.set(state, { state, measured: worst, plain: plain === null ? previous?.plain ?? null : higher(previous?.plain ?? plain, plain) })
   }
 
   private addFlood (row: FloodRow): void {
     for (const problem of judgeFlood(row)) this.addProblem(`flood, ${row.flood.name}: ${problem}`)
     const { flood, duplex, plain } = row
-    const earlier = this.floods.get(flood)
-    const worst = (a: Flooded | undefined, b: Flooded): Flooded => ({ ...most(a ?? b, b), rate: Math.min(a?.rate ?? b.rate, b.rate) })
-    this.floods.set(flood, { flood, duplex: worst(earlier?.duplex, duplex), plain: worst(earlier?.plain, plain) })
+    const previous = this.floods.get(flood)
+    const worst = (a: FloodCost | undefined, b: FloodCost): FloodCost => ({ ...higher(a ?? b, b), rate: Math.min(a?.rate ?? b.rate, b.rate) })
+    this.floods.set(flood, { flood, duplex: worst(previous?.duplex, duplex), plain: worst(previous?.plain, plain) })
   }
 
   private addProblem (problem: string): void {
@@ -129,8 +129,8 @@ class Hunt {
   }
 }
 
-/** The higher of each two numbers. */
-function most<T extends object> (a: T, b: T): T {
+/** For each key, the higher of the two numbers. */
+function higher<T extends object> (a: T, b: T): T {
   const result = { ...b } as Record<string, unknown>
   for (const [key, value] of Object.entries(a)) {
     if (typeof value === 'number') result[key] = Math.max(value, result[key] as number)

@@ -1,78 +1,80 @@
-// One state, measured: clients come into it, stay, and leave; then everything they had must be free again.
+// Measures one state: clients enter it, stay there, and leave. After that, all their resources must be free again.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Random } from '../../support/random.ts'
 import { DESCRIPTOR_NOISE, IDLE_TIMEOUT, RELEASE } from './bounds.ts'
-import { type Hostile, LEAVES, untilStill } from './connection.ts'
+import { type Hostile, LEAVES, waitUntilQuiet } from './connection.ts'
 import type { Sample } from './messages.ts'
 import { ServerProcess } from './server-process.ts'
 import { takeSlots } from './slots.ts'
 import type { Ending, State } from './states.ts'
 import { listenTarget } from './targets.ts'
 
-/** What one client costs, in bytes: heap and buffers, and what the process has taken from the system. */
+/** The cost of one client. */
 export interface Cost {
   clients: number
+  /** Bytes of heap and buffers for each client. */
   memory: number
+  /** Bytes of RSS for each client. */
   rss: number
-  /** Milliseconds, of all clients together. */
+  /** Milliseconds, for all clients together. */
   longestTurn: number
-  /** Requests in progress, and how many there should have been. */
+  /** Requests in progress, and how many are expected. */
   inProgress: number
   expected: number
 }
 
-/** What is left when all clients have left. */
+/** What has not been released after all clients have left. */
 export interface Left {
   descriptors: number
   requests: number
   connections: number
   slots: number
-  /** Milliseconds until nothing was. */
-  released: number
-  /** What keeps the process from its end after `app.close()`, if anything. */
-  end: string | null
+  /** Milliseconds until everything was released. */
+  releasedAfter: number
+  /** What is wrong with the exit of the process after `app.close()`, if anything. */
+  exitProblem: string | null
 }
 
-const NOTHING: Left = { descriptors: 0, requests: 0, connections: 0, slots: 0, released: 0, end: null }
+const NOTHING_LEFT: Left = { descriptors: 0, requests: 0, connections: 0, slots: 0, releasedAfter: 0, exitProblem: null }
 
 export type Measured = Cost & { left: Left }
 
-/** A first client is waited for so long, in milliseconds. */
+/** How long to wait until the resources of the first client are free, in milliseconds. */
 const WARM_UP = 1500
 const PLAIN_WARM_UP = 300
-/** So many come at once. */
+/** How many clients connect at the same time. */
 const AT_ONCE = 10
-/** A server that is still busy may take so long to see all requests, in milliseconds. */
-const SEEN = 3000
+/** How long a busy server may take until all requests are in progress, in milliseconds. */
+const ENTER_LIMIT = 3000
 
-/** With the plugin, in a process of its own. */
+/** Measures the app with the plugin, in a new process. */
 export async function measure (state: State, clients: number, ending: Ending, random: Random): Promise<Measured> {
   const target = await listenTarget(state.target, random)
-  // One more, of the warm-up: a client that is not seen leaving keeps its own until the timeout.
+  // One more for the client of the warm-up. If the server does not notice that it has left, it keeps its slots until the timeout.
   const slots = (clients + 1) * Math.max(1, state.slots)
   const server = await ServerProcess.start({
     kind: 'duplex',
     transport: state.transport,
-    deferred: state.deferred,
+    routesLate: state.routesLate,
     slots,
     target: target.port,
-    // Where clients leave, that must be noticed without it, but for what is excluded.
+    // The server must notice without it that clients leave, except in the excluded states.
     connectionTimeout: ending === 'stay' ? IDLE_TIMEOUT : state.connectionTimeout
   })
   const hostile: Hostile[] = []
   try {
     const before = await firstSample(state, server, random, WARM_UP)
     const cost = await enterAll(state, server, before, clients, random, hostile)
-    if (ending === 'close') return { ...cost, left: { ...NOTHING, end: await server.close() } }
-    const begun = Date.now()
-    const deadline = begun + RELEASE
+    if (ending === 'close') return { ...cost, left: { ...NOTHING_LEFT, exitProblem: await server.close() } }
+    const start = Date.now()
+    const deadline = start + RELEASE
     if (ending === 'leave') {
       await leaveAll(hostile, random)
-      if (state.isLetGo) await server.release()
+      if (state.releasesHandlers) await server.release()
     }
-    const after = await untilReleased(server, before, deadline, ending)
-    const released = Date.now() - begun
+    const after = await waitForRelease(server, before, deadline, ending)
+    const releasedAfter = Date.now() - start
     const taken = await takeSlots(server, state.transport, slots, deadline)
     await server.release()
     if (ending === 'stay') await leaveAll(hostile, random)
@@ -81,8 +83,8 @@ export async function measure (state: State, clients: number, ending: Ending, ra
       requests: after.inProgress,
       connections: ending === 'stay' ? 0 : after.connections,
       slots: slots - taken,
-      released,
-      end: await server.close()
+      releasedAfter,
+      exitProblem: await server.close()
     }
     return { ...cost, longestTurn: Math.max(cost.longestTurn, after.longestTurn), left }
   } finally {
@@ -97,16 +99,16 @@ async function leaveAll (clients: Hostile[], random: Random): Promise<void> {
   await sleep(50)
 }
 
-/** Servers of Fastify alone, one for all states that can share it: nothing is asked of it but what clients cost. */
+/** Servers of Fastify alone. States share them where possible, because only the cost of the clients is measured. */
 export class PlainServers {
   private readonly servers = new Map<string, { server: ServerProcess, target: { close: () => void } }>()
 
   async measure (state: State, clients: number, random: Random): Promise<Cost> {
-    const key = `${state.transport} ${state.deferred} ${state.target}`
+    const key = `${state.transport} ${state.routesLate} ${state.target}`
     let found = this.servers.get(key)
     if (found === undefined) {
       const target = await listenTarget(state.target, random)
-      found = { target, server: await ServerProcess.start({ kind: 'plain', transport: state.transport, deferred: state.deferred, slots: 0, target: target.port, connectionTimeout: 0 }) }
+      found = { target, server: await ServerProcess.start({ kind: 'plain', transport: state.transport, routesLate: state.routesLate, slots: 0, target: target.port, connectionTimeout: 0 }) }
       this.servers.set(key, found)
     }
     const hostile: Hostile[] = []
@@ -126,16 +128,16 @@ export class PlainServers {
   }
 }
 
-/** Code is compiled and pools are filled by a first client, which is not counted. */
-async function firstSample (state: State, server: ServerProcess, random: Random, patience: number): Promise<Sample> {
+/** Warms up with one client, and takes the sample that later ones are compared with. */
+async function firstSample (state: State, server: ServerProcess, random: Random, limit: number): Promise<Sample> {
   const { connections: others } = await server.sample()
   const first = await state.enter(server.address, random)
-  await untilStill([first])
+  await waitUntilQuiet([first])
   await first.leave('destroy')
   await server.release()
-  // What keeps this one will be seen in the others.
+  // If its resources are not released, that will show with the other clients, too.
   let sample = await server.sample()
-  for (const end = Date.now() + patience; Date.now() < end && sample.connections > others;) {
+  for (const end = Date.now() + limit; Date.now() < end && sample.connections > others;) {
     await sleep(20)
     sample = await server.sample()
   }
@@ -144,8 +146,8 @@ async function firstSample (state: State, server: ServerProcess, random: Random,
 
 async function enterAll (state: State, server: ServerProcess, before: Sample, clients: number, random: Random, entered: Hostile[]): Promise<Cost> {
   for (let left = clients; left > 0; left -= AT_ONCE) {
-    const some = Array.from({ length: Math.min(left, AT_ONCE) }, () => state.enter(server.address, random))
-    for (const result of await Promise.allSettled(some)) {
+    const batch = Array.from({ length: Math.min(left, AT_ONCE) }, () => state.enter(server.address, random))
+    for (const result of await Promise.allSettled(batch)) {
       if (result.status === 'rejected') throw result.reason
       entered.push(result.value)
     }
@@ -153,9 +155,9 @@ async function enterAll (state: State, server: ServerProcess, before: Sample, cl
   const expected = clients * state.inProgress
   let during: Sample
   let longestTurn = 0
-  const end = Date.now() + SEEN
+  const end = Date.now() + ENTER_LIMIT
   do {
-    await untilStill(entered)
+    await waitUntilQuiet(entered)
     during = await server.sample()
     longestTurn = Math.max(longestTurn, during.longestTurn)
   } while (during.inProgress - before.inProgress < expected && Date.now() < end)
@@ -169,8 +171,8 @@ async function enterAll (state: State, server: ServerProcess, before: Sample, cl
   }
 }
 
-/** Until nothing is left of the clients, or the limit is reached; of those that stay, nothing but their connections. */
-async function untilReleased (server: ServerProcess, before: Sample, deadline: number, ending: Ending): Promise<Sample> {
+/** Waits until all resources of the clients are released, or the deadline has passed. Clients that stay keep their connections. */
+async function waitForRelease (server: ServerProcess, before: Sample, deadline: number, ending: Ending): Promise<Sample> {
   let longestTurn = 0
   for (;;) {
     const sample = await server.sample()

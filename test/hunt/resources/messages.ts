@@ -1,17 +1,17 @@
-// What the processes of the resource hunt tell each other.
+// The messages between the processes of the resource hunt.
 
-/** The app of one server process. */
+/** Configures the app of one server process. */
 export interface AppConfig {
-  /** With the plugin, or Fastify alone doing the nearest thing. */
+  /** With the plugin, or with Fastify alone and the closest equivalent. */
   kind: 'duplex' | 'plain'
   transport: Transport
-  /** Routes with an asynchronous constraint: Node reads and writes, also with the plugin. */
-  deferred: boolean
-  /** The app's, in milliseconds; 0: none. It is not for exchanges, but for ordinary responses before them. */
+  /** Routes have an asynchronous constraint, so that the plugin uses Node's request and response. */
+  routesLate: boolean
+  /** `connectionTimeout` of the app in milliseconds, 0 for none. It applies to ordinary responses before exchanges. */
   connectionTimeout: number
-  /** `maxExchanges` of all routes together. */
+  /** `maxExchanges`, for all routes together. */
   slots: number
-  /** Where CONNECT leads to. */
+  /** Port of the target of CONNECT. */
   target: number
 }
 
@@ -19,27 +19,27 @@ export type Transport = 'tcp' | 'tls' | 'unix' | 'http2'
 
 export type Address = { port: number, host: string } | { path: string }
 
-/** `sample` collects garbage first. `release` lets go the handlers and hooks that wait. */
+/** `sample` collects garbage first. `release` releases the handlers and hooks that wait. */
 export type Task = 'sample' | 'peak' | 'release' | 'resources' | 'close'
 
 export interface Sample {
-  /** Bytes, after a collection: the heap, and what it refers to outside (buffers included). */
+  /** Bytes after a collection: the heap and external memory, which includes buffers. */
   memory: number
   rss: number
   /** Milliseconds of the longest turn of the event loop since the last sample. */
   longestTurn: number
-  /** Null where the system does not tell. */
+  /** Open file descriptors. Null if the system does not report them. */
   descriptors: number | null
-  /** Handles that Node knows, connections and the like. */
+  /** Active handles of Node, for example connections. */
   handles: number
   connections: number
-  /** Requests of duplex routes (of their plain counterparts) whose onResponse hooks have not run. */
+  /** Requests of duplex routes, or of their plain counterparts, whose onResponse hook has not run. */
   inProgress: number
-  /** Requests whose onResponse hooks have run. */
+  /** Requests whose onResponse hook has run. */
   answered: number
 }
 
-/** Without a collection: the highest seen since the last time. */
+/** The highest values since the last peak, without a collection. */
 export interface Peak {
   memory: number
   rss: number
@@ -54,19 +54,19 @@ export type FromServer = { listening: Address } | { id: number, result: unknown 
 export interface FloodConfig {
   address: Address
   transport: Transport
-  /** Sent once, before the flood; its response is awaited. */
+  /** A request that is sent once and answered before the flood. */
   first: string
-  /** The requests that are sent again and again, in an order from the seed. */
+  /** The requests of the flood. Their order depends on the seed. */
   requests: string[]
   seed: number
-  /** Whether answers are read. */
+  /** The clients read the answers. */
   reads: boolean
   connections: number
   milliseconds: number
 }
 
 export interface FloodReport {
-  /** Bytes that the server has taken. */
+  /** Bytes that were sent. */
   sent: number
   /** Connections that the server has closed. */
   closed: number

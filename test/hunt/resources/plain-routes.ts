@@ -1,4 +1,4 @@
-// The app without the plugin: what comes nearest in Fastify alone. Its ordinary routes are in both apps.
+// The routes of the app without the plugin: the closest equivalents in Fastify alone. The ordinary routes are in both apps.
 
 import { once } from 'node:events'
 import net from 'node:net'
@@ -6,7 +6,7 @@ import { PassThrough, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance, RouteShorthandOptions } from 'fastify'
-import { held } from './held.ts'
+import { untilReleased } from './held.ts'
 import type { AppConfig } from './messages.ts'
 
 export const BLOCK = Buffer.alloc(64 * 1024, 'x')
@@ -17,9 +17,9 @@ export function * blocks (): Generator<Buffer> {
 
 type Body = { body: Readable }
 
-/** Ordinary routes, beside the duplex ones too. */
-export function addOrdinaryRoutes (app: FastifyInstance, { deferred }: AppConfig): void {
-  const options: RouteShorthandOptions = deferred ? { constraints: { later: 'yes' } } : {}
+/** Adds the ordinary routes that both apps have. */
+export function addOrdinaryRoutes (app: FastifyInstance, { routesLate }: AppConfig): void {
+  const options: RouteShorthandOptions = routesLate ? { constraints: { later: 'yes' } } : {}
   app.addContentTypeParser('*', (_request, payload, done) => { done(null, payload) })
   app.get('/ordinary', options, async () => 'ok')
   app.post('/ordinary', options, async (request) => {
@@ -28,27 +28,27 @@ export function addOrdinaryRoutes (app: FastifyInstance, { deferred }: AppConfig
   })
   app.get('/ordinary/download', options, (_request, reply) => { reply.send(Readable.from(blocks())) })
   app.get('/ordinary/held', options, async () => {
-    await held()
+    await untilReleased()
     return 'ok'
   })
 }
 
-export function addPlainRoutes (app: FastifyInstance, { target, deferred, transport }: AppConfig): void {
-  const options: RouteShorthandOptions = deferred ? { constraints: { later: 'yes' } } : {}
-  const post = (path: string, answer: (body: Readable) => unknown, own: RouteShorthandOptions = {}): void => {
-    app.post(path, { ...options, ...own }, (request, reply) => {
+export function addPlainRoutes (app: FastifyInstance, { target, routesLate, transport }: AppConfig): void {
+  const options: RouteShorthandOptions = routesLate ? { constraints: { later: 'yes' } } : {}
+  const post = (path: string, answer: (body: Readable) => unknown, hooks: RouteShorthandOptions = {}): void => {
+    app.post(path, { ...options, ...hooks }, (request, reply) => {
       const answered = answer((request as unknown as Body).body ?? Readable.from([]))
       if (answered instanceof Promise) answered.then((value) => reply.send(value), (error) => reply.send(error))
       else reply.send(answered)
     })
   }
-  const opened = (): PassThrough => {
+  const openResponse = (): PassThrough => {
     const response = new PassThrough()
-    response.write('\n') // or no head is sent
-    held().then(() => response.end())
+    response.write('\n') // Fastify sends the head with the first chunk
+    untilReleased().then(() => response.end())
     return response
   }
-  post('/hook', (body) => body, { onRequest: async () => { await held() } })
+  post('/hook', (body) => body, { onRequest: async () => { await untilReleased() } })
   post('/turn-hook', () => 'ok', { onRequest: async () => { await immediate() } })
   post('/turn', async (body) => {
     await immediate()
@@ -60,11 +60,11 @@ export function addPlainRoutes (app: FastifyInstance, { target, deferred, transp
     for await (const chunk of body) size += chunk.length
     return `ok ${size}`
   })
-  post('/unread', opened)
+  post('/unread', openResponse)
   post('/paused', (body) => {
     body.once('data', () => body.pause())
-    held().then(() => body.resume())
-    return opened()
+    untilReleased().then(() => body.resume())
+    return openResponse()
   })
   post('/download/generator', () => Readable.from(blocks()))
   post('/download/pipeline', () => Readable.from(blocks()))

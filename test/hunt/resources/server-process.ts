@@ -1,4 +1,4 @@
-// A server process, as the parent sees it: asked one thing at a time, and ended by this parent alone.
+// A server process, controlled by its parent.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { rmSync } from 'node:fs'
@@ -10,8 +10,8 @@ import type { Address, AppConfig, FromServer, Peak, Sample, Task } from './messa
 export class ServerProcess {
   readonly config: AppConfig
   address: Address = { port: 0, host: '' }
-  /** What it has written to stderr. */
-  complaints = ''
+  /** The beginning of what it has written to stderr. */
+  errorOutput = ''
   private readonly child: ChildProcess
   private readonly exited: Promise<void>
   private readonly waiting = new Map<number, { resolve: (result: any) => void, reject: (error: Error) => void }>()
@@ -21,13 +21,13 @@ export class ServerProcess {
   private constructor (config: AppConfig) {
     this.config = config
     this.child = fork(join(__dirname, 'server.js'), [JSON.stringify(config)], { execArgv: ['--expose-gc'], silent: true })
-    this.child.stderr!.on('data', (text) => { this.complaints = (this.complaints + text).slice(0, 4000) })
+    this.child.stderr!.on('data', (text) => { this.errorOutput = (this.errorOutput + text).slice(0, 4000) })
     this.exited = new Promise((resolve) => {
       this.child.on('exit', (code, signal) => {
         this.exit = String(signal ?? code)
-        // One that was killed has left it.
+        // A process that was killed leaves its socket file.
         if ('path' in this.address) rmSync(this.address.path, { force: true })
-        for (const { reject } of this.waiting.values()) reject(new Error(`the server process ended with ${this.exit}: ${this.complaints}`))
+        for (const { reject } of this.waiting.values()) reject(new Error(`the server process exited with ${this.exit}: ${this.errorOutput}`))
         resolve()
       })
     })
@@ -45,7 +45,7 @@ export class ServerProcess {
         }
       })
     })
-    server.address = await Promise.race([listening, server.exited.then(() => { throw new Error(server.complaints) })])
+    server.address = await Promise.race([listening, server.exited.then(() => { throw new Error(server.errorOutput) })])
     return server
   }
 
@@ -57,21 +57,21 @@ export class ServerProcess {
     return this.ask('peak')
   }
 
-  /** Lets go the handlers and hooks that wait. */
+  /** Releases the handlers and hooks that wait. */
   release (): Promise<void> {
     return this.ask('release')
   }
 
-  /** Closes the app. @returns what is wrong with the end of the process, null if it has ended by itself */
+  /** Closes the app. @returns what is wrong with the exit of the process, or null if it has exited by itself */
   async close (): Promise<string | null> {
     const limit = sleep(PROCESS_END, null, { ref: false })
     const active = await Promise.race([this.ask<string[]>('close').catch(() => []), limit])
     const hasExited = await Promise.race([this.exited.then(() => true), limit])
-    if (hasExited) return this.exit === '0' ? null : `ended with ${this.exit}: ${this.complaints}`
-    // One that hangs in its very end answers no more.
+    if (hasExited) return this.exit === '0' ? null : `exited with ${this.exit}: ${this.errorOutput}`
+    // A process that hangs while it exits does not answer.
     const resources = active ?? await Promise.race([this.ask<string[]>('resources'), sleep(1000, ['no answer'], { ref: false })])
     await this.kill()
-    return `${active === null ? 'app.close() has not ended' : 'the process has not ended'}; active: ${summary(resources)}`
+    return `${active === null ? 'app.close() did not resolve' : 'the process did not exit'}; active: ${summary(resources)}`
   }
 
   async kill (): Promise<void> {
@@ -83,16 +83,16 @@ export class ServerProcess {
     const id = ++this.lastId
     return new Promise((resolve, reject) => {
       if (this.exit !== null) {
-        reject(new Error(`the server process ended with ${this.exit}: ${this.complaints}`))
+        reject(new Error(`the server process exited with ${this.exit}: ${this.errorOutput}`))
         return
       }
       this.waiting.set(id, { resolve, reject })
-      this.child.send({ id, task }, () => {}) // where it fails, the process is ending
+      this.child.send({ id, task }, () => {}) // if it fails, 'exit' rejects
     })
   }
 }
 
-/** `TCPSocketWrap 18, Timeout` */
+/** For example `TCPSocketWrap 18, Timeout`. */
 function summary (names: string[]): string {
   const counts = new Map<string, number>()
   for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1)

@@ -1,4 +1,4 @@
-// The process under test: one app, which measures itself when asked.
+// The process under test. It has one app, and measures itself when asked.
 
 import { randomUUID } from 'node:crypto'
 import { readFileSync, readdirSync } from 'node:fs'
@@ -42,12 +42,12 @@ async function start (): Promise<void> {
   addOrdinaryRoutes(app, config)
   const path = join(tmpdir(), `hunt-${randomUUID()}.sock`)
   await app.listen(config.transport === 'unix' ? { path } : { port: 0, host: '127.0.0.1' })
-  setInterval(lookForPeak, 25).unref()
+  setInterval(updatePeak, 25).unref()
   const listening: Address = config.transport === 'unix' ? { path } : { port: (app.server.address() as AddressInfo).port, host: '127.0.0.1' }
   process.send!({ listening } satisfies FromServer)
 }
 
-/** Fastify runs no onResponse hook for an ordinary response whose client has left: only what is a duplex route with the plugin counts. */
+/** Ordinary routes do not count: Fastify runs no onResponse hook for an ordinary response whose client has left. */
 function isCounted (url: string): boolean {
   return !url.startsWith('/ordinary')
 }
@@ -59,13 +59,13 @@ function appOptions (): object {
     ...(config.transport === 'tls' ? { https: { key: read('key.pem'), cert: read('cert.pem') } } : {}),
     ...(config.transport === 'http2' ? { http2: true } : {}),
     connectionTimeout: config.connectionTimeout,
-    // What a client holds must not keep Fastify itself from closing.
+    // Otherwise Fastify itself would wait for connections that clients hold.
     forceCloseConnections: config.transport !== 'http2',
-    ...(config.deferred ? { constraints: { later: LATER } } : {})
+    ...(config.routesLate ? { constraints: { later: LATER } } : {})
   }
 }
 
-/** A constraint that takes a turn of the loop, so that requests are routed outside of Node's 'request' event. */
+/** A constraint that is derived in another turn of the event loop, so that requests are routed after Node's 'request' event. */
 const LATER = {
   name: 'later',
   storage: () => {
@@ -76,13 +76,13 @@ const LATER = {
   validate: () => {}
 }
 
-function used (): { memory: number, rss: number } {
+function memoryUsage (): { memory: number, rss: number } {
   const { heapUsed, external, rss } = process.memoryUsage()
   return { memory: heapUsed + external, rss }
 }
 
-function lookForPeak (): void {
-  const { memory, rss } = used()
+function updatePeak (): void {
+  const { memory, rss } = memoryUsage()
   peak.memory = Math.max(peak.memory, memory)
   peak.rss = Math.max(peak.rss, rss)
 }
@@ -98,20 +98,20 @@ function descriptors (): number | null {
 async function sample (): Promise<Sample> {
   const { milliseconds } = turns
   const { gc } = globalThis as unknown as { gc: () => void }
-  // Twice, with turns of the loop between: what finalizers free goes with the second.
+  // Twice, with turns of the loop in between: the second collection frees what finalizers have released.
   for (let i = 0; i < 2; i++) {
     gc()
     await sleep(10)
   }
   const connections = await new Promise<number>((resolve) => { app.server.getConnections((_error, count) => resolve(count)) })
   const handles = process.getActiveResourcesInfo().filter((name) => /Wrap$/.test(name)).length
-  const result = { ...used(), longestTurn: milliseconds, descriptors: descriptors(), handles, connections, inProgress, answered }
+  const result = { ...memoryUsage(), longestTurn: milliseconds, descriptors: descriptors(), handles, connections, inProgress, answered }
   turns.reset()
   return result
 }
 
 function takePeak (): Peak {
-  lookForPeak()
+  updatePeak()
   const result = { ...peak, longestTurn: turns.milliseconds, answered }
   peak.memory = peak.rss = 0
   turns.reset()
@@ -125,7 +125,7 @@ async function perform (task: ToServer['task']): Promise<unknown> {
   if (task === 'resources') return process.getActiveResourcesInfo()
   await app.close()
   await sleep(100)
-  // From here on the process is to end as soon as nothing of the app keeps it.
+  // From now on only what is left of the app can keep the process alive.
   process.channel!.unref()
   return process.getActiveResourcesInfo()
 }

@@ -1,4 +1,4 @@
-// Whether as many exchanges can be open at once as `maxExchanges` allows: one that has not given back its slot is missing.
+// Checks whether `maxExchanges` exchanges can be open at the same time. Fewer can if an exchange has not released its slot.
 
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -10,12 +10,12 @@ import { open } from './states.ts'
 
 /** A way to open exchanges, and to leave them. */
 interface Opener {
-  /** The status of the response. */
+  /** Opens an exchange. @returns the status code of its response */
   open (): Promise<number>
   leave (): Promise<void>
 }
 
-/** Opens exchanges until there are `slots` or the time is over. @returns how many are open */
+/** Opens exchanges until all slots are taken or the deadline has passed. @returns how many are open */
 export async function takeSlots (server: ServerProcess, transport: Transport, slots: number, deadline: number): Promise<number> {
   const opener = transport === 'http2' ? overStreams(server.address) : overConnections(server.address, transport)
   let open = 0
@@ -36,7 +36,7 @@ function overConnections (address: Address, transport: Transport): Opener {
   return {
     async open () {
       const connection = await Connection.open(address, transport)
-      await connection.read().send(open('/slot')).until('\r\n\r\n')
+      await connection.read().send(open('/slot')).waitFor('\r\n\r\n')
       const status = Number(connection.received.slice(9, 12))
       if (status === 200) connections.push(connection)
       else await connection.leave('destroy')

@@ -1,4 +1,4 @@
-// The states in which a hostile client can hold an exchange or a connection, and how it comes there.
+// The states in which a hostile client can hold an exchange or a connection, and how the client gets there.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BOTH_DIRECTIONS, IDLE_TIMEOUT, ONE_DIRECTION, QUIET } from './bounds.ts'
@@ -8,32 +8,32 @@ import type { Random } from '../../support/random.ts'
 import { Session } from './streams.ts'
 import type { Target } from './targets.ts'
 
-/** The clients leave; or stay, silent, until the server ends what is theirs; or the app closes while they are there. */
+/** The clients leave, or stay silent until the server ends their exchanges, or the app is closed while they are connected. */
 export const ENDINGS = ['leave', 'stay', 'close'] as const
 export type Ending = typeof ENDINGS[number]
 
 export interface State {
   name: string
   transport: Transport
-  /** Where Node reads and writes, also with the plugin. */
-  deferred: boolean
-  /** Bytes of the server's memory for one client. */
+  /** The plugin uses Node's request and response, because the route has an asynchronous constraint. */
+  routesLate: boolean
+  /** Bytes of memory that one client may cost. */
   memory: number
-  /** Requests of one client that are in progress when the state is reached: at least so many. */
+  /** How many requests of one client are at least in progress in this state. */
   inProgress: number
-  /** `maxExchanges` that one client takes at most. */
+  /** How many slots of `maxExchanges` one client takes at most. */
   slots: number
-  /** Whether Fastify alone has something near. */
+  /** Fastify alone has an equivalent of this state. */
   hasPlain: boolean
   /** What the other side of a CONNECT tunnel does. */
   target: Target
-  /** Whether the handlers and hooks that wait go on when the clients have left. */
-  isLetGo: boolean
-  /** The app's, where clients leave behind an ordinary response: milliseconds, 0 for none. */
+  /** The handlers and hooks that wait are released when the clients have left. */
+  releasesHandlers: boolean
+  /** `connectionTimeout` of the app in milliseconds, 0 for none. States with an ordinary response need it. */
   connectionTimeout: number
-  /** How it ends in the first round. */
+  /** The ending in the first round. */
   ending: Ending
-  /** So many times the usual number of clients. */
+  /** The usual number of clients is multiplied by this. */
   times: number
   enter: (address: Address, random: Random) => Promise<Hostile>
 }
@@ -57,22 +57,22 @@ const LAST_CHUNK = '0\r\n\r\n'
 const CONNECT = 'CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n'
 const ATTACH = 'GET /attach HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: tcp\r\n\r\n'
 
-function state (name: string, memory: number, enter: Enter, own: Partial<Omit<State, 'enter'>> = {}): State {
-  const { transport = 'tcp' } = own
+function state (name: string, memory: number, enter: Enter, options: Partial<Omit<State, 'enter'>> = {}): State {
+  const { transport = 'tcp' } = options
   return {
     name,
     memory,
     transport,
-    deferred: false,
+    routesLate: false,
     inProgress: 1,
     slots: 1,
     hasPlain: true,
     target: 'silent',
-    isLetGo: true,
+    releasesHandlers: true,
     connectionTimeout: 0,
     ending: 'leave',
     times: 1,
-    ...own,
+    ...options,
     enter: async (address, random) => {
       const connection = await Connection.open(address, transport)
       await enter(connection, random)
@@ -81,19 +81,19 @@ function state (name: string, memory: number, enter: Enter, own: Partial<Omit<St
   }
 }
 
-// The client's ways
+// Ways to enter a state
 
-const idle = (path: string): Enter => (connection) => connection.read().send(open(path) + CHUNK).until('hello')
+const idle = (path: string): Enter => (connection) => connection.read().send(open(path) + CHUNK).waitFor('hello')
 
 const fill = (path: string): Enter => async (connection) => {
-  await connection.read().send(open(path) + CHUNK).until('\r\n\r\n')
+  await connection.read().send(open(path) + CHUNK).waitFor('\r\n\r\n')
   await connection.fill()
 }
 
-/** Nothing is read: the response fills the client's socket, and the server's. */
+/** Does not read, so that the response fills the buffers of both sockets. */
 const readNothing = (path: string, method = 'POST'): Enter => (connection) => { connection.send(whole(path, method)) }
 
-const neither = (path: string): Enter => async (connection) => {
+const fillBoth = (path: string): Enter => async (connection) => {
   connection.send(open(path))
   await connection.fill()
 }
@@ -104,17 +104,17 @@ const queue = (first: string): Enter => async (connection, random) => {
   connection.send(requests.join(''))
 }
 
-async function between (connection: Connection): Promise<void> {
-  await connection.read().send(open('/short') + CHUNK + LAST_CHUNK).until('ok 5')
+async function completeExchange (connection: Connection): Promise<void> {
+  await connection.read().send(open('/short') + CHUNK + LAST_CHUNK).waitFor('ok 5')
 }
 
-/** Sends a byte now and then, within the timeouts. */
+/** Sends a byte from time to time, so that no timeout expires. */
 async function trickle (connection: Connection): Promise<void> {
   const timer = setInterval(() => connection.send('1\r\nx\r\n'), 100)
   connection.socket.on('close', () => clearInterval(timer))
 }
 
-/** Sends so many blocks, as fast as they are taken. */
+/** Sends `count` blocks, as fast as the server reads them. */
 async function pour ({ socket }: Connection, block: string, count: number): Promise<void> {
   const buffer = Buffer.from(block)
   for (let i = 0; i < count && !socket.destroyed; i++) {
@@ -141,11 +141,11 @@ const tunnel = (stuck: boolean): Enter => async (connection) => {
   if (!stuck) connection.read()
   connection.send(CONNECT)
   if (stuck) await connection.fill(Buffer.alloc(0x10000))
-  else await connection.until('\r\n\r\n') // a target may be gone before there is a tunnel
+  else await connection.waitFor('\r\n\r\n') // before that, the tunnel is not open
 }
 
-/** Talks on while the other side of the tunnel goes away. */
-async function talkOn (connection: Connection): Promise<void> {
+/** Keeps sending while the target of the tunnel leaves. */
+async function keepSending (connection: Connection): Promise<void> {
   connection.read().send(CONNECT)
   const timer = setInterval(() => connection.send('hello'), 1)
   await Promise.race([connection.ended, sleep(100)])
@@ -153,7 +153,7 @@ async function talkOn (connection: Connection): Promise<void> {
 }
 
 async function attach (connection: Connection): Promise<void> {
-  await connection.read().send(ATTACH + 'hello').until('hello')
+  await connection.read().send(ATTACH + 'hello').waitFor('hello')
 }
 
 async function attachStuck (connection: Connection): Promise<void> {
@@ -170,7 +170,7 @@ const session = (path: string, reads: boolean, streams: number) => async (addres
   return hostile
 }
 
-/** Streams of one session. */
+/** How many streams one session has. */
 const STREAMS = 10
 
 function streams (name: string, memory: number, path: string, reads: boolean): State {
@@ -183,51 +183,51 @@ export const STATES: readonly State[] = [
     await connection.fill()
   }),
   state('handler reads nothing', ONE_DIRECTION, fill('/unread')),
-  state('handler has paused', ONE_DIRECTION, fill('/paused')),
+  state('handler pauses', ONE_DIRECTION, fill('/paused')),
   state('response stuck, generator', ONE_DIRECTION, readNothing('/download/generator')),
   state('response stuck, pipeline', ONE_DIRECTION, readNothing('/download/pipeline')),
-  state('both directions stuck, pipeline', BOTH_DIRECTIONS, neither('/echo/pipeline')),
-  state('both directions stuck, loop', BOTH_DIRECTIONS, neither('/echo/loop')),
-  state('both directions stuck, TLS', BOTH_DIRECTIONS, neither('/echo/pipeline'), { transport: 'tls' }),
-  state('both directions stuck, unix', BOTH_DIRECTIONS, neither('/echo/loop'), { transport: 'unix' }),
+  state('both directions stuck, pipeline', BOTH_DIRECTIONS, fillBoth('/echo/pipeline')),
+  state('both directions stuck, loop', BOTH_DIRECTIONS, fillBoth('/echo/loop')),
+  state('both directions stuck, TLS', BOTH_DIRECTIONS, fillBoth('/echo/pipeline'), { transport: 'tls' }),
+  state('both directions stuck, unix', BOTH_DIRECTIONS, fillBoth('/echo/loop'), { transport: 'unix' }),
   state('idle, pipeline', QUIET, idle('/echo/pipeline')),
   state('idle, for await', QUIET, idle('/echo/loop')),
   state('idle, write()', QUIET, idle('/echo/write')),
   state('idle, TLS', QUIET, idle('/echo/loop'), { transport: 'tls' }),
   state('idle, unix', QUIET, idle('/echo/loop'), { transport: 'unix' }),
   state('drained after an early answer', QUIET, async (connection) => {
-    await connection.read().send(`POST /early HTTP/1.1\r\n${FIELDS}Content-Length: 60000\r\n\r\n`).until('early')
+    await connection.read().send(`POST /early HTTP/1.1\r\n${FIELDS}Content-Length: 60000\r\n\r\n`).waitFor('early')
     await trickle(connection)
   }, { inProgress: 0 }),
   state('lingering before a close', QUIET, async (connection) => {
-    await connection.read().send(open('/last')).until('last')
+    await connection.read().send(open('/last')).waitFor('last')
     await trickle(connection)
   }, { inProgress: 0 }),
   state('queued behind a stuck exchange', ONE_DIRECTION, queue(whole('/download/generator'))),
   state('queued behind a stuck ordinary response', ONE_DIRECTION, queue(whole('/ordinary/download', 'GET'))),
-  state('one exchange behind a slow ordinary response', QUIET, (connection) => connection.read().send(whole('/ordinary/held', 'GET') + open('/echo/loop') + CHUNK), { isLetGo: false }),
-  state('queued behind a slow ordinary response', ONE_DIRECTION, queue(whole('/ordinary/held', 'GET')), { isLetGo: false, connectionTimeout: IDLE_TIMEOUT }),
-  state('queued behind a slow ordinary response, silent', ONE_DIRECTION, queue(whole('/ordinary/held', 'GET')), { isLetGo: false, connectionTimeout: IDLE_TIMEOUT, ending: 'stay' }),
+  state('one exchange behind a slow ordinary response', QUIET, (connection) => connection.read().send(whole('/ordinary/held', 'GET') + open('/echo/loop') + CHUNK), { releasesHandlers: false }),
+  state('queued behind a slow ordinary response', ONE_DIRECTION, queue(whole('/ordinary/held', 'GET')), { releasesHandlers: false, connectionTimeout: IDLE_TIMEOUT }),
+  state('queued behind a slow ordinary response, silent', ONE_DIRECTION, queue(whole('/ordinary/held', 'GET')), { releasesHandlers: false, connectionTimeout: IDLE_TIMEOUT, ending: 'stay' }),
   state('queued behind a hook, TLS', ONE_DIRECTION, queue(whole('/hook')), { transport: 'tls' }),
-  state('kept after an exchange', QUIET, between, { inProgress: 0 }),
-  state('kept after an exchange, TLS', QUIET, between, { inProgress: 0, transport: 'tls' }),
+  state('kept after an exchange', QUIET, completeExchange, { inProgress: 0 }),
+  state('kept after an exchange, TLS', QUIET, completeExchange, { inProgress: 0, transport: 'tls' }),
   state('the rest of the next request is missing', QUIET, async (connection) => {
-    await between(connection)
+    await completeExchange(connection)
     connection.send('POST /short HTTP/1.1\r\nHost: a\r\nX-Long: ' + 'x'.repeat(4000))
   }, { inProgress: 0 }),
   state('CONNECT tunnel, idle', 2 * QUIET, tunnel(false), { target: 'silent' }),
   state('CONNECT tunnel, one way stuck', 2 * ONE_DIRECTION, tunnel(true), { target: 'stuck' }),
   state('CONNECT tunnel, both ways stuck', 2 * BOTH_DIRECTIONS, tunnel(true), { target: 'echo' }),
-  state('CONNECT tunnel, FIN and RST from its target', 2 * QUIET, talkOn, { target: 'fin-rst', inProgress: 0, times: 8 }),
+  state('CONNECT tunnel, FIN and RST from its target', 2 * QUIET, keepSending, { target: 'fin-rst', inProgress: 0, times: 8 }),
   state('101 tunnel, idle', QUIET, attach),
   state('101 tunnel, stuck', BOTH_DIRECTIONS, attachStuck),
-  state('detached', QUIET, (connection) => connection.read().send(whole('/detach')).until('200'), { inProgress: 0 }),
+  state('detached', QUIET, (connection) => connection.read().send(whole('/detach')).waitFor('200'), { inProgress: 0 }),
   state('chunks of one byte', QUIET, tinyChunks),
   state('endless chunk extension', QUIET, endlessExtension, { inProgress: 0 }),
   state('endless trailers', QUIET, endlessTrailers, { inProgress: 0 }),
-  state('socket.end() by a handler not in turn', QUIET, (connection) => connection.read().send(whole('/ordinary/held', 'GET') + whole('/end-socket')), { hasPlain: false }),
-  state('Node reads and writes, idle', QUIET, idle('/echo/loop'), { deferred: true }),
-  state('Node reads and writes, both stuck', BOTH_DIRECTIONS, neither('/echo/pipeline'), { deferred: true }),
+  state('socket.end() by a handler that is not yet due', QUIET, (connection) => connection.read().send(whole('/ordinary/held', 'GET') + whole('/end-socket')), { hasPlain: false }),
+  state('Node\'s request and response, idle', QUIET, idle('/echo/loop'), { routesLate: true }),
+  state('Node\'s request and response, both stuck', BOTH_DIRECTIONS, fillBoth('/echo/pipeline'), { routesLate: true }),
   streams('HTTP/2 streams, open', QUIET, '/echo/loop', true),
   streams('HTTP/2 streams, stuck', BOTH_DIRECTIONS, '/echo/pipeline', false)
 ]

@@ -1,4 +1,4 @@
-// A hostile client of HTTP/2: one session with many streams.
+// A hostile HTTP/2 client: one session with many streams.
 
 import { once } from 'node:events'
 import http2 from 'node:http2'
@@ -29,7 +29,7 @@ export class Session implements Hostile {
     return this.bytes + this.streams.reduce((sum, { bufferSize, destroyed }) => sum + (destroyed ? 0 : bufferSize), 0)
   }
 
-  /** Opens a stream, and sends some content. */
+  /** Opens a stream, and sends one byte of content. */
   request (path: string, reads: boolean): http2.ClientHttp2Stream {
     const stream = this.session.request({ ':method': 'POST', ':path': path, 'content-type': 'application/octet-stream' }, { endStream: false })
     this.streams.push(stream)

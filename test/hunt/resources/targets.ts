@@ -1,4 +1,4 @@
-// The other side of CONNECT tunnels.
+// The targets of CONNECT tunnels.
 
 import { once } from 'node:events'
 import net from 'node:net'
@@ -8,9 +8,9 @@ export type Target = 'silent' | 'stuck' | 'echo' | 'fin-rst'
 
 const BEHAVIOURS: Record<Target, (socket: net.Socket, random: Random) => void> = {
   silent: (socket) => { socket.resume().on('end', () => socket.end()) },
-  stuck: () => {}, // reads what its socket buffers, no more
+  stuck: () => {}, // only the kernel buffers what it receives
   echo: (socket) => { socket.pipe(socket) },
-  // Its own end first, then a reset: while the server answers the end with its own.
+  // Sends FIN, and then RST while the server is ending its own side.
   'fin-rst': (socket, random) => {
     socket.resume().write('bye')
     setTimeout(() => {

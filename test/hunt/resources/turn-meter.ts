@@ -1,5 +1,5 @@
-// The longest turn of the event loop. A machine that runs something else meanwhile makes turns long on the clock, so a
-// turn counts as long as the process was computing in it.
+// Measures the longest turn of the event loop. On a busy machine a turn also takes long by the clock while other processes
+// run. So a turn counts only with the processor time that this process used in it.
 
 const INTERVAL = 5
 
@@ -9,10 +9,10 @@ export class TurnMeter {
   private cpu = process.cpuUsage()
 
   constructor () {
-    setInterval(() => this.look(), INTERVAL).unref()
+    setInterval(() => this.measure(), INTERVAL).unref()
   }
 
-  /** Milliseconds since the last reset. */
+  /** The longest turn since the last reset, in milliseconds. */
   get milliseconds (): number {
     return this.longest
   }
@@ -23,7 +23,7 @@ export class TurnMeter {
     this.cpu = process.cpuUsage()
   }
 
-  private look (): void {
+  private measure (): void {
     const wall = performance.now()
     const { user, system } = process.cpuUsage(this.cpu)
     this.longest = Math.max(this.longest, Math.min(wall - this.wall, (user + system) / 1000))

@@ -1,4 +1,4 @@
-// Two apps with the same ordinary routes and timeouts, one with the plugin and one without.
+// Two apps with the same ordinary routes and timeouts: one with the plugin, and one without it.
 
 import { pipeline } from 'node:stream/promises'
 import { Readable } from 'node:stream'
@@ -8,16 +8,16 @@ import type { IncomingMessage } from 'node:http'
 import Fastify, { type FastifyInstance } from 'fastify'
 import duplex from '../../../../lib/index.ts'
 import { MAX_EXCHANGES, TLS } from '../app.ts'
-import type { Books } from '../books.ts'
+import type { Audit } from '../books.ts'
 import { CENSUS_LIMIT, CLOSE_GRACE, DRAIN_TIMEOUT } from '../limits.ts'
 import type { Profile } from '../profile.ts'
 import { Log } from './log.ts'
 
 const CHECKING_INTERVAL = 40
 const SLOW_MS = 20
-/** Longer than all timeouts, and shorter than what a client waits. */
+/** Longer than all timeouts, but shorter than a client waits. */
 const WAIT_MS = 600
-/** More than the buffers of a connection on 127.0.0.1 take. */
+/** More than the buffers of a connection on 127.0.0.1 hold. */
 const BIG = Buffer.alloc(12 * 1024 * 1024, 'b')
 const BLOCK = BIG.subarray(0, 64 * 1024)
 
@@ -30,14 +30,14 @@ export interface Pair {
   plainLog: Log
 }
 
-export async function servePair (profile: Profile, books: Books): Promise<Pair> {
+export async function servePair (profile: Profile, audit: Audit): Promise<Pair> {
   const [log, plainLog] = [new Log(), new Log()]
-  const [app, plain] = [make(profile, log), make(profile, plainLog)]
-  books.keep(app)
+  const [app, plain] = [createApp(profile, log), createApp(profile, plainLog)]
+  audit.addHooks(app)
   await app.register(duplex, { closeGrace: CLOSE_GRACE, drainTimeout: DRAIN_TIMEOUT, maxExchanges: MAX_EXCHANGES, idleTimeout: CENSUS_LIMIT })
   app.post('/duplex', { duplex: true, config: { audited: true } } as {}, async (request, reply) => pipeline(reply.duplex, reply.duplex))
   app.post('/hold', { duplex: true, config: { audited: true } } as {}, async (request, reply) => {
-    books.hold()
+    audit.countAdmitted()
     reply.duplex.flushHeaders()
     await pipeline(reply.duplex, reply.duplex)
   })
@@ -50,7 +50,7 @@ export async function servePair (profile: Profile, books: Books): Promise<Pair> 
   return { app, plain, log, plainLog, address: await listen(app), plainAddress: await listen(plain) }
 }
 
-function make (profile: Profile, log: Log): FastifyInstance {
+function createApp (profile: Profile, log: Log): FastifyInstance {
   const server = { connectionsCheckingInterval: CHECKING_INTERVAL }
   const app = Fastify({
     ...(profile.transport === 'ordinary, tls' ? { https: { ...TLS, ...server } } : { http: server }),
@@ -59,9 +59,9 @@ function make (profile: Profile, log: Log): FastifyInstance {
     forceCloseConnections: true,
     ...profile.timeouts
   } as {}) as FastifyInstance
-  // From Node 24 on: a second more than the keepAliveTimeout.
+  // From Node 24 on, this adds a second to the keepAliveTimeout by default.
   Object.assign(app.server, { keepAliveTimeoutBuffer: 0 })
-  log.keep(app)
+  log.addHooks(app)
   return app
 }
 

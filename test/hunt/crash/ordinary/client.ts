@@ -1,57 +1,57 @@
-// A client that does the same to both apps, and compares what becomes of it.
+// A client that does the same to both apps, and compares the results.
 
 import { Connection, type Dial, pause } from '../connection.ts'
-import { comesWithin } from '../limits.ts'
+import { settlesWithin } from '../limits.ts'
 import type { OrdinaryCase, OrdinaryRequest } from './case.ts'
 
-/** How long the server has to close a connection, beyond which it is said to stay open. */
+/** A connection that is not closed within this limit counts as open. */
 const OUTCOME_LIMIT = 1200
-/** What differs by chance does not differ so often. */
+/** A difference counts only if it occurs in all tries. */
 const TRIES = 3
 const STUCK_MS = 40
 
-export interface Both {
+export interface AppPair {
   dial: Dial
   dialPlain: Dial
-  /** What the hooks of the two apps have seen otherwise, of so many requests whose ids begin so. */
+  /** Differences between what the hooks of the two apps have seen of the first requests whose ids have the prefix. */
   differences: (prefix: string, requests: number) => Promise<string[]>
 }
 
-/** @returns what is otherwise with the plugin */
-export async function compareOrdinary (one: OrdinaryCase, { dial, dialPlain, differences }: Both): Promise<string[]> {
-  let wrong: string[] = []
+/** @returns the differences that the plugin makes */
+export async function compareOrdinary (one: OrdinaryCase, { dial, dialPlain, differences }: AppPair): Promise<string[]> {
+  let problems: string[] = []
   const first = one.requests.indexOf('duplex')
-  // What is behind an exchange waits for it, where plain Node reads on: until a timeout, for example.
+  // Requests after an exchange wait for it, whereas Node alone reads on. A timeout may come first.
   const allAnswered = one.act === 'complete' && !one.requests.includes('wait')
   const compared = allAnswered || first < 0 ? one.requests.length : first
-  // Nor does it begin before: two that wait, one after the other, take longer than the server has.
+  // Nor does a request after an exchange begin before its end. Two slow requests in sequence exceed the limit.
   const inTime = first < 0 || one.requests.lastIndexOf('wait') < first
   for (let tried = 0; tried < TRIES; tried++) {
     const prefix = `${one.number}.${tried}-`
     const connections = [new Connection(await dial()), new Connection(await dialPlain())]
-    const [here, there] = await Promise.all(connections.map((connection) => outcome(one, connection, prefix)))
-    wrong = (await differences(prefix, compared)).map((what) => `with the client there, ${what}`)
+    const [withPlugin, without] = await Promise.all(connections.map((connection) => play(one, connection, prefix)))
+    problems = (await differences(prefix, compared)).map((what) => `before the client leaves, ${what}`)
     for (const connection of connections) connection.leave()
-    wrong.push(...await differences(prefix, compared))
-    if (inTime && here !== there) wrong.push(`with the plugin the connection ${here}, without it ${there}`)
-    if (wrong.length === 0) break
+    problems.push(...await differences(prefix, compared))
+    if (inTime && withPlugin !== without) problems.push(`with the plugin the connection ${withPlugin}, without it ${without}`)
+    if (problems.length === 0) break
   }
-  return wrong.map((what) => `ordinary, ${one.act}: ${what}`)
+  return problems.map((what) => `ordinary, ${one.act}: ${what}`)
 }
 
-/** What becomes of the connection, as the client sees it. Who does not read sees nothing. */
-async function outcome (one: OrdinaryCase, connection: Connection, prefix: string): Promise<string> {
+/** Plays the case. @returns what happens to the connection. A client that does not read cannot see its end. */
+async function play (one: OrdinaryCase, connection: Connection, prefix: string): Promise<string> {
   if (!one.act.startsWith('stuck')) connection.read()
   await send(one, connection, prefix)
   await pause(one.delay)
   if (one.act === 'reset') connection.reset()
   if (one.act === 'leave') connection.leave()
-  if (one.act === 'half-close') connection.half()
+  if (one.act === 'half-close') connection.endSide()
   if (one.act === 'stuck, then reads') {
     await pause(STUCK_MS)
     connection.read()
   }
-  const isClosed = await comesWithin(OUTCOME_LIMIT, connection.ended)
+  const isClosed = await settlesWithin(OUTCOME_LIMIT, connection.ended)
   return `${isClosed ? 'is closed' : 'stays open'}${one.act === 'complete' ? ` after ${connection.responses} responses` : ''}`
 }
 
@@ -65,8 +65,8 @@ async function send (one: OrdinaryCase, connection: Connection, prefix: string):
   }
   for (const [n, bytes] of all.entries()) {
     connection.send(bytes)
-    // The last may be a part, or what the client leaves in.
-    if (n < all.length - 1) await comesWithin(OUTCOME_LIMIT, connection.sees(`x-mark: ${prefix}${n}\r`))
+    // The last request may be incomplete, or the client may leave during it.
+    if (n < all.length - 1) await settlesWithin(OUTCOME_LIMIT, connection.receives(`x-mark: ${prefix}${n}\r`))
   }
 }
 

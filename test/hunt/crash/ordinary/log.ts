@@ -1,15 +1,15 @@
-// What the hooks and handlers of one app have seen of each request.
+// Records which hooks of one app have run for each request.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 
-/** How often a hook was called, or what else happened. */
+/** How often each hook ran, or something else happened. */
 type Entry = Record<string, number>
 
 export class Log {
   private readonly entries = new Map<string, Entry>()
 
-  keep (app: FastifyInstance): void {
+  addHooks (app: FastifyInstance): void {
     app.addHook('onRequest', async (request, reply) => {
       this.note(request, 'onRequest')
       reply.header('x-mark', request.id)
@@ -25,8 +25,8 @@ export class Log {
     })
   }
 
-  /** The first so many requests whose ids begin so, by their number. */
-  of (prefix: string, requests: number): Record<string, string> {
+  /** The records of the first requests whose ids have the prefix, by their number. */
+  entriesOf (prefix: string, requests: number): Record<string, string> {
     const found: Record<string, string> = {}
     for (const [id, entry] of this.entries) {
       const number = id.slice(prefix.length)
@@ -36,7 +36,7 @@ export class Log {
   }
 
   private note (request: FastifyRequest, what: string): void {
-    // Exchanges have rules of their own.
+    // Exchanges are not compared.
     if (request.url === '/duplex' || request.url === '/hold') return
     let entry = this.entries.get(request.id)
     if (entry === undefined) this.entries.set(request.id, entry = {})
@@ -46,13 +46,13 @@ export class Log {
 
 const STEP = 20
 
-/** @returns what differs between two logs, as soon as nothing does or the limit is over */
+/** Waits until two logs agree. @returns the differences that are left at the time limit */
 export async function differences (one: Log, other: Log, prefix: string, requests: number, limit: number): Promise<string[]> {
   const deadline = Date.now() + limit
   while (true) {
-    const [here, there] = [one.of(prefix, requests), other.of(prefix, requests)]
-    const differing = [...new Set([...Object.keys(here), ...Object.keys(there)])].filter((id) => here[id] !== there[id])
-    if (differing.length === 0 || Date.now() > deadline) return differing.map((id) => `with the plugin "${here[id]}", without "${there[id]}"`)
+    const [withPlugin, without] = [one.entriesOf(prefix, requests), other.entriesOf(prefix, requests)]
+    const differing = [...new Set([...Object.keys(withPlugin), ...Object.keys(without)])].filter((id) => withPlugin[id] !== without[id])
+    if (differing.length === 0 || Date.now() > deadline) return differing.map((id) => `with the plugin "${withPlugin[id]}", without it "${without[id]}"`)
     await sleep(STEP)
   }
 }
