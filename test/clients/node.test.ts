@@ -1,4 +1,4 @@
-// The clients of Node: node:http, undici and fetch.
+// Node's clients: node:http, undici and fetch.
 
 import { once } from 'node:events'
 import http from 'node:http'
@@ -20,7 +20,7 @@ const CLIENTS: Record<string, Open> = {
     const request = http.request(url, { method, headers, agent: false })
     up.pipe(request)
     const response = once(request, 'response')
-    request.on('error', () => {}) // of the upload, when the server has said enough
+    request.on('error', () => {}) // the upload fails when the server closes the connection
     const [incoming] = await response as [http.IncomingMessage]
     return { status: () => incoming.statusCode!, body: incoming }
   },
@@ -74,44 +74,44 @@ for (const [name, open] of Object.entries(CLIENTS)) {
       t.equal((await answers.next()).done, true)
     })
 
-    t.test('echoes more than any buffer holds', async (t) => {
+    t.test('gets an echo of more than any buffer holds', async (t) => {
       const { body } = await open(served.address + '/echo', new Source(64 * MB))
       let size = 0
-      let right = true
-      for await (const piece of body) {
-        for (let i = size; i < size + piece.length; i += 65536 - i % 65536) right &&= piece[i - size] === (Math.floor(i / 65536) + 1) % 256
-        size += piece.length
+      let isRight = true
+      for await (const chunk of body) {
+        for (let i = size; i < size + chunk.length; i += 65536 - i % 65536) isRight &&= chunk[i - size] === (Math.floor(i / 65536) + 1) % 256
+        size += chunk.length
       }
       t.equal(size, 64 * MB)
-      t.ok(right)
+      t.ok(isRight)
     })
 
     for (const [path, status] of [['/refused', 403], ['/early', 200]] as const) {
-      t.test(`gets ${status} of ${path} while it sends`, async (t) => {
+      t.test(`gets the ${status} of ${path} while it is sending`, async (t) => {
         const up = new Source(name === 'undici.pipeline' ? 256 * MB : ENDLESS)
         up.on('error', () => {})
         const opened = await open(served.address + path, up)
         let size = 0
-        for await (const piece of opened.body) size += piece.length
+        for await (const chunk of opened.body) size += chunk.length
         up.destroy()
         t.equal(opened.status(), status)
         t.ok(size > 0)
-        t.comment(`${up.taken} bytes were taken from the source`)
+        t.comment(`${up.bytesRead} bytes were read from the source`)
       })
     }
   })
 }
 
-t.test('http.request with Expect sends nothing when it is refused, if it waits for `continue`', async (t) => {
+t.test('http.request with Expect that waits for `continue` sends nothing when it is refused', async (t) => {
   const request = http.request(served.address + '/refused', { method, headers: { expect: '100-continue' }, agent: false })
-  request.on('continue', () => t.fail('the upload is asked for'))
+  request.on('continue', () => t.fail('the server asks for the upload'))
   request.flushHeaders()
   const [response] = await once(request, 'response')
   t.equal(response.statusCode, 403)
   request.destroy()
 })
 
-t.test('http.request with Expect is asked for its body by a handler that reads', async (t) => {
+t.test('http.request with Expect gets 100 when the handler reads', async (t) => {
   const request = http.request(served.address + '/upper', { method, headers: { expect: '100-continue' }, agent: false })
   request.on('continue', () => request.end('one'))
   request.flushHeaders()
@@ -119,7 +119,7 @@ t.test('http.request with Expect is asked for its body by a handler that reads',
   t.equal(String(await once(response, 'data')), 'ONE')
 })
 
-t.test('undici does not know Expect', { skip: withoutUndici }, async (t) => {
+t.test('undici does not support Expect', { skip: withoutUndici }, async (t) => {
   await t.rejects(undici.request(served.address + '/upper', { method, headers: { expect: '100-continue' }, body: 'one' }), { code: 'UND_ERR_NOT_SUPPORTED' })
 })
 
@@ -139,12 +139,12 @@ t.test('trailers come down to undici.request', { skip: withoutUndici }, async (t
 })
 
 t.test('trailers go up from http.request', async (t) => {
-  const request = http.request(served.address + '/told', { method, agent: false, headers: { trailer: 'x-words' } })
+  const request = http.request(served.address + '/received', { method, agent: false, headers: { trailer: 'x-words' } })
   request.write('one')
   request.addTrailers({ 'x-words': '1' })
   request.end()
   const [incoming] = await once(request, 'response')
   incoming.resume()
   await once(incoming, 'end')
-  t.match(served.last('/told'), { framing: 'chunked', trailers: { 'x-words': '1' } })
+  t.match(served.last('/received'), { framing: 'chunked', trailers: { 'x-words': '1' } })
 })

@@ -1,5 +1,5 @@
-// Programs and libraries of other languages, as they are installed: curl, Go's net/http, Python's http.client, aiohttp and
-// httpx. What they do differently is the point: see "Clients and proxies" in the README.
+// Clients in other languages: curl, Go's net/http, Python's http.client, aiohttp and httpx. Those that are not installed are
+// skipped. The tests show how they differ: see "Clients and proxies" in the README.
 
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -7,7 +7,7 @@ import { truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import t from 'tap'
-import { ENDLESS, MB, PYTHON, type Served, Source, run, serve, unless } from './support.ts'
+import { ENDLESS, MB, PYTHON, type Served, Source, run, serve, unlessInstalled } from './support.ts'
 
 let served: Served
 let url: (path: string) => string
@@ -16,7 +16,7 @@ t.before(async () => {
   url = (path) => served.address + path
 })
 
-t.test('curl', { skip: unless('curl', '--version') }, async (t) => {
+t.test('curl', { skip: unlessInstalled('curl', '--version') }, async (t) => {
   const endless = join(t.testdir(), 'endless') // sparse
   await writeFile(endless, '')
   await truncate(endless, ENDLESS)
@@ -39,13 +39,13 @@ t.test('curl', { skip: unless('curl', '--version') }, async (t) => {
     ['chunked to HTTP/1.0', ['-0', '--data-binary', '@-']],
     ['with Content-Length', ['--data-binary', '@-']]
   ] as const) {
-    t.test(`echoes more than any buffer holds, ${name}`, async (t) => {
+    t.test(`gets an echo of more than any buffer holds, ${name}`, async (t) => {
       const [size] = await run('curl', ['-sS', '-o', '/dev/null', '-X', 'POST', '-w', '%{size_download}\n', ...args, url('/echo')], new Source(64 * MB))
       t.equal(Number(size), 64 * MB)
     })
   }
 
-  t.test('-d and --data-binary read all of their input first, and then send and receive at once', async (t) => {
+  t.test('-d and --data-binary read all of their input before they send it', async (t) => {
     t.strictSame(await run('curl', ['-sS', '--data-binary', '@-', url('/upper')], Readable.from(['one', 'two'])), ['ONETWO'])
   })
 
@@ -60,28 +60,28 @@ t.test('curl', { skip: unless('curl', '--version') }, async (t) => {
     })
   }
 
-  t.test('does not stop for a 2xx, and fails when the server hangs up', async (t) => {
+  t.test('does not stop sending after a 2xx, and fails when the server closes the connection', async (t) => {
     const lines = await run('curl', [...quiet, ...noExpect, '-T', endless, url('/early')])
     t.match(lines[0], /^200 /)
     t.match(lines[1], /^curl: \((55|56)\)/)
   })
 })
 
-t.test("Go's http.Client", { skip: unless('go', 'version') }, async (t) => {
+t.test("Go's http.Client", { skip: unlessInstalled('go', 'version') }, async (t) => {
   const program = join(t.testdir(), 'client')
   execFileSync('go', ['build', '-o', program, '.'], { cwd: join(__dirname, 'go') })
   const go = (mode: string, path: string, size = 0): Promise<string[]> => run(program, [mode, url(path), String(size)])
 
-  t.test('reads each answer before it sends the next word; trailers go up', async (t) => {
-    t.strictSame(await go('talk', '/told'), ['one', 'two', 'three', 'end 0 map[] <nil>'])
-    t.match(served.last('/told'), { framing: 'chunked', trailers: { 'x-words': '3' } })
+  t.test('reads each answer before it sends the next word, and sends trailers', async (t) => {
+    t.strictSame(await go('talk', '/received'), ['one', 'two', 'three', 'end 0 map[] <nil>'])
+    t.match(served.last('/received'), { framing: 'chunked', trailers: { 'x-words': '3' } })
   })
 
-  t.test('echoes more than any buffer holds', async (t) => {
+  t.test('gets an echo of more than any buffer holds', async (t) => {
     t.strictSame(await go('echo', '/echo', 64 * MB), [`${64 * MB} true`])
   })
 
-  t.test('gets a refusal, and an early end, while it sends', async (t) => {
+  t.test('gets a refusal and an early answer while it is sending', async (t) => {
     t.match(await go('upload', '/refused', ENDLESS), [/^403 true false/])
     t.match(await go('upload', '/early', ENDLESS), [/^200 true false/])
   })
@@ -95,18 +95,18 @@ const python = (client: string) => (mode: string, path: string, size = 0): Promi
   return run(PYTHON, [join(__dirname, 'python', `with_${client}.py`), mode, url(path), String(size)])
 }
 
-t.test('aiohttp', { skip: unless(PYTHON, '-c', 'import aiohttp') }, async (t) => {
+t.test('aiohttp', { skip: unlessInstalled(PYTHON, '-c', 'import aiohttp') }, async (t) => {
   const aiohttp = python('aiohttp')
 
   t.test('reads each answer before it sends the next word', async (t) => {
     t.strictSame(await aiohttp('talk', '/upper'), ['ONE', 'TWO', 'THREE', 'end 0'])
   })
 
-  t.test('echoes more than any buffer holds', async (t) => {
+  t.test('gets an echo of more than any buffer holds', async (t) => {
     t.strictSame(await aiohttp('echo', '/echo', 64 * MB), [`${64 * MB} True`])
   })
 
-  t.test('gets a refusal, and an early end, while it sends', async (t) => {
+  t.test('gets a refusal and an early answer while it is sending', async (t) => {
     t.strictSame(await aiohttp('upload', '/refused', ENDLESS), ['403 True False False'])
     t.strictSame(await aiohttp('upload', '/early', ENDLESS), ['200 True False False'])
   })
@@ -116,25 +116,25 @@ t.test('aiohttp', { skip: unless(PYTHON, '-c', 'import aiohttp') }, async (t) =>
   })
 })
 
-t.test("Python's http.client, framed by hand, reads each answer before it sends the next word", { skip: unless(PYTHON, '--version') }, async (t) => {
-  t.strictSame(await python('http_client')('talk', '/told'), ['one', 'two', 'three', 'end 0'])
-  t.match(served.last('/told'), { framing: 'chunked', trailers: { 'x-words': '3' } })
+t.test("Python's http.client, framed by hand, reads each answer before it sends the next word", { skip: unlessInstalled(PYTHON, '--version') }, async (t) => {
+  t.strictSame(await python('http_client')('talk', '/received'), ['one', 'two', 'three', 'end 0'])
+  t.match(served.last('/received'), { framing: 'chunked', trailers: { 'x-words': '3' } })
 })
 
-// They send all before they read. What the server answers meanwhile waits in the buffers between the two; when those are
-// full, the handler's writes wait, so it reads no more, and the client waits for that.
+// These clients send the whole request before they read. Meanwhile the response fills the buffers between client and server.
+// When those are full, the handler's writes wait, so it stops reading, and client and server wait for each other.
 for (const [name, client, answers] of [
   ["Python's http.client", 'http_client', ['broken', '403 True']],
   ['httpx', 'httpx', ['403 True']]
 ] as const) {
-  t.test(`${name}, which sends all before it reads`, { skip: unless(PYTHON, '-c', client === 'httpx' ? 'import httpx' : '') }, async (t) => {
+  t.test(`${name}, which sends the whole request before it reads`, { skip: unlessInstalled(PYTHON, '-c', client === 'httpx' ? 'import httpx' : '') }, async (t) => {
     const program = python(client)
 
-    t.test('echoes what the buffers hold', async (t) => {
+    t.test('gets an echo that fits into the buffers', async (t) => {
       t.strictSame(await program('echo', '/echo', MB), [`${MB} True`])
     })
 
-    t.test('waits for itself when they are full, until idleTimeout', async (t) => {
+    t.test('deadlocks when the buffers are full, until idleTimeout', async (t) => {
       const lines = await program('echo', '/impatient', 64 * MB)
       t.match(lines.at(-1), /ConnectionReset|BrokenPipe|RemoteProtocolError|ReadError/)
       const { code, bytesRead } = served.last('/impatient')
@@ -143,11 +143,11 @@ for (const [name, client, answers] of [
       t.comment(`${bytesRead} bytes were read by then`)
     })
 
-    t.test('echoes any size if the handler reads all first, too', async (t) => {
+    t.test('gets an echo of any size if the handler reads the whole request before it writes', async (t) => {
       t.strictSame(await program('echo', '/spooled', 64 * MB), [`${64 * MB} True`])
     })
 
-    t.test('gets a refusal while it sends', async (t) => {
+    t.test('gets a refusal while it is sending', async (t) => {
       t.strictSame(await program('upload', '/refused', ENDLESS), answers)
     })
   })

@@ -1,7 +1,8 @@
-// Other runtimes than Node, as they are installed: what registration says there, and that what it says is so.
+// Bun and Deno, if they are installed: registration warns that the plugin cannot use raw connections there, and the routes
+// work as the warning says.
 
 import t from 'tap'
-import { run, unless } from './support.ts'
+import { run, unlessInstalled } from './support.ts'
 
 const APP = `
   const net = require('node:net')
@@ -34,7 +35,7 @@ const APP = `
   })`
 
 for (const [name, args] of [['bun', ['-e']], ['deno', ['eval', '--ext=cjs']]] as const) {
-  t.test(name, { skip: unless(name, '--version') }, async (t) => {
+  t.test(name, { skip: unlessInstalled(name, '--version') }, async (t) => {
     const lines = await run(name, [...args, APP])
     t.match(lines.shift(), new RegExp(`^warned: fastify-duplex cannot take connections: ${name} \\d+\\.\\S+ reads and writes them itself\\. Routes are full duplex`, 'i'))
     t.strictSame(lines, ['both ways at once', 'HTTP/1.1 501', 'IN MEMORY'])

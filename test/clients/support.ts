@@ -1,4 +1,5 @@
-// The example's routes and a few more on a port, and programs to talk to them. What is not installed is skipped.
+// Serves the routes of the example and some more on a port, and runs client programs. Programs that are not installed are
+// skipped.
 
 import { execFile, execFileSync } from 'node:child_process'
 import { once } from 'node:events'
@@ -14,13 +15,13 @@ import { bulkImport } from '../../example/import.ts'
 import { routes } from '../../example/server.ts'
 
 export const MB = 1024 * 1024
-/** More than anybody sends before the server hangs up. */
+/** More than any client sends before the server closes the connection. */
 export const ENDLESS = 1024 ** 4
 
 export const PYTHON = join(__dirname, '.venv/bin/python')
 
-/** What `t.test()` takes as `skip`. */
-export function unless (tool: string, ...args: string[]): string | false {
+/** The `skip` option of a test that needs a tool. */
+export function unlessInstalled (tool: string, ...args: string[]): string | false {
   try {
     execFileSync(tool, args, { stdio: 'ignore' })
     return false
@@ -33,17 +34,17 @@ export interface Served {
   app: FastifyInstance
   port: number
   address: string
-  /** The last exchange of a route that has ended. */
-  last: (url: string) => Ended
+  /** The summary of the last exchange of a route that has ended. */
+  last: (url: string) => Summary
 }
 
-interface Ended { url: string, code: string | undefined, bytesRead: number, framing: string, trailers: object }
+interface Summary { url: string, code: string | undefined, bytesRead: number, framing: string, trailers: object }
 
 export async function serve (t: Test): Promise<Served> {
   const app = Fastify({ forceCloseConnections: true })
   t.teardown(() => app.close())
   await app.register(duplex, { closeGrace: 0, drainTimeout: 100 })
-  const ended: Ended[] = []
+  const ended: Summary[] = []
   app.addHook('preHandler', async (request, reply) => {
     const { url, routeOptions: { config } } = request
     if (!(config as { duplex?: boolean }).duplex) return
@@ -56,32 +57,32 @@ export async function serve (t: Test): Promise<Served> {
   await app.register(bulkImport, { save: async () => {} })
   const config = { duplex: true }
 
-  // Refuses, and reads nothing.
+  // Refuses without reading.
   app.post('/refused', { duplex: true, config }, async (request, reply) => reply.code(403).send({ error: 'no' }))
-  // Has said all after the first piece.
+  // Ends the response after the first chunk.
   app.post('/early', { duplex: true, config }, async (request, reply) => {
     await once(reply.duplex, 'data')
     reply.duplex.pause().end('enough')
   })
-  // The remedy for clients that send all before they read: so does the handler.
+  // For clients that send everything before they read: the handler reads everything before it writes.
   app.post('/spooled', { duplex: { bodyLimit: 128 * MB }, config }, async function * (request, reply) {
-    const pieces: Buffer[] = []
-    for await (const piece of reply.duplex) pieces.push(piece)
-    yield * pieces
+    const chunks: Buffer[] = []
+    for await (const chunk of reply.duplex) chunks.push(chunk)
+    yield * chunks
   })
-  // Echo, which gives up on clients that do not read.
+  // An echo with a short idleTimeout, for clients that do not read.
   app.post('/impatient', { duplex: { idleTimeout: 1000 }, config }, async (request, reply) => pipeline(reply.duplex, reply.duplex))
-  // Reads more slowly than anybody sends, and has begun to answer.
+  // Begins the response, and then reads more slowly than any client sends.
   app.post('/slow', { duplex: { idleTimeout: 2000 }, config }, async (request, reply) => {
     const stream = reply.duplex
     stream.flushHeaders()
-    for await (const piece of stream) {
-      if (piece.length > 0) await new Promise((resolve) => setTimeout(resolve, 2))
+    for await (const chunk of stream) {
+      if (chunk.length > 0) await new Promise((resolve) => setTimeout(resolve, 2))
     }
     stream.end(String(stream.bytesRead))
   })
-  app.post('/told', { duplex: true, config }, async function * (request, reply) {
-    for await (const piece of reply.duplex) yield piece
+  app.post('/received', { duplex: true, config }, async function * (request, reply) {
+    for await (const chunk of reply.duplex) yield chunk
   })
   app.get('/ping', () => 'pong')
 
@@ -89,21 +90,21 @@ export async function serve (t: Test): Promise<Served> {
   return { app, address, port: (app.server.address() as AddressInfo).port, last: (path) => ended.filter(({ url }) => url === path).at(-1)! }
 }
 
-/** What a program prints, line by line; it has a minute. */
+/** Runs a program for a minute at most. @returns the lines that it has printed */
 export function run (command: string, args: string[], input?: Readable): Promise<string[]> {
   return new Promise((resolve, reject) => {
     const child = execFile(command, args, { timeout: 60_000, maxBuffer: 1024 * MB }, (error, stdout, stderr) => {
-      if (error?.killed) reject(new Error(`${command} ${args.join(' ')}: no end in a minute`))
+      if (error?.killed) reject(new Error(`${command} ${args.join(' ')}: not finished within a minute`))
       else resolve((stdout + stderr).trimEnd().split('\n'))
     })
-    if (input) pipeline(input, child.stdin!).catch(() => {}) // the program may end before its input
+    if (input) pipeline(input, child.stdin!).catch(() => {}) // the program may exit before it has read all of its input
     else child.stdin!.end()
   })
 }
 
-/** So many bytes, and a count of those that were taken. */
+/** A stream of `size` bytes that counts how many were read. */
 export class Source extends Readable {
-  taken = 0
+  bytesRead = 0
   private readonly size: number
 
   constructor (size: number) {
@@ -112,11 +113,11 @@ export class Source extends Readable {
   }
 
   override _read (): void {
-    if (this.taken >= this.size) {
+    if (this.bytesRead >= this.size) {
       this.push(null)
     } else {
-      this.taken += 65536
-      this.push(Buffer.alloc(65536, this.taken / 65536))
+      this.bytesRead += 65536
+      this.push(Buffer.alloc(65536, this.bytesRead / 65536))
     }
   }
 }

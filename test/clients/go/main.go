@@ -1,4 +1,4 @@
-// Go's http.Client against a duplex route: `main talk|echo|upload URL [bytes]`. Prints what it sees.
+// Go's http.Client against a duplex route: `main talk|echo|upload|expect URL [bytes]`. Prints what it receives.
 package main
 
 import (
@@ -22,8 +22,8 @@ func post(url string, body io.Reader) *http.Request {
 	return request
 }
 
-// One word up, its answer down, and only then the next. Do returns with the head of the response, and the transport goes
-// on sending the body.
+// Sends each word only after the answer to the previous one has arrived. Do returns when it has the head of the response,
+// while the transport still sends the body.
 func talk(url string) error {
 	body, up := io.Pipe()
 	request := post(url, body)
@@ -34,13 +34,13 @@ func talk(url string) error {
 		return err
 	}
 	defer response.Body.Close()
-	piece := make([]byte, 100)
+	buffer := make([]byte, 100)
 	for _, next := range []string{"two", "three", ""} {
-		n, err := response.Body.Read(piece)
+		n, err := response.Body.Read(buffer)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%s\n", piece[:n])
+		fmt.Printf("%s\n", buffer[:n])
 		if next != "" {
 			io.WriteString(up, next)
 		}
@@ -52,7 +52,7 @@ func talk(url string) error {
 	return err
 }
 
-// All that goes up comes down, while it goes up.
+// Sends random bytes and compares them with what comes back meanwhile.
 func echo(url string, size int64) error {
 	sent, received := sha256.New(), sha256.New()
 	body := io.TeeReader(io.LimitReader(rand.New(rand.NewSource(1)), size), sent)
@@ -76,7 +76,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// An upload that is refused: what comes of it, and whether all of it was sent.
+// An upload that the server answers early. Prints the answer, and whether all or nothing of the upload was sent.
 func upload(url string, size int64, expect bool) error {
 	var sent counter
 	request := post(url, io.TeeReader(io.LimitReader(rand.New(rand.NewSource(1)), size), &sent))

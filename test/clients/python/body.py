@@ -1,12 +1,12 @@
-"""The body that the clients send: so many random bytes, and their digest."""
+"""The body that the clients send: random bytes, which also update a digest."""
 
 import os
 
-PIECE = 65536
+CHUNK_SIZE = 65536
 
 
-def pieces(size, digest):
-    for _ in range(size // PIECE):
-        piece = os.urandom(PIECE)
-        digest.update(piece)
-        yield piece
+def random_chunks(size, digest):
+    for _ in range(size // CHUNK_SIZE):
+        chunk = os.urandom(CHUNK_SIZE)
+        digest.update(chunk)
+        yield chunk

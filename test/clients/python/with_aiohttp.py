@@ -1,4 +1,4 @@
-"""aiohttp against a duplex route: with_aiohttp.py talk|echo|upload|expect URL [bytes]. Prints what it sees."""
+"""aiohttp against a duplex route: with_aiohttp.py talk|echo|upload|expect URL [bytes]. Prints what it receives."""
 
 import asyncio
 import hashlib
@@ -6,13 +6,13 @@ import sys
 
 import aiohttp
 
-from body import PIECE, pieces
+from body import CHUNK_SIZE, random_chunks
 
 mode, url, size = sys.argv[1], sys.argv[2], int((sys.argv + ["0"])[3])
 
 
 async def talk():
-    """The body is sent by a task of its own, so that the response can be read meanwhile."""
+    """aiohttp sends the body in another task, so the response can be read meanwhile."""
     words = asyncio.Queue()
 
     async def body():
@@ -33,12 +33,12 @@ async def echo():
     sent, received = hashlib.sha256(), hashlib.sha256()
 
     async def body():
-        for piece in pieces(size, sent):
-            yield piece
+        for chunk in random_chunks(size, sent):
+            yield chunk
 
     async with aiohttp.ClientSession() as session, session.post(url, data=body()) as response:
-        async for piece in response.content.iter_any():
-            received.update(piece)
+        async for chunk in response.content.iter_any():
+            received.update(chunk)
     print(size, sent.digest() == received.digest())
 
 
@@ -47,9 +47,9 @@ async def upload(**options):
 
     async def body():
         nonlocal sent
-        for _ in range(size // PIECE):
-            yield bytes(PIECE)
-            sent += PIECE
+        for _ in range(size // CHUNK_SIZE):
+            yield bytes(CHUNK_SIZE)
+            sent += CHUNK_SIZE
 
     async with aiohttp.ClientSession() as session:
         async with session.post(url, data=body(), **options) as response:

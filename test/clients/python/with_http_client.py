@@ -1,11 +1,11 @@
-"""Python's http.client against a duplex route: with_http_client.py talk|echo|upload URL [bytes]. Prints what it sees."""
+"""Python's http.client against a duplex route: with_http_client.py talk|echo|upload URL [bytes]. Prints what it receives."""
 
 import hashlib
 import http.client
 import sys
 from urllib.parse import urlsplit
 
-from body import PIECE, pieces
+from body import CHUNK_SIZE, random_chunks
 
 mode, url, size = sys.argv[1], urlsplit(sys.argv[2]), int((sys.argv + ["0"])[3])
 
@@ -15,7 +15,7 @@ def connect():
 
 
 def talk():
-    """getresponse() returns as soon as the head is there, and send() still works after it: framed by hand."""
+    """Frames chunks by hand: getresponse() returns when the head has arrived, and send() still works after that."""
     connection = connect()
     connection.putrequest("POST", url.path)
     connection.putheader("Transfer-Encoding", "chunked")
@@ -35,21 +35,21 @@ def talk():
 
 
 def echo():
-    """request() sends all before anything is read."""
+    """request() sends the whole body before anything is read."""
     sent, received = hashlib.sha256(), hashlib.sha256()
     connection = connect()
-    connection.request("POST", url.path, pieces(size, sent), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    connection.request("POST", url.path, random_chunks(size, sent), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
     response = connection.getresponse()
-    while piece := response.read(PIECE):
-        received.update(piece)
+    while chunk := response.read(CHUNK_SIZE):
+        received.update(chunk)
     print(size, sent.digest() == received.digest())
 
 
 def upload():
-    """A refusal while the body is sent breaks the pipe; the response is there all the same."""
+    """A refusal during the upload breaks the pipe, but the response can still be read."""
     connection = connect()
     try:
-        connection.request("POST", url.path, pieces(size, hashlib.sha256()), headers={"Content-Length": str(size)})
+        connection.request("POST", url.path, random_chunks(size, hashlib.sha256()), headers={"Content-Length": str(size)})
     except (BrokenPipeError, ConnectionResetError):
         print("broken")
     response = connection.getresponse()
