@@ -1,5 +1,5 @@
-// Beside what apps use as clients: msw, which mocks requests in the server's own process, and dockerode, which speaks
-// Docker's API (hijacked connections) to an app that plays it with duplex routes.
+// Together with client libraries: msw, which mocks requests in the process of the server, and dockerode, whose requests with
+// hijacked connections are answered by an app that implements Docker's API with duplex routes.
 
 import { once } from 'node:events'
 import http from 'node:http'
@@ -13,14 +13,14 @@ import { HttpResponse, http as mocked } from 'msw'
 import { type SetupServer, setupServer } from 'msw/node'
 import t, { type Test } from 'tap'
 import { type Served, chunk, chunked, serve } from '../support/wire.ts'
-import { converse, get, open, plain, upper } from './support.ts'
+import { checkPlain, converse, get, open, upper } from './support.ts'
 
-/** Reads a stream: at least so many bytes of it, or all that comes before its end. */
-function reading (stream: Readable): (size?: number) => Promise<string> {
+/** Makes a function that reads at least `size` characters of a stream, or everything up to its end. */
+function readerOf (stream: Readable): (size?: number) => Promise<string> {
   let content = ''
   let wake = (): void => {}
-  stream.on('data', (piece) => {
-    content += piece
+  stream.on('data', (chunk) => {
+    content += chunk
     wake()
   })
   stream.on('end', () => wake())
@@ -34,13 +34,13 @@ function reading (stream: Readable): (size?: number) => Promise<string> {
 
 // msw
 
-/** Both ways at once, by Node's own client. */
+/** Like `converse`, but with Node's own client. */
 async function converseByRequest (t: Test, port: number, agent: http.Agent, path = '/upper'): Promise<void> {
   const request = http.request({ port, host: '127.0.0.1', path, method: 'POST', agent })
   request.write('one')
   const [response] = await once(request, 'response')
   t.equal(response.statusCode, 200)
-  const read = reading(response)
+  const read = readerOf(response)
   t.equal(await read(3), 'ONE')
   request.write('two')
   t.equal(await read(3), 'TWO')
@@ -48,7 +48,8 @@ async function converseByRequest (t: Test, port: number, agent: http.Agent, path
   t.equal(await read(), '')
 }
 
-async function getByRequest (t: Test, port: number, agent: http.Agent): Promise<void> {
+/** Like `checkPlain`, but with Node's own client. */
+async function checkPlainByRequest (t: Test, port: number, agent: http.Agent): Promise<void> {
   const [response] = await once(http.get({ port, host: '127.0.0.1', path: '/plain', agent }), 'response')
   t.equal(await text(response), 'plain')
 }
@@ -56,7 +57,7 @@ async function getByRequest (t: Test, port: number, agent: http.Agent): Promise<
 const ASK = { fetch: (url: string) => fetch(url).then((response) => response.text()), get: (url: string) => once(http.get(url), 'response').then(([response]) => text(response)) }
 
 for (const order of ['before', 'after']) {
-  t.test(`msw, listening ${order} the app is made`, async (t) => {
+  t.test(`msw, activated ${order} the app is created`, async (t) => {
     let answers = (): Promise<void> => Promise.resolve()
     const mock: SetupServer = setupServer(mocked.get('*/word', async () => {
       await answers()
@@ -75,7 +76,7 @@ for (const order of ['before', 'after']) {
       app.get('/word', async () => 'real')
       for (const by of ['fetch', 'get'] as const) {
         app.post(`/ask/${by}`, { duplex: true }, async function * (request, reply) {
-          for await (const piece of reply.duplex) yield `${piece}: ${await ASK[by](`http://127.0.0.1:${port}/word`)}`
+          for await (const chunk of reply.duplex) yield `${chunk}: ${await ASK[by](`http://127.0.0.1:${port}/word`)}`
         })
       }
     })
@@ -85,17 +86,17 @@ for (const order of ['before', 'after']) {
 
     const wire = await connect()
     await converse(t, wire)
-    await plain(t, wire)
+    await checkPlain(t, wire)
     await converseByRequest(t, port, agent)
-    await getByRequest(t, port, agent)
+    await checkPlainByRequest(t, port, agent)
     await converseByRequest(t, port, agent)
-    t.match(await wire.request(get('/word')), { body: 'real' }, 'what is not sent by this process is not mocked')
+    t.match(await wire.request(get('/word')), { body: 'real' }, 'incoming requests are not mocked')
 
     for (const by of ['fetch', 'get']) {
       wire.send(open(`/ask/${by}`) + chunk('one'))
       t.match(await wire.head(), { statusCode: 200 })
       t.equal(await wire.content(11), 'one: mocked')
-      // Another exchange runs while the mock has not answered yet.
+      // Another exchange runs while the mock has not yet answered.
       const asked = new Promise<void>((resolve) => {
         answers = async () => {
           resolve()
@@ -111,16 +112,16 @@ for (const order of ['before', 'after']) {
       wire.send('0\r\n\r\n')
       t.equal(await wire.body(), '')
     }
-    await plain(t, wire)
+    await checkPlain(t, wire)
 
-    // Exchanges that are open while the mock goes.
+    // Exchanges that are open while the mock is closed.
     wire.send(open('/ask/fetch') + chunk('one'))
     await wire.head()
     t.equal(await wire.content(11), 'one: mocked')
     const request = http.request({ port, host: '127.0.0.1', path: '/upper', method: 'POST', agent })
     request.write('one')
     const [response] = await once(request, 'response')
-    const read = reading(response)
+    const read = readerOf(response)
     t.equal(await read(3), 'ONE')
     mock.close()
     wire.send(chunk('two'))
@@ -131,12 +132,12 @@ for (const order of ['before', 'after']) {
     t.equal(await read(), 'TWO')
     t.match(await wire.request(chunked('/ask/get', 'one')), { body: 'one: real' })
     await converse(t, wire)
-    await plain(t, wire)
+    await checkPlain(t, wire)
     sockets.clear()
     const another = new http.Agent({ keepAlive: true, maxSockets: 1 })
     t.teardown(() => another.destroy())
     await converseByRequest(t, port, another)
-    await getByRequest(t, port, another)
+    await checkPlainByRequest(t, port, another)
     t.equal(sockets.size, 1, 'on one connection')
   })
 }
@@ -153,20 +154,21 @@ function frame (type: number, content: string): Buffer {
   return Buffer.concat([head, Buffer.from(content)])
 }
 
-/** What runs in the container: the same in capitals, with a count on the other output. */
+/** The program in the container. It writes its input in upper case to stdout, and the sizes to stderr. */
 async function * shout (input: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   let size = 0
-  for await (const piece of input) {
-    size += piece.length
-    yield frame(STDOUT, piece.toString().toUpperCase())
-    yield frame(STDERR, `${piece.length};`)
+  for await (const chunk of input) {
+    size += chunk.length
+    yield frame(STDOUT, chunk.toString().toUpperCase())
+    yield frame(STDERR, `${chunk.length};`)
   }
   yield frame(STDOUT, 'bye')
-  yield frame(STDERR, `${size} in all`)
+  yield frame(STDERR, `${size} in total`)
 }
 
 const UNKNOWN = { message: 'No such container' }
 
+/** The part of Docker's API that the tests use. */
 const docker = async (app: FastifyInstance): Promise<void> => {
   const upgrades = (request: FastifyRequest): boolean => request.headers.upgrade === 'tcp'
   const type = 'application/vnd.docker.multiplexed-stream'
@@ -175,7 +177,7 @@ const docker = async (app: FastifyInstance): Promise<void> => {
     const { id } = request.params as { id: string }
     if (id !== 'c1') return reply.code(404).send(UNKNOWN)
     if (!upgrades(request)) return reply.code(400).send({ message: 'no upgrade' })
-    // The client's options come as a body, too: what is behind it is the terminal's.
+    // dockerode also sends its options as a body. The bytes after it are the input of the container.
     const { duplex } = reply.code(101).header('upgrade', 'tcp').type(type)
     await skip(duplex, Number(request.headers['content-length']))
     await pipeline(duplex, shout, duplex)
@@ -183,13 +185,13 @@ const docker = async (app: FastifyInstance): Promise<void> => {
 
   app.post('/exec/:id/start', { duplex: true }, async (request, reply) => {
     const options = JSON.parse(await text(reply.duplex))
-    if (options.Tty !== true) return reply.code(409).send({ message: 'wants a terminal' })
-    // As Docker itself does it.
+    if (options.Tty !== true) return reply.code(409).send({ message: 'a terminal is required' })
+    // This is what Docker itself does.
     const { socket, head } = reply.duplex.detach()
     socket.write('HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n')
     if (head.length > 0) socket.unshift(head)
     const terminal = new Transform({
-      transform (piece, encoding, done) { done(null, String(piece).toUpperCase()) },
+      transform (chunk, encoding, done) { done(null, String(chunk).toUpperCase()) },
       flush (done) { done(null, 'exit') }
     })
     terminal.push('$ ')
@@ -211,12 +213,12 @@ const docker = async (app: FastifyInstance): Promise<void> => {
   app.get('/containers/:id/json', async (request) => ({ Id: (request.params as { id: string }).id }))
 }
 
-/** Reads the body of a request with a Content-Length, and nothing of what is behind it. */
+/** Discards `length` bytes, and reads nothing beyond them. */
 async function skip (duplex: FastifyReply['duplex'], length: number): Promise<void> {
   while (length > 0) {
-    const piece = duplex.read(Math.min(length, duplex.readableLength) || undefined)
-    if (piece === null) await once(duplex, 'readable')
-    else length -= piece.length
+    const chunk = duplex.read(Math.min(length, duplex.readableLength) || undefined)
+    if (chunk === null) await once(duplex, 'readable')
+    else length -= chunk.length
   }
 }
 
@@ -243,7 +245,7 @@ for (const transport of ['tcp', 'unix'] as const) {
         out.end()
         err.end()
       })
-      return { out: reading(out), err: reading(err) }
+      return { out: readerOf(out), err: readerOf(err) }
     }
 
     await t.test('attach', async (t) => {
@@ -258,26 +260,26 @@ for (const transport of ['tcp', 'unix'] as const) {
       t.equal(await err(2), '5;')
       stream.end('end')
       t.equal(await out(), 'ENDbye')
-      t.equal(await err(), '3;11 in all')
+      t.equal(await err(), '3;11 in total')
       t.match(await completed, { res: { statusCode: 101 } })
     })
 
-    await t.test('attach, much', async (t) => {
+    await t.test('attach, with much data', async (t) => {
       const stream = await container.attach({ stream: true, stdin: true, stdout: true, hijack: true })
       const { out, err } = outputs(stream)
-      const line = 'a line of much\n'.repeat(200_000)
+      const line = 'a line of text\n'.repeat(200_000)
       stream.end(line)
       t.ok(await out() === line.toUpperCase() + 'bye')
-      t.match(await err(), new RegExp(`;${line.length} in all$`))
+      t.match(await err(), new RegExp(`;${line.length} in total$`))
     })
 
-    await t.test('attach, to what is not there', async (t) => {
+    await t.test('attach to an unknown container', async (t) => {
       await t.rejects(client.getContainer('c2').attach({ stream: true, stdin: true, stdout: true, hijack: true }), /HTTP code 404.*No such container/)
     })
 
     await t.test('exec', async (t) => {
       const stream = await client.getExec('e1').start({ hijack: true, stdin: true, Tty: true })
-      const read = reading(stream)
+      const read = readerOf(stream)
       t.equal(await read(2), '$ ')
       stream.write('one')
       t.equal(await read(3), 'ONE')
@@ -288,7 +290,7 @@ for (const transport of ['tcp', 'unix'] as const) {
     })
 
     await t.test('exec, refused', async (t) => {
-      await t.rejects(client.getExec('e1').start({ hijack: true, stdin: true, Tty: false }), /HTTP code 409.*wants a terminal/)
+      await t.rejects(client.getExec('e1').start({ hijack: true, stdin: true, Tty: false }), /HTTP code 409.*a terminal is required/)
     })
 
     await t.test('logs', async (t) => {
@@ -310,10 +312,10 @@ for (const transport of ['tcp', 'unix'] as const) {
 
     const wire = await connect()
     await converse(t, wire)
-    await plain(t, wire)
+    await checkPlain(t, wire)
     t.strictSame(log.filter(({ level }) => level > 40), [])
 
-    // A Unix socket knows no reset.
+    // Unix sockets cannot be reset.
     if (transport === 'tcp') {
       const errored = logged('request errored')
       const stream = await container.attach({ stream: true, stdin: true, stdout: true, hijack: true })
@@ -322,7 +324,7 @@ for (const transport of ['tcp', 'unix'] as const) {
       t.equal(await out(3), 'ONE')
       ;(stream as Socket).resetAndDestroy()
       t.match(await errored, { err: { code: 'FST_ERR_DUPLEX_ABORTED' } }, 'a client that leaves')
-      await plain(t, wire)
+      await checkPlain(t, wire)
     }
   })
 }

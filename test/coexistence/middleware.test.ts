@@ -1,4 +1,4 @@
-// Beside what works on Node's own request and response: middlewares of Express, some of which wrap them, and pino-http.
+// Together with code that uses Node's request and response, and may wrap them: Express middlewares and pino-http.
 
 import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
@@ -15,17 +15,17 @@ import { pinoHttp } from 'pino-http'
 import t, { type Test } from 'tap'
 import { addLaterConstraint } from '../support/later-constraint.ts'
 import { type Response, type Wire, chunk, chunked, serve } from '../support/wire.ts'
-import { type Plugin, converse, get, open, plain, post, together, upper } from './support.ts'
+import { type Plugin, checkPlain, converse, get, open, post, testInBothOrders, upper } from './support.ts'
 
 type Middleware = (request: any, response: any, next: (error?: Error) => void) => void
 
 const HOSTS: Record<string, Plugin> = { '@fastify/middie': (app) => app.register(middie), '@fastify/express': (app) => app.register(express) }
-const WRAPPED = 'a duplex response does not call `writeHead`, so what wraps it adds nothing to the head'
+const WRAPPED = 'a duplex response does not call `writeHead`, so a wrapper of it cannot add fields to the head'
 
-/** A test beside middlewares, in each of the plugins that run them. */
-function beside (name: string, middlewares: Middleware[], routes: Plugin, check: Parameters<typeof together>[3]): void {
+/** Runs a test together with middlewares, in each of the plugins that run them. */
+function testWithMiddlewares (name: string, middlewares: Middleware[], routes: Plugin, check: Parameters<typeof testInBothOrders>[3]): void {
   for (const [host, plugin] of Object.entries(HOSTS)) {
-    together(`${name}, in ${host}`, async (app) => {
+    testInBothOrders(`${name}, in ${host}`, async (app) => {
       await plugin(app)
       for (const middleware of middlewares) app.use(middleware)
     }, routes, check)
@@ -38,7 +38,7 @@ const setsHeaders = (request: IncomingMessage, response: ServerResponse, next: (
   setImmediate(next)
 }
 
-beside('headers of middlewares', [setsHeaders], (app) => {
+testWithMiddlewares('headers of middlewares', [setsHeaders], (app) => {
   app.post('/accepted', { duplex: true }, async function * (request, reply) {
     reply.code(202)
     yield * upper(request, reply)
@@ -46,7 +46,7 @@ beside('headers of middlewares', [setsHeaders], (app) => {
   app.post('/refused', { duplex: true }, async (request, reply) => reply.code(403).send('no'))
 }, async (t, { connect }) => {
   const wire = await connect()
-  t.match(await plain(t, wire), { fields: { 'x-set': 'at once', 'x-status': '200' } })
+  t.match(await checkPlain(t, wire), { fields: { 'x-set': 'at once', 'x-status': '200' } })
   const { fields } = await converse(t, wire)
   t.equal(fields['x-set'], 'at once')
   t.equal(fields['x-status'], '200', { todo: WRAPPED })
@@ -54,10 +54,10 @@ beside('headers of middlewares', [setsHeaders], (app) => {
   t.match(accepted, { statusCode: 202, body: 'ONE' })
   t.equal(accepted.fields['x-status'], '202', { todo: WRAPPED })
   t.match(await wire.request(post('/refused', 'a/b', 'x')), { statusCode: 403, fields: { 'x-set': 'at once', 'x-status': '403' } }, 'an ordinary answer')
-  await plain(t, wire)
+  await checkPlain(t, wire)
 })
 
-/** The body, decoded as the head says. */
+/** Decodes the body as its Content-Encoding says. */
 function decoded ({ fields, body }: Response): string {
   const coding = fields['content-encoding'] ?? 'identity'
   if (coding !== 'identity') t.equal(coding, 'gzip')
@@ -76,30 +76,30 @@ const text: Plugin = (app) => {
   app.post('/refused', { duplex: true }, async (request, reply) => reply.code(403).type('text/plain').send(LONG))
 }
 
-/** A duplex response whose body must be what its head says, compressed or not. */
-async function readable (t: Test, wire: Wire): Promise<void> {
+/** Checks that the body of a duplex response matches its Content-Encoding, compressed or not. */
+async function checkDecoding (t: Test, wire: Wire): Promise<void> {
   wire.send(open('/text', GZIP) + chunk(LONG) + chunk('two') + '0\r\n\r\n')
   t.equal(decoded(await wire.response()), `${LONG}two`.toUpperCase())
   await converse(t, wire, '', '/text')
 }
 
-beside('compression', [compression({ threshold: 0 }) as Middleware], text, async (t, { app, connect }) => {
+testWithMiddlewares('compression', [compression({ threshold: 0 }) as Middleware], text, async (t, { app, connect }) => {
   const wire = await connect()
-  await readable(t, wire)
-  // @fastify/express keeps `headersSent` false: compression then breaks every ordinary answer, without this plugin too.
-  if (app.hasPlugin('@fastify/express')) return readable(t, wire)
+  await checkDecoding(t, wire)
+  // With @fastify/express `headersSent` stays false, so compression breaks ordinary responses, even without this plugin.
+  if (app.hasPlugin('@fastify/express')) return checkDecoding(t, wire)
   const compressed = await wire.request(get('/long', GZIP))
   t.equal(compressed.fields['content-encoding'], 'gzip')
   t.equal(decoded(compressed), LONG)
-  await readable(t, wire)
+  await checkDecoding(t, wire)
   const refused = await wire.request(post('/refused', 'a/b', 'x', GZIP))
   t.equal(refused.statusCode, 403)
   t.equal(decoded(refused), LONG)
-  await plain(t, wire)
+  await checkPlain(t, wire)
   t.equal(decoded(await wire.request(get('/long', GZIP))), LONG)
 })
 
-t.test('compression, where Node writes the response', async (t) => {
+t.test('compression, on Node\'s request and response', async (t) => {
   const { app, connect } = await serve(t, 'tcp', (app) => {
     addLaterConstraint(app)
     const constraints = { later: 'yes' }
@@ -120,10 +120,10 @@ t.test('compression, where Node writes the response', async (t) => {
   const wire = await connect()
   wire.send(open('/text', GZIP) + chunk(LONG) + '0\r\n\r\n')
   await t.resolveMatch(wire.response().then(decoded), LONG.toUpperCase())
-  await plain(t, await connect())
+  await checkPlain(t, await connect())
 })
 
-t.test('compression, over HTTP/2, of many writes and of large ones', async (t) => {
+t.test('compression of many and of large writes over HTTP/2', async (t) => {
   const warnings: Error[] = []
   const onWarning = (warning: Error): void => { if (warning.name.startsWith('MaxListeners')) warnings.push(warning) }
   process.on('warning', onWarning)
@@ -159,35 +159,35 @@ t.test('compression, over HTTP/2, of many writes and of large ones', async (t) =
   t.strictSame(warnings, [])
 })
 
-/** Keeps what is written and ends the response later, as sessions and caches do. */
-const wraps: Middleware = (request, response, next) => {
+/** Records the body and ends the response later, as middlewares for sessions and caches do. */
+const recordsBody: Middleware = (request, response, next) => {
   const { write, end } = response
-  const kept: string[] = []
+  const parts: string[] = []
   response.write = function (this: ServerResponse, ...args: any[]) {
-    kept.push(String(args[0]))
+    parts.push(String(args[0]))
     return Reflect.apply(write, this, args) as boolean
   }
   response.end = function (this: ServerResponse, ...args: any[]) {
-    if (typeof args[0] === 'string' || Buffer.isBuffer(args[0])) kept.push(String(args[0]))
-    request.socket.emit('kept', kept.join(''))
+    if (typeof args[0] === 'string' || Buffer.isBuffer(args[0])) parts.push(String(args[0]))
+    request.socket.emit('body', parts.join(''))
     setImmediate(() => Reflect.apply(end, this, args))
     return this
   }
   next()
 }
 
-beside('wrapped write() and end()', [wraps], (app) => {
+testWithMiddlewares('wrapped write() and end()', [recordsBody], (app) => {
   app.post('/refused', { duplex: true }, async (request, reply) => reply.code(403).send('no'))
 }, async (t, { app, connect }) => {
-  const kept: string[] = []
-  app.server.on('connection', (socket) => socket.on('kept', (body: string) => kept.push(body)))
+  const bodies: string[] = []
+  app.server.on('connection', (socket) => socket.on('body', (body: string) => bodies.push(body)))
   const wire = await connect()
   await converse(t, wire)
-  await plain(t, wire)
+  await checkPlain(t, wire)
   t.match(await wire.request(post('/refused', 'a/b', 'x')), { statusCode: 403, body: 'no' })
-  t.strictSame(kept, ['plain', 'no'], 'a body that is written as it comes passes them by')
+  t.strictSame(bodies, ['plain', 'no'], 'the wrappers do not see a streamed body')
   await converse(t, wire)
-  await plain(t, wire)
+  await checkPlain(t, wire)
 })
 
 const refuses: Middleware = (request, response, next) => {
@@ -196,7 +196,7 @@ const refuses: Middleware = (request, response, next) => {
   response.end('no')
 }
 
-beside('a middleware that answers', [refuses], (app) => {
+testWithMiddlewares('a middleware that answers', [refuses], (app) => {
   app.post('/unreachable', { duplex: true }, async () => { t.fail('the handler is called') })
 }, async (t, { connect }) => {
   const allowed = 'Authorization: Basic YTpi\r\n'
@@ -204,25 +204,25 @@ beside('a middleware that answers', [refuses], (app) => {
   t.match(await wire.request(post('/unreachable', 'a/b', 'some of it')), { statusCode: 401, body: 'no', fields: { connection: 'keep-alive' } })
   await converse(t, wire, allowed)
   t.match(await wire.request(chunked('/unreachable', 'some', 'more')), { statusCode: 401, body: 'no', fields: { connection: 'keep-alive' } })
-  await plain(t, wire, allowed)
+  await checkPlain(t, wire, allowed)
   wire.send(open('/unreachable', 'Expect: 100-continue\r\n'))
-  t.match(await wire.response(), { statusCode: 401, body: 'no' }, 'without a 100: the upload is saved')
+  t.match(await wire.response(), { statusCode: 401, body: 'no' }, 'without a 100, so the client need not upload')
   await wire.ended
   const uploads = await connect()
   uploads.send(open('/unreachable') + chunk('x'))
-  t.match(await uploads.response(), { statusCode: 401, body: 'no' }, 'in the middle of the upload')
+  t.match(await uploads.response(), { statusCode: 401, body: 'no' }, 'during the upload')
   uploads.send(chunk('y') + '0\r\n\r\n')
-  await plain(t, uploads, allowed)
+  await checkPlain(t, uploads, allowed)
 })
 
-beside('a middleware that fails', [(request, response, next) => { next(Object.assign(new Error('not today'), { statusCode: 409 })) }], () => {}, async (t, { connect }) => {
+testWithMiddlewares('a middleware that fails', [(request, response, next) => { next(Object.assign(new Error('not today'), { statusCode: 409 })) }], () => {}, async (t, { connect }) => {
   const wire = await connect()
   for (let i = 0; i < 2; i++) t.match(await wire.request(post('/upper', 'a/b', 'some of it')), { statusCode: 409, body: /not today/ })
   t.match(await wire.request(get('/plain')), { statusCode: 409 })
 })
 
 for (const [host, plugin] of Object.entries(HOSTS)) {
-  together(`a middleware of a path, in ${host}`, async (app) => {
+  testInBothOrders(`a middleware of a path, in ${host}`, async (app) => {
     await plugin(app)
     app.use('/users', (request: IncomingMessage & { user?: string }, response: ServerResponse, next: () => void) => {
       request.user = request.url!.slice(1)
@@ -237,14 +237,14 @@ for (const [host, plugin] of Object.entries(HOSTS)) {
   }, async (t, { connect }) => {
     const wire = await connect()
     t.match(await converse(t, wire, '', '/users/ann'), { fields: { 'x-user': 'ann', 'x-url': '/users/ann', 'x-name': 'ann' } })
-    await plain(t, wire)
+    await checkPlain(t, wire)
     await converse(t, wire)
   })
 }
 
 interface Completed { msg: string, res: { statusCode: number }, req: { url: string }, err?: { message: string } }
 
-/** What pino-http logs at the end of each exchange. */
+/** The lines that pino-http logs at the end of each request. */
 class Completions {
   readonly lines: Completed[] = []
   private wake = (): void => {}
@@ -254,7 +254,7 @@ class Completions {
     this.wake()
   }
 
-  /** All lines since the last call, once there is one: a second line for one exchange shows up here. */
+  /** Waits for a line. @returns all lines since the last call, so that a second line for the same request is noticed */
   async next (): Promise<unknown[]> {
     while (this.lines.length === 0) await new Promise<void>((resolve) => { this.wake = resolve })
     return this.lines.splice(0).map(({ msg, req, res }) => [msg, req.url, res.statusCode])
@@ -278,7 +278,7 @@ const logging: Record<string, (app: FastifyInstance, log: Completions) => Promis
 
 for (const [place, register] of Object.entries(logging)) {
   let log: Completions
-  together(`pino-http, ${place}`, async (app) => {
+  testInBothOrders(`pino-http, ${place}`, async (app) => {
     log = new Completions()
     await register(app, log)
   }, (app) => {
@@ -292,32 +292,32 @@ for (const [place, register] of Object.entries(logging)) {
       throw new Error('broken')
     })
   }, async (t, { connect }) => {
-    // @fastify/express keeps `headersSent` false: pino-http then logs no status, on ordinary routes too.
-    const logged = async (msg: string, url: string, status: number): Promise<void> => {
+    // With @fastify/express `headersSent` stays false, so pino-http logs no status, even on ordinary routes.
+    const checkLine = async (msg: string, url: string, status: number): Promise<void> => {
       t.strictSame(await log.next(), [[msg, url, place.includes('express') ? null : status]])
     }
     const wire = await connect()
     await converse(t, wire)
-    await logged('request completed', '/upper', 200)
+    await checkLine('request completed', '/upper', 200)
     await converse(t, wire, '', '/upper?twice')
-    await logged('request completed', '/upper?twice', 200)
+    await checkLine('request completed', '/upper?twice', 200)
     t.match(await wire.request(chunked('/accepted', 'one')), { statusCode: 202, body: 'ONE' })
-    await logged('request completed', '/accepted', 202)
-    await plain(t, wire)
-    await logged('request completed', '/plain', 200)
+    await checkLine('request completed', '/accepted', 202)
+    await checkPlain(t, wire)
+    await checkLine('request completed', '/plain', 200)
     t.match(await wire.request(post('/refused', 'a/b', 'x')), { statusCode: 403 })
-    await logged('request completed', '/refused', 403)
+    await checkLine('request completed', '/refused', 403)
     wire.send(chunked('/broken', 'one'))
     await wire.head()
     await t.rejects(wire.body(), { code: 'FST_ERR_DUPLEX_TRUNCATED' })
-    await logged('request errored', '/broken', 200)
+    await checkLine('request errored', '/broken', 200)
 
-    const leaves = await connect()
-    leaves.send(open('/upper') + chunk('one'))
-    await leaves.head()
-    leaves.socket.destroy()
-    await logged('request errored', '/upper', 200)
-    await plain(t, await connect())
-    await logged('request completed', '/plain', 200)
+    const leaving = await connect()
+    leaving.send(open('/upper') + chunk('one'))
+    await leaving.head()
+    leaving.socket.destroy()
+    await checkLine('request errored', '/upper', 200)
+    await checkPlain(t, await connect())
+    await checkLine('request completed', '/plain', 200)
   })
 }

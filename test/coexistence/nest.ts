@@ -1,4 +1,4 @@
-// A NestJS app, made as its `main.ts` would make it. It has duplex routes on the adapter's instance and in a controller.
+// A NestJS app, created as in its `main.ts`. It has duplex routes on the Fastify instance of the adapter and in a controller.
 
 import 'reflect-metadata'
 import { once } from 'node:events'
@@ -27,18 +27,18 @@ register(`data:text/javascript,${encodeURIComponent(RESOLVE_NEST)}`)
 
 export interface Nest extends Pick<Served, 'connect' | 'log' | 'logged'> {
   app: NestFastifyApplication
-  /** What the handlers and the interceptor have seen. */
+  /** Names of the handlers and interceptors that have run. */
   seen: string[]
 }
 
-export interface Choices {
+export interface NestOptions {
   transport?: Transport
   options?: FastifyDuplexOptions
-  /** A global filter that answers with 418, in the place of Nest's own. */
+  /** Install a global filter that answers with 418 instead of Nest's own filter. */
   filter?: boolean
 }
 
-export async function serveNest (t: Test, { transport = 'tcp', options = {}, filter = false }: Choices = {}): Promise<Nest> {
+export async function serveNest (t: Test, { transport = 'tcp', options = {}, filter = false }: NestOptions = {}): Promise<Nest> {
   // These packages are ES modules.
   const { Catch, Controller, ForbiddenException, Get, HttpCode, Module, Post, Req, Res, UseGuards, UseInterceptors } = await import('@nestjs/common')
   const { NestFactory } = await import('@nestjs/core')
@@ -75,23 +75,23 @@ export async function serveNest (t: Test, { transport = 'tcp', options = {}, fil
     }
 
     guarded (): void {
-      seen.push('behind the guard')
+      seen.push('guarded handler')
     }
 
     intercepted (): void {
-      seen.push('behind the interceptor')
+      seen.push('intercepted handler')
     }
   }
 
   const isDuplex = RouteConfig({ duplex: true })
-  const notes: NestInterceptor = { intercept: (context, next) => next.handle().pipe(tap(() => { seen.push('interceptor') })) }
+  const recordsEnd: NestInterceptor = { intercept: (context, next) => next.handle().pipe(tap(() => { seen.push('interceptor') })) }
   const refuses: NestInterceptor = { intercept () { throw new ForbiddenException('no') } }
-  // Applied by hand: the tests are compiled without the syntax of decorators.
+  // Decorators are applied by hand, because the tests are compiled without decorator syntax.
   const decorate = (name: keyof Words, ...decorators: MethodDecorator[]): void => {
     for (const decorator of decorators) decorator(Words.prototype, name, Object.getOwnPropertyDescriptor(Words.prototype, name)!)
   }
   decorate('plain', Get('plain'))
-  decorate('upper', Post('upper'), HttpCode(200), isDuplex, UseInterceptors(notes))
+  decorate('upper', Post('upper'), HttpCode(200), isDuplex, UseInterceptors(recordsEnd))
   decorate('returned', Post('returned'), HttpCode(200), isDuplex)
   decorate('failed', Post('failed'), isDuplex)
   decorate('cut', Post('cut'), HttpCode(200), isDuplex)
@@ -130,7 +130,7 @@ export async function serveNest (t: Test, { transport = 'tcp', options = {}, fil
   t.teardown(() => app.close())
   if (filter) app.useGlobalFilters(new Teapot())
   const fastify = app.getHttpAdapter().getInstance()
-  // Makes a controller's method a duplex route. It must come before the plugin, whose own hook reads the option.
+  // Turns a method of a controller into a duplex route. The plugin's own onRoute hook must run after this one.
   fastify.addHook('onRoute', (route) => {
     const { duplex } = (route.config ?? {}) as { duplex?: boolean }
     if (duplex !== undefined) route.duplex = duplex

@@ -1,5 +1,5 @@
-// Beside the plugins of the world: each real one in an app with duplex and ordinary routes, registered before and after.
-// Every test speaks both ways at once on a duplex route, and then asks the ordinary one on the same connection.
+// Together with popular plugins, each in an app with duplex and ordinary routes, registered before and after fastify-duplex.
+// Every test has a conversation on a duplex route, and then sends a request to the ordinary route on the same connection.
 
 import { AsyncResource } from 'node:async_hooks'
 import { once } from 'node:events'
@@ -31,45 +31,45 @@ import metrics from 'fastify-metrics'
 import t, { type Test } from 'tap'
 import WebSocket from 'ws'
 import { type Wire, chunk, chunked, serve } from '../support/wire.ts'
-import { converse, get, open, plain, post, together, upper } from './support.ts'
+import { checkPlain, converse, get, open, post, testInBothOrders, upper } from './support.ts'
 
-together('@fastify/cors', (app) => app.register(cors, { origin: 'https://a.example', exposedHeaders: 'x-size' }), () => {}, async (t, { connect }) => {
+testInBothOrders('@fastify/cors', (app) => app.register(cors, { origin: 'https://a.example', exposedHeaders: 'x-size' }), () => {}, async (t, { connect }) => {
   const wire = await connect()
   const allowed = { 'access-control-allow-origin': 'https://a.example', 'access-control-expose-headers': 'x-size' }
   t.match(await wire.request('OPTIONS /upper HTTP/1.1\r\nHost: a\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: POST\r\n\r\n'), { statusCode: 204, fields: { 'access-control-allow-origin': 'https://a.example', 'access-control-allow-methods': /POST/ } })
   t.match(await converse(t, wire, 'Origin: https://a.example\r\n'), { fields: allowed })
-  t.match(await plain(t, wire, 'Origin: https://a.example\r\n'), { fields: allowed })
+  t.match(await checkPlain(t, wire, 'Origin: https://a.example\r\n'), { fields: allowed })
 })
 
-together('@fastify/helmet', (app) => app.register(helmet, { global: true }), (app) => {
+testInBothOrders('@fastify/helmet', (app) => app.register(helmet, { global: true }), (app) => {
   app.post('/framed', { duplex: true, helmet: { frameguard: false } }, upper)
 }, async (t, { connect }) => {
   const wire = await connect()
-  const { fields } = await plain(t, wire)
+  const { fields } = await checkPlain(t, wire)
   t.match(fields, { 'x-frame-options': 'SAMEORIGIN', 'content-security-policy': /default-src/ })
   const names = (fields: object): string[] => Object.keys(fields).filter((name) => !/^(content-(type|length)|transfer-encoding|date)$/.test(name)).sort()
   t.strictSame(names((await converse(t, wire)).fields), names(fields))
-  t.equal((await converse(t, wire, '', '/framed')).fields['x-frame-options'], undefined, 'a route has settings of its own')
+  t.equal((await converse(t, wire, '', '/framed')).fields['x-frame-options'], undefined, 'a route can have its own settings')
 })
 
-together('@fastify/rate-limit', (app) => app.register(rateLimit, { max: 3, timeWindow: 60_000 }), (app) => {
+testInBothOrders('@fastify/rate-limit', (app) => app.register(rateLimit, { max: 3, timeWindow: 60_000 }), (app) => {
   app.post('/twice', { duplex: true, config: { rateLimit: { max: 1, timeWindow: 60_000 } } }, upper)
 }, async (t, { connect }) => {
   const wire = await connect()
   t.match(await converse(t, wire), { fields: { 'x-ratelimit-limit': '3', 'x-ratelimit-remaining': '2' } })
-  await plain(t, wire)
-  await plain(t, wire)
+  await checkPlain(t, wire)
+  await checkPlain(t, wire)
   t.match(await wire.request(get('/plain')), { statusCode: 429 })
   t.match(await converse(t, wire, '', '/twice'), { fields: { 'x-ratelimit-limit': '1', 'x-ratelimit-remaining': '0' } })
   wire.send(open('/twice', 'Expect: 100-continue\r\n'))
-  t.match(await wire.response(), { statusCode: 429, fields: { 'retry-after': '60', connection: 'close' }, body: /Rate limit exceeded/ }, 'without a 100: the upload is saved')
+  t.match(await wire.response(), { statusCode: 429, fields: { 'retry-after': '60', connection: 'close' }, body: /Rate limit exceeded/ }, 'without a 100, so the client need not upload')
   await wire.ended
 })
 
-together('@fastify/cookie', (app) => app.register(cookie, { secret: 'a secret of at least 32 characters' }), (app) => {
+testInBothOrders('@fastify/cookie', (app) => app.register(cookie, { secret: 'a secret of at least 32 characters' }), (app) => {
   app.post('/set', { duplex: true }, async function * (request, reply) {
     t.equal(request.cookies.seen, 'yes')
-    // reply.setCookie() waits for onSend, which is not run for a body that is written as it comes.
+    // reply.setCookie() takes effect in onSend, which does not run for a streamed body.
     reply.header('set-cookie', [app.serializeCookie('a', '1', { path: '/' }), app.serializeCookie('b', app.signCookie('2'))])
     yield * upper(request, reply)
   })
@@ -82,10 +82,10 @@ together('@fastify/cookie', (app) => app.register(cookie, { secret: 'a secret of
   t.match(app.unsignCookie(decodeURIComponent((headers['set-cookie'] as string[])[1].slice(2))), { valid: true, value: '2' })
   t.match(await wire.request(get('/set')), { headers: { 'set-cookie': ['a=1; SameSite=Lax'] } })
   t.match(await wire.request(post('/refused', 'text/plain', 'a')), { statusCode: 403, headers: { 'set-cookie': ['a=1; SameSite=Lax'] } }, 'an ordinary answer')
-  await plain(t, wire)
+  await checkPlain(t, wire)
 })
 
-together('@fastify/jwt', (app) => app.register(jwt, { secret: 'a secret of at least 32 characters' }), (app) => {
+testInBothOrders('@fastify/jwt', (app) => app.register(jwt, { secret: 'a secret of at least 32 characters' }), (app) => {
   const preHandler = (request: FastifyRequest): Promise<unknown> => request.jwtVerify()
   app.post('/mine', { duplex: true, preHandler }, async function * (request, reply) {
     reply.header('x-user', (request.user as { name: string }).name)
@@ -100,11 +100,11 @@ together('@fastify/jwt', (app) => app.register(jwt, { secret: 'a secret of at le
   t.match(await wire.request(post('/mine', 'text/plain', 'some of it')), { statusCode: 401, body: /FST_JWT_NO_AUTHORIZATION_IN_HEADER/, fields: { connection: 'keep-alive' } })
   t.match(await wire.request(get('/mine', token.replace('.', 'x.'))), { statusCode: 401 })
   wire.send(open('/mine', 'Expect: 100-continue\r\n'))
-  t.match(await wire.response(), { statusCode: 401 }, 'without a 100: the upload is saved')
+  t.match(await wire.response(), { statusCode: 401 }, 'without a 100, so the client need not upload')
   await wire.ended
 })
 
-together('@fastify/sensible', (app) => app.register(sensible), (app) => {
+testInBothOrders('@fastify/sensible', (app) => app.register(sensible), (app) => {
   app.post('/vary', { duplex: true }, async function * (request, reply) {
     reply.vary('accept')
     reply.cacheControl('max-age', 60)
@@ -113,8 +113,8 @@ together('@fastify/sensible', (app) => app.register(sensible), (app) => {
   app.post('/gone', { duplex: true }, async (request, reply) => reply.gone('no more'))
   app.post('/conflict', { duplex: true }, async () => { throw app.httpErrors.conflict('taken') })
   app.post('/rows', { duplex: true }, async function * (request, reply) {
-    for await (const piece of reply.duplex) {
-      if (String(piece) !== 'row') throw app.httpErrors.unprocessableEntity('not a row')
+    for await (const chunk of reply.duplex) {
+      if (String(chunk) !== 'row') throw app.httpErrors.unprocessableEntity('not a row')
     }
     yield 'imported'
   })
@@ -125,23 +125,23 @@ together('@fastify/sensible', (app) => app.register(sensible), (app) => {
   t.match(await wire.request(post('/conflict', 'a/b', 'a')), { statusCode: 409, body: /taken/ })
   t.match(await wire.request(post('/rows', 'a/b', 'cow')), { statusCode: 422, body: /not a row/ })
   t.match(await wire.request(post('/rows', 'a/b', 'row')), { statusCode: 200, body: 'imported' })
-  await plain(t, wire)
+  await checkPlain(t, wire)
 })
 
 const FORM = '--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\nContent-Type: text/plain\r\n\r\ncontent\r\n--x--\r\n'
 
 for (const attachFieldsToBody of [false, true]) {
-  together(`@fastify/multipart${attachFieldsToBody ? ', attachFieldsToBody' : ''}`, (app) => app.register(multipart, { attachFieldsToBody }), (app) => {
+  testInBothOrders(`@fastify/multipart${attachFieldsToBody ? ', attachFieldsToBody' : ''}`, (app) => app.register(multipart, { attachFieldsToBody }), (app) => {
     app.post('/raw', { duplex: true }, async (request, reply) => {
-      t.equal(request.isMultipart(), false, 'the parser that would say so has not run')
+      t.equal(request.isMultipart(), false, 'the content-type parser that sets it has not run')
       await t.rejects(request.file(), { code: 'FST_INVALID_MULTIPART_CONTENT_TYPE' })
       return text(reply.duplex)
     })
-    // What a handler does that wants the parts: the same parser, on the stream.
+    // A handler that needs the parts can pipe the stream into the same parser.
     app.post('/parts', { duplex: true }, (request, reply) => {
       const parts = busboy({ headers: request.headers as { 'content-type': string } })
       parts.on('file', (name, file, filename) => {
-        file.on('data', (piece) => reply.duplex.write(`${filename}: ${piece.length}\n`))
+        file.on('data', (chunk) => reply.duplex.write(`${filename}: ${chunk.length}\n`))
       })
       parts.on('finish', () => reply.duplex.end('done'))
       reply.duplex.pipe(parts)
@@ -161,7 +161,7 @@ for (const attachFieldsToBody of [false, true]) {
   })
 }
 
-together('@fastify/formbody', (app) => app.register(formbody), (app) => {
+testInBothOrders('@fastify/formbody', (app) => app.register(formbody), (app) => {
   app.post('/ordinary', async (request) => request.body)
 }, async (t, { connect }) => {
   const wire = await connect()
@@ -173,40 +173,40 @@ together('@fastify/formbody', (app) => app.register(formbody), (app) => {
 
 const LONG = 'long '.repeat(1000)
 
-together('@fastify/compress', (app) => app.register(compress, { encodings: ['gzip'] }), (app) => {
+testInBothOrders('@fastify/compress', (app) => app.register(compress, { encodings: ['gzip'] }), (app) => {
   app.get('/long', async (request, reply) => reply.type('text/plain').send(LONG))
   app.post('/long', async (request) => request.body)
   app.post('/length', { duplex: true }, async (request, reply) => `${request.headers['content-encoding']}, ${gunzipSync(Buffer.from(await text(reply.duplex.setEncoding('latin1')), 'latin1'))}`)
-  // What a handler does that wants compression: it flushes where the client shall see something.
+  // A handler that needs compression compresses by itself, and flushes after each write.
   app.post('/gzip', { duplex: true }, async (request, reply) => {
     reply.header('content-encoding', 'gzip')
-    await pipeline(reply.duplex, createGunzip(), async function * (pieces) {
-      for await (const piece of pieces) yield String(piece).toUpperCase()
+    await pipeline(reply.duplex, createGunzip(), async function * (chunks) {
+      for await (const chunk of chunks) yield String(chunk).toUpperCase()
     }, createGzip({ flush: constants.Z_SYNC_FLUSH }), reply.duplex)
   })
 }, async (t, { connect }) => {
   const wire = await connect()
   const accept = 'Accept-Encoding: gzip\r\n'
   const { fields } = await converse(t, wire, accept)
-  t.equal(fields['content-encoding'], undefined, 'the body is no payload of onSend')
+  t.equal(fields['content-encoding'], undefined, 'a streamed body does not pass through onSend')
   const compressed = await wire.request(get('/long', accept))
   t.equal(compressed.fields['content-encoding'], 'gzip')
   t.equal(String(gunzipSync(Buffer.from(compressed.body, 'latin1'))), LONG)
   const zipped = gzipSync('{"a":1}').toString('latin1')
   t.equal((await wire.request(post('/long', 'application/json', zipped, 'Content-Encoding: gzip\r\n'))).body, '{"a":1}')
-  t.equal((await wire.request(post('/length', 'application/json', zipped, 'Content-Encoding: gzip\r\n'))).body, 'gzip, {"a":1}', 'nor is the request a payload of preParsing')
+  t.equal((await wire.request(post('/length', 'application/json', zipped, 'Content-Encoding: gzip\r\n'))).body, 'gzip, {"a":1}', 'nor does the request pass through preParsing')
 
   const up = createGzip({ flush: constants.Z_SYNC_FLUSH })
   const down = createGunzip()
   const received: string[] = []
-  up.on('data', (piece: Buffer) => wire.send(chunk(piece.toString('latin1'))))
+  up.on('data', (bytes: Buffer) => wire.send(chunk(bytes.toString('latin1'))))
   up.on('end', () => wire.send('0\r\n\r\n'))
-  down.on('data', (piece: Buffer) => received.push(String(piece)))
+  down.on('data', (chunk: Buffer) => received.push(String(chunk)))
   const say = async (word: string): Promise<string> => {
     up.write(word)
     while (received.length === 0) {
-      const piece = Buffer.from(await wire.content(), 'latin1')
-      await new Promise((resolve) => { down.write(piece, resolve) })
+      const bytes = Buffer.from(await wire.content(), 'latin1')
+      await new Promise((resolve) => { down.write(bytes, resolve) })
     }
     return received.splice(0).join('')
   }
@@ -218,7 +218,7 @@ together('@fastify/compress', (app) => app.register(compress, { encodings: ['gzi
   t.equal(await say('two'), 'TWO')
   up.end()
   await wire.body()
-  await plain(t, wire)
+  await checkPlain(t, wire)
 })
 
 const pressed = (app: FastifyInstance): unknown => app.register(underPressure, {
@@ -229,15 +229,15 @@ const pressed = (app: FastifyInstance): unknown => app.register(underPressure, {
   }
 })
 
-together('@fastify/under-pressure', pressed, () => {}, async (t, { connect }) => {
+testInBothOrders('@fastify/under-pressure', pressed, () => {}, async (t, { connect }) => {
   const wire = await connect()
   await converse(t, wire)
   t.match(await wire.request(get('/plain', 'X-Press: 1\r\n')), { statusCode: 503, body: 'under pressure' })
   t.match(await wire.request(post('/upper', 'a/b', 'some of it', 'X-Press: 1\r\n')), { statusCode: 503, body: 'under pressure', fields: { 'retry-after': '7', connection: 'keep-alive' } })
-  await plain(t, wire)
+  await checkPlain(t, wire)
 })
 
-together('@fastify/websocket', (app) => app.register(websocket), (app) => {
+testInBothOrders('@fastify/websocket', (app) => app.register(websocket), (app) => {
   app.get('/socket', { websocket: true }, (socket) => {
     socket.on('message', (words) => socket.send(String(words).toUpperCase()))
   })
@@ -251,7 +251,7 @@ together('@fastify/websocket', (app) => app.register(websocket), (app) => {
   const wire = await connect()
   const upgrade = 'Connection: Upgrade\r\nUpgrade: other\r\n'
   wire.send(open('/upper', upgrade) + chunk('one'))
-  t.match(await wire.head(), { statusCode: 200 }, 'an offer of another protocol, declined')
+  t.match(await wire.head(), { statusCode: 200 }, 'the route may ignore an Upgrade to another protocol')
   t.equal(await wire.content(3), 'ONE')
   t.equal(await say('three'), 'THREE')
   wire.send(chunk('two'))
@@ -259,18 +259,18 @@ together('@fastify/websocket', (app) => app.register(websocket), (app) => {
   t.equal(await say('four'), 'FOUR')
 
   const wrong = new WebSocket(`ws://127.0.0.1:${port}/upper`)
-  await t.rejects(once(wrong, 'open'), { message: 'Unexpected server response: 404' }, 'a duplex route is no WebSocket')
+  await t.rejects(once(wrong, 'open'), { message: 'Unexpected server response: 404' }, 'a duplex route is not a WebSocket')
   wire.send('0\r\n\r\n')
   t.equal(await wire.body(), '')
   t.match(await wire.request(get('/socket')), { statusCode: 404 })
-  await plain(t, wire)
+  await checkPlain(t, wire)
   await converse(t, wire)
   t.equal(await say('five'), 'FIVE')
   socket.close()
   await once(socket, 'close')
 })
 
-together('@fastify/sse', (app) => app.register(sse), (app) => {
+testInBothOrders('@fastify/sse', (app) => app.register(sse), (app) => {
   app.get('/events', { sse: true }, async (request, reply) => {
     await reply.sse.send({ data: 'first' })
     await new Promise<void>((resolve) => { app.server.once('go on', resolve) })
@@ -285,7 +285,7 @@ together('@fastify/sse', (app) => app.register(sse), (app) => {
   await converse(t, wire)
   app.server.emit('go on')
   t.match(await events.body(), /^data: "second"\n\n$/)
-  await plain(t, wire)
+  await checkPlain(t, wire)
 })
 
 t.test('@fastify/http-proxy', async (t) => {
@@ -306,14 +306,14 @@ t.test('@fastify/http-proxy', async (t) => {
       await converse(t, wire)
       t.match(await wire.request(get('/proxy/plain')), { body: 'plain' })
       await converse(t, wire, '', '/proxy/upper')
-      // Its client asks the upstream to close the connection, and it passes that on.
+      // The proxy's client sends Connection: close to the upstream, and the proxy forwards the field of the response.
       await wire.ended
-      await plain(t, await connect())
+      await checkPlain(t, await connect())
     })
   }
 })
 
-t.test('@fastify/swagger, by itself', async (t) => {
+t.test('@fastify/swagger, without a transform', async (t) => {
   const { app } = await serve(t, 'tcp', async (app) => {
     await app.register(swagger, { openapi: {} })
     app.post('/upper', { duplex: true, schema: { description: 'In capitals', headers: { type: 'object', properties: { 'x-a': { type: 'string' } } } } }, upper)
@@ -323,7 +323,7 @@ t.test('@fastify/swagger, by itself', async (t) => {
   })
 })
 
-// There is no request body in it, for there is no schema of one. A transform can say what the route is.
+// Without a schema of the body the document has no requestBody. A transform can add one.
 const document = (app: FastifyInstance): unknown => app.register(swagger, {
   openapi: {},
   transform: ({ schema, url, route }) => route.duplex
@@ -331,7 +331,7 @@ const document = (app: FastifyInstance): unknown => app.register(swagger, {
     : { url, schema }
 })
 
-together('@fastify/swagger', document, (app) => {
+testInBothOrders('@fastify/swagger', document, (app) => {
   app.post('/rows/:table', {
     duplex: true,
     schema: {
@@ -351,10 +351,10 @@ together('@fastify/swagger', document, (app) => {
   t.notHas(paths['/plain'].get, { 'x-duplex': true })
   const wire = await connect()
   await converse(t, wire, '', '/rows/a')
-  await plain(t, wire)
+  await checkPlain(t, wire)
 })
 
-together('fastify-metrics', (app) => app.register(metrics, { endpoint: '/metrics', clearRegisterOnInit: true }), (app) => {
+testInBothOrders('fastify-metrics', (app) => app.register(metrics, { endpoint: '/metrics', clearRegisterOnInit: true }), (app) => {
   app.post('/refused', { duplex: true }, async (request, reply) => reply.code(403).send('no'))
 }, async (t, { connect, logged }) => {
   const [wire, other] = [await connect(), await connect()]
@@ -372,14 +372,14 @@ together('fastify-metrics', (app) => app.register(metrics, { endpoint: '/metrics
   await completed
   t.strictSame(await counts(), ['{method="POST",route="/upper",status_code="200"} 1'])
   t.match(await wire.request(post('/refused', 'a/b', 'a')), { statusCode: 403 })
-  await plain(t, wire)
+  await checkPlain(t, wire)
   t.strictSame(await counts(), ['{method="GET",route="/plain",status_code="200"} 1', '{method="POST",route="/refused",status_code="403"} 1', '{method="POST",route="/upper",status_code="200"} 1'])
 })
 
 const BIG = 'a line of a big file\n'.repeat(100_000)
 const root = t.testdir({ 'a.txt': 'abcdefgh', 'big.txt': BIG, 'index.html': '<p>The app</p>' })
 
-together('@fastify/static', (app) => app.register(staticFiles, { root, prefix: '/files/' }), (app) => {
+testInBothOrders('@fastify/static', (app) => app.register(staticFiles, { root, prefix: '/files/' }), (app) => {
   app.post('/unread', { duplex: true }, async (request, reply) => reply.sendFile('a.txt'))
   app.post('/read', { duplex: true }, async (request, reply) => {
     const name = await text(reply.duplex)
@@ -387,7 +387,7 @@ together('@fastify/static', (app) => app.register(staticFiles, { root, prefix: '
   })
   app.post('/called', { duplex: true }, (request, reply) => { reply.download('a.txt', 'b.txt') })
   app.post('/late', { duplex: true }, async (request, reply) => {
-    for await (const piece of reply.duplex) reply.duplex.write(piece)
+    for await (const chunk of reply.duplex) reply.duplex.write(chunk)
     await reply.sendFile('a.txt')
     reply.duplex.end('.')
   })
@@ -407,7 +407,7 @@ together('@fastify/static', (app) => app.register(staticFiles, { root, prefix: '
   t.match(await wire.request(get('/files/none.txt')), { statusCode: 404 })
 
   wire.send(chunked('/upper', 'one') + get('/files/big.txt') + chunked('/upper', 'two') + get('/files/a.txt'))
-  t.match(await wire.response(), { body: 'ONE' }, 'in one piece')
+  t.match(await wire.response(), { body: 'ONE' }, 'pipelined in one write')
   t.ok((await wire.response()).body === BIG)
   t.match(await wire.response(), { body: 'TWO' })
   t.match(await wire.response(), file)
@@ -425,12 +425,12 @@ together('@fastify/static', (app) => app.register(staticFiles, { root, prefix: '
   t.match(await wire.request(post('/gone', 'a/b', 'some of it')), { statusCode: 404, body: /Route POST:\/gone not found/, fields: { connection: 'keep-alive' } })
   const completed = logged('request completed')
   t.strictSame(log.filter(({ level }) => level > 30), [])
-  t.match(await wire.request(chunked('/late', 'one')), { statusCode: 200, body: 'one.' }, 'after the head it is too late')
+  t.match(await wire.request(chunked('/late', 'one')), { statusCode: 200, body: 'one.' }, 'sendFile() after the head has no effect')
   await completed
   const warnings = (): unknown[] => log.filter(({ level }) => level > 30)
-  while (warnings().length === 0) await immediate() // the file is looked for meanwhile
+  while (warnings().length === 0) await immediate() // @fastify/static is still looking for the file
   t.match(warnings(), [{ err: { code: 'FST_ERR_REP_ALREADY_SENT' } }])
-  await plain(t, wire)
+  await checkPlain(t, wire)
 })
 
 const NOT_FOUND: [string, object, (app: FastifyInstance) => void, object][] = [
@@ -440,16 +440,16 @@ const NOT_FOUND: [string, object, (app: FastifyInstance) => void, object][] = [
       return reply.code(404).send({ none: request.url })
     })
   }, { statusCode: 404, body: /^{"none":"\/gone[^"]*"}$/, fields: { 'x-hook': 'ran' } }],
-  ['a handler that sends a file, behind the wildcard', {}, (app) => {
+  ['a handler that sends a file, with the wildcard route', {}, (app) => {
     app.setNotFoundHandler((request, reply) => { reply.sendFile('index.html') })
   }, { statusCode: 200, body: '<p>The app</p>' }],
-  ['a handler that sends a file, without a wildcard', { wildcard: false }, (app) => {
+  ['a handler that sends a file, without the wildcard route', { wildcard: false }, (app) => {
     app.setNotFoundHandler(async (request, reply) => reply.code(404).sendFile('index.html'))
   }, { statusCode: 404, body: '<p>The app</p>' }]
 ]
 
 for (const [name, options, handle, expected] of NOT_FOUND) {
-  together(`@fastify/static, what is not found goes to ${name}`, (app) => app.register(staticFiles, { root, ...options }), (app) => {
+  testInBothOrders(`@fastify/static, not found: ${name}`, (app) => app.register(staticFiles, { root, ...options }), (app) => {
     handle(app)
     app.post('/gone', { duplex: true }, async (request, reply) => reply.callNotFound())
     app.post('/gone/read', { duplex: true }, async (request, reply) => {
@@ -466,12 +466,12 @@ for (const [name, options, handle, expected] of NOT_FOUND) {
       await converse(t, wire)
     }
     wire.send(open('/gone', 'Expect: 100-continue\r\n'))
-    t.match(await wire.response(), expected, 'without a 100: the upload is saved')
+    t.match(await wire.response(), expected, 'without a 100, so the client need not upload')
     await wire.ended
     const other = await connect()
     t.match(await other.request(get('/gone')), expected)
     t.match(await other.request('HEAD /gone HTTP/1.1\r\nHost: a\r\n\r\n'), { ...expected, body: '' })
-    await plain(t, other)
+    await checkPlain(t, other)
     t.strictSame(log.filter(({ level }) => level > 30), [])
   })
 }
@@ -480,7 +480,7 @@ declare module '@fastify/request-context' {
   interface RequestContextData { id: string }
 }
 
-/** Where the context was looked at, what it should have been, and what it was. */
+/** Where the context was read, the expected id, and the id that was found. */
 type Look = [where: string, id: string, found: string | undefined]
 const looks: Look[] = []
 const found = (): string | undefined => requestContext.get('id')
@@ -491,15 +491,15 @@ const withContext = (app: FastifyInstance): unknown => {
   return app.register(fastifyRequestContext)
 }
 
-together('@fastify/request-context', withContext, (app) => {
+testInBothOrders('@fastify/request-context', withContext, (app) => {
   app.addHook('onRequest', async (request) => { app.requestContext.set('id', request.headers['x-id'] as string) })
   app.addHook('preHandler', async (request) => look(request, 'preHandler'))
   app.addHook('onResponse', async (request) => look(request, `onResponse ${request.url}`))
   app.post('/generator', { duplex: true }, async function * (request, reply) {
     look(request, 'generator')
-    for await (const piece of reply.duplex) {
+    for await (const chunk of reply.duplex) {
       look(request, 'generator, after a read')
-      yield piece
+      yield chunk
       look(request, 'generator, after a yield')
     }
     look(request, 'generator, after the end')
@@ -507,9 +507,9 @@ together('@fastify/request-context', withContext, (app) => {
     look(request, 'generator, after the last')
   })
   app.post('/loop', { duplex: { highWaterMark: 1 } }, async (request, reply) => {
-    for await (const piece of reply.duplex) {
+    for await (const chunk of reply.duplex) {
       look(request, 'loop, after a read')
-      if (!reply.duplex.write(piece)) await once(reply.duplex, 'drain')
+      if (!reply.duplex.write(chunk)) await once(reply.duplex, 'drain')
       look(request, 'loop, after drain')
       await new Promise<void>((resolve) => { reply.duplex.write('', () => resolve()) })
       look(request, 'loop, after a write')
@@ -519,22 +519,22 @@ together('@fastify/request-context', withContext, (app) => {
   app.post('/streams', { duplex: true }, async (request, reply) => {
     const between = new PassThrough()
     const fed = pipeline(reply.duplex, between)
-    for await (const piece of between) {
-      look(request, 'behind a pipeline')
-      reply.duplex.write(piece)
+    for await (const chunk of between) {
+      look(request, 'in a pipeline')
+      reply.duplex.write(chunk)
     }
     await fed
     look(request, 'after a pipeline')
     reply.duplex.end('.')
   })
-  /** What calls back: bound to the request, or not. */
-  const callBack = (bound: boolean) => ({ headers }: FastifyRequest, { duplex }: FastifyReply): void => {
+  /** A handler with listeners that are bound to the context of the request, or not. */
+  const listen = (bound: boolean) => ({ headers }: FastifyRequest, { duplex }: FastifyReply): void => {
     const id = headers['x-id'] as string
     const bind = <F extends (...args: any[]) => void>(callback: F): F => bound ? AsyncResource.bind(callback) : callback
     const note = (where: string): void => { looks.push([`${bound ? 'bound' : 'free'}, ${where}`, id, found()]) }
-    duplex.on('data', bind((piece) => {
+    duplex.on('data', bind((chunk) => {
       note('data')
-      duplex.write(piece, bind(() => note('write')))
+      duplex.write(chunk, bind(() => note('write')))
     }))
     duplex.on('drain', bind(() => note('drain')))
     duplex.on('finish', bind(() => note('finish')))
@@ -543,13 +543,13 @@ together('@fastify/request-context', withContext, (app) => {
       duplex.end('.')
     }))
   }
-  app.post('/free', { duplex: { highWaterMark: 1 } }, callBack(false))
-  app.post('/bound', { duplex: { highWaterMark: 1 } }, callBack(true))
+  app.post('/free', { duplex: { highWaterMark: 1 } }, listen(false))
+  app.post('/bound', { duplex: { highWaterMark: 1 } }, listen(true))
   app.post('/transform', { duplex: true }, async (request, reply) => {
     await pipeline(reply.duplex, new Transform({
-      transform (piece, encoding, done) {
+      transform (chunk, encoding, done) {
         look(request, 'free, transform')
-        done(null, piece)
+        done(null, chunk)
       },
       flush (done) {
         look(request, 'free, flush')
@@ -570,15 +570,15 @@ together('@fastify/request-context', withContext, (app) => {
     t.equal(await wire.body(), '.')
     await completed
   }
-  /** All that was looked at since the last call. */
-  const check = (t: Test, least: number): void => {
+  /** Checks all looks since the last call. */
+  const checkLooks = (t: Test, minimum: number): void => {
     const all = looks.splice(0)
-    t.ok(all.length >= least, `${all.length} looks`)
+    t.ok(all.length >= minimum, `${all.length} looks`)
     const isFree = ([where]: Look): boolean => /^free|^onResponse .(free|bound|streams|transform)/.test(where)
     t.strictSame(all.filter(([, id, found]) => found !== undefined && found !== id), [], 'never the context of another request')
     t.strictSame(all.filter((one) => !isFree(one) && one[1] !== one[2]), [], 'the context of the request')
     const free = all.filter(isFree)
-    if (free.length > 0) t.strictSame(free.filter(([, id, found]) => id !== found), [], 'in listeners too', { todo: 'Node calls them in the context of the connection, on an ordinary route too' })
+    if (free.length > 0) t.strictSame(free.filter(([, id, found]) => id !== found), [], 'the context of the request, in unbound listeners', { todo: 'Node calls them in the context of the connection, even on an ordinary route' })
   }
 
   for (const path of ['/generator', '/loop', '/streams', '/bound', '/free', '/transform']) {
@@ -596,13 +596,13 @@ together('@fastify/request-context', withContext, (app) => {
         await say(one, 'three')
         await end(other)
         await end(one)
-        check(t, 12)
+        checkLooks(t, 12)
       }
-      await plain(t, one, 'X-Id: e\r\n')
+      await checkPlain(t, one, 'X-Id: e\r\n')
       other.send(['f', 'g', 'h'].map((id) => start(path, id) + chunk('one') + '0\r\n\r\n').join('') + get('/plain', 'X-Id: i\r\n'))
-      for (const body of ['one.', 'one.', 'one.', 'plain']) t.match(await other.response(), { body }, 'in one piece')
-      await plain(t, other, 'X-Id: j\r\n')
-      check(t, 18)
+      for (const body of ['one.', 'one.', 'one.', 'plain']) t.match(await other.response(), { body }, 'pipelined in one write')
+      await checkPlain(t, other, 'X-Id: j\r\n')
+      checkLooks(t, 18)
     })
   }
 })

@@ -1,4 +1,4 @@
-// Behind @fastify/reply-from, whose client is undici: an upstream with duplex routes.
+// Together with @fastify/reply-from, whose client is undici, as a proxy in front of duplex routes.
 
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
@@ -7,9 +7,9 @@ import replyFrom from '@fastify/reply-from'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { type Served, chunk, serve } from '../support/wire.ts'
-import { converse, open, plain, post, upper } from './support.ts'
+import { checkPlain, converse, open, post, upper } from './support.ts'
 
-async function proxied (t: Test): Promise<{ upstream: Served, front: Served }> {
+async function serveBoth (t: Test): Promise<{ upstream: Served, front: Served }> {
   const upstream = await serve(t, 'tcp', (app) => {
     app.post('/upper', { duplex: true }, async function * (request, reply) {
       yield * upper(request, reply)
@@ -30,7 +30,7 @@ async function proxied (t: Test): Promise<{ upstream: Served, front: Served }> {
     const pass = (request: FastifyRequest, reply: FastifyReply): FastifyReply => reply.from(request.url.replace(/^\/\w+/, ''))
     app.post('/parsed/*', pass)
     app.post('/duplex/*', { duplex: true }, async (request, reply) => {
-      request.body = Readable.from(reply.duplex) // not the stream itself: undici destroys a body that it has read
+      request.body = Readable.from(reply.duplex) // not the stream itself, because undici destroys a body after it has read it
       return pass(request, reply)
     })
     await app.register(async (app) => {
@@ -43,25 +43,25 @@ async function proxied (t: Test): Promise<{ upstream: Served, front: Served }> {
 }
 
 t.test('@fastify/reply-from, in front of duplex routes', async (t) => {
-  const { upstream, front: { connect } } = await proxied(t)
+  const { upstream, front: { connect } } = await serveBoth(t)
 
-  await t.test('a body that was parsed', async (t) => {
+  await t.test('a parsed body', async (t) => {
     const wire = await connect()
     const response = await wire.request(post('/parsed/upper', 'text/plain', 'one'))
     t.match(response, { statusCode: 200, body: 'ONE' })
-    t.strictSame(response.trailers, {}, 'it passes none on')
+    t.strictSame(response.trailers, {}, 'reply-from does not forward trailers')
     t.match(await wire.request(post('/parsed/whole', 'application/json', '{"a":1}')), { statusCode: 200, body: '{"length":7}' })
     t.match(await wire.request(post('/parsed/refused', 'text/plain', 'one')), { statusCode: 403, body: 'no' })
-    await plain(t, wire)
+    await checkPlain(t, wire)
   })
 
   for (const path of ['/streamed', '/duplex']) {
-    await t.test(`${path}: both bodies as they come`, async (t) => {
+    await t.test(`${path}: both bodies are streamed`, async (t) => {
       const wire = await connect()
       const { fields } = await converse(t, wire, 'Content-Type: a/b\r\n', `${path}/upper`)
-      // reply-from closes the connection if Node has not read all of the request when the response begins.
+      // reply-from closes the connection if Node has not read the whole request when the response begins.
       t.equal(fields.connection, path === '/duplex' ? 'keep-alive' : 'close')
-      if (path === '/duplex') await plain(t, wire)
+      if (path === '/duplex') await checkPlain(t, wire)
       else await wire.ended
     })
 
@@ -70,15 +70,15 @@ t.test('@fastify/reply-from, in front of duplex routes', async (t) => {
       t.match(await wire.request(post(`${path}/whole`, 'a/b', 'one')), { statusCode: 200, body: '{"length":3}' })
       t.match(await wire.request(post(`${path}/refused`, 'a/b', 'one')), { statusCode: 403, body: 'no' })
       t.match(await wire.request(post(`${path}/headless`, 'a/b', 'one')), { statusCode: 500, body: /UND_ERR_SOCKET/ })
-      await plain(t, wire)
+      await checkPlain(t, wire)
       wire.send(post(`${path}/broken`, 'a/b', 'one'))
       t.match(await wire.head(), { statusCode: 200 })
-      await t.rejects(wire.body(), { code: 'FST_ERR_DUPLEX_TRUNCATED' }, 'cut off as the upstream has cut it off')
+      await t.rejects(wire.body(), { code: 'FST_ERR_DUPLEX_TRUNCATED' }, 'the response is cut off as by the upstream')
       await wire.ended
-      await plain(t, await connect())
+      await checkPlain(t, await connect())
     })
 
-    for (const way of ['leaves', 'ends within its body']) {
+    for (const way of ['leaves', 'ends its side during the body']) {
       await t.test(`${path}: the client ${way}`, async (t) => {
         const wire = await connect()
         const errored = upstream.logged('request errored')
@@ -87,9 +87,9 @@ t.test('@fastify/reply-from, in front of duplex routes', async (t) => {
         t.equal(await wire.content(3), 'ONE')
         if (way === 'leaves') wire.socket.destroy()
         else wire.socket.end()
-        t.match(await errored, { err: { code: /^FST_ERR_DUPLEX_(ABORTED|TRUNCATED)$/ } }, 'the upstream is told')
+        t.match(await errored, { err: { code: /^FST_ERR_DUPLEX_(ABORTED|TRUNCATED)$/ } }, 'the upstream notices it')
         await wire.ended
-        await plain(t, await connect())
+        await checkPlain(t, await connect())
       })
     }
   }

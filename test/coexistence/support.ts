@@ -1,4 +1,4 @@
-// An app with a duplex and an ordinary route, and a conversation with it: what every neighbour must leave as it is.
+// An app with a duplex and an ordinary route, and checks of both that must pass together with any other plugin.
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
@@ -7,8 +7,8 @@ import { type Response, type Served, type Wire, chunk, serve } from '../support/
 
 export type Plugin = (app: FastifyInstance) => unknown
 
-/** Runs a test with a plugin registered before fastify-duplex and after it. */
-export function together (name: string, plugin: Plugin, routes: Plugin, check: (t: Test, served: Served) => Promise<void>): void {
+/** Runs a test with a plugin that is registered before fastify-duplex, and again with the plugin after it. */
+export function testInBothOrders (name: string, plugin: Plugin, routes: Plugin, check: (t: Test, served: Served) => Promise<void>): void {
   t.test(name, async (t) => {
     for (const order of ['before', 'after']) {
       await t.test(`registered ${order} fastify-duplex`, async (t) => {
@@ -25,9 +25,10 @@ export function together (name: string, plugin: Plugin, routes: Plugin, check: (
 }
 
 export async function * upper (request: FastifyRequest, reply: FastifyReply): AsyncGenerator<string> {
-  for await (const piece of reply.duplex) yield String(piece).toUpperCase()
+  for await (const chunk of reply.duplex) yield String(chunk).toUpperCase()
 }
 
+/** The head of a chunked request. */
 export function open (path: string, fields = ''): string {
   return `POST ${path} HTTP/1.1\r\nHost: a\r\n${fields}Transfer-Encoding: chunked\r\n\r\n`
 }
@@ -40,7 +41,7 @@ export function post (path: string, type: string, body: string, fields = ''): st
   return `POST ${path} HTTP/1.1\r\nHost: a\r\n${fields}Content-Type: ${type}\r\nContent-Length: ${body.length}\r\n\r\n${body}`
 }
 
-/** Two words, the second sent when the first has come back; gives the head they came with. */
+/** Sends two words, the second one after the first has come back. @returns the head of the response */
 export async function converse (t: Test, wire: Wire, fields = '', path = '/upper'): Promise<StatusHead> {
   wire.send(open(path, fields) + chunk('one'))
   const head = await wire.head()
@@ -53,7 +54,8 @@ export async function converse (t: Test, wire: Wire, fields = '', path = '/upper
   return head
 }
 
-export async function plain (t: Test, wire: Wire, fields = ''): Promise<Response> {
+/** Sends a request to the ordinary route. */
+export async function checkPlain (t: Test, wire: Wire, fields = ''): Promise<Response> {
   const response = await wire.request(get('/plain', fields))
   t.match(response, { statusCode: 200, body: 'plain' })
   return response

@@ -1,4 +1,4 @@
-// Beside OpenTelemetry: what a span has of an exchange, and when it ends.
+// Together with OpenTelemetry: which attributes the spans of an exchange have, and when they end.
 
 import { once } from 'node:events'
 import { createServer } from 'node:http'
@@ -12,15 +12,15 @@ import { InMemorySpanExporter, NodeTracerProvider, type ReadableSpan, SimpleSpan
 import { satisfies } from 'semver'
 import t, { type Test } from 'tap'
 import { type Served, type Wire, chunk, serve } from '../support/wire.ts'
-import { type Plugin, get, open, plain, upper } from './support.ts'
+import { type Plugin, checkPlain, get, open, upper } from './support.ts'
 
-// It patches node:http as that is loaded, once per process: tests switch it on and off.
+// The instrumentation patches node:http when the module is loaded, once per process. Tests enable and disable it.
 const httpInstrumentation = new HttpInstrumentation()
 require('node:http')
 httpInstrumentation.disable()
 
-/** Spans as they end. */
-function tracing (): { provider: NodeTracerProvider, exporter: InMemorySpanExporter, spans: (name: string) => unknown[] } {
+/** A tracer that collects ended spans in memory. */
+function createTracing (): { provider: NodeTracerProvider, exporter: InMemorySpanExporter, spans: (name: string) => unknown[] } {
   const exporter = new InMemorySpanExporter()
   const provider = new NodeTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] })
   const spans = (name: string): unknown[] => exporter.getFinishedSpans()
@@ -29,25 +29,25 @@ function tracing (): { provider: NodeTracerProvider, exporter: InMemorySpanExpor
   return { provider, exporter, spans }
 }
 
-const fails: Plugin = (app) => {
+const addBroken: Plugin = (app) => {
   app.post('/broken', { duplex: true }, async (request, reply) => {
     await pipeline(reply.duplex, reply.duplex, { end: false })
     throw new Error('broken')
   })
 }
 
-/** One exchange that ends well, an ordinary request, and one exchange that is cut off. */
-async function trace (t: Test, { connect, logged }: Served, seen: () => unknown[], expected: unknown[]): Promise<void> {
+/** Checks the spans of an exchange that completes, an ordinary request, and an exchange that is cut off. */
+async function checkSpans (t: Test, { connect, logged }: Served, seen: () => unknown[], expected: unknown[]): Promise<void> {
   const wire = await connect()
   wire.send(open('/upper') + chunk('one'))
   await wire.head()
   t.equal(await wire.content(3), 'ONE')
-  t.strictSame(seen(), [], 'open while the exchange is')
+  t.strictSame(seen(), [], 'no span has ended while the exchange is open')
   const completed = logged('request completed')
   wire.send('0\r\n\r\n')
   t.equal(await wire.body(), '')
   await completed
-  await plain(t, wire)
+  await checkPlain(t, wire)
   const errored = logged('request errored')
   wire.send(open('/broken') + chunk('one') + '0\r\n\r\n')
   await wire.head()
@@ -59,7 +59,7 @@ async function trace (t: Test, { connect, logged }: Served, seen: () => unknown[
 
 for (const order of ['before', 'after']) {
   t.test(`@fastify/otel, registered ${order} fastify-duplex`, async (t) => {
-    const { provider, spans } = tracing()
+    const { provider, spans } = createTracing()
     const instrumentation = new FastifyOtelInstrumentation()
     instrumentation.setTracerProvider(provider)
     const traced: Plugin = (app) => app.register(instrumentation.plugin())
@@ -67,30 +67,30 @@ for (const order of ['before', 'after']) {
       if (order === 'after') await traced(app)
       app.post('/upper', { duplex: true }, upper)
       app.get('/plain', async () => 'plain')
-      fails(app)
+      addBroken(app)
     }, { before: order === 'before' ? traced : () => {} })
-    await trace(t, served, () => spans('request'), [['/upper', 200, api.SpanStatusCode.UNSET], ['/plain', 200, api.SpanStatusCode.UNSET], ['/broken', 200, api.SpanStatusCode.ERROR]])
+    await checkSpans(t, served, () => spans('request'), [['/upper', 200, api.SpanStatusCode.UNSET], ['/plain', 200, api.SpanStatusCode.UNSET], ['/broken', 200, api.SpanStatusCode.ERROR]])
     await provider.shutdown()
   })
 }
 
 t.test('@opentelemetry/instrumentation-http', async (t) => {
-  const { provider, spans } = tracing()
+  const { provider, spans } = createTracing()
   provider.register()
   httpInstrumentation.setTracerProvider(provider)
   httpInstrumentation.enable()
   t.teardown(() => httpInstrumentation.disable())
   const served = await serve(t, 'tcp', (app) => {
     app.post('/upper', { duplex: true }, async function * (request, reply) {
-      for await (const piece of reply.duplex) {
-        t.ok(api.trace.getActiveSpan()?.isRecording(), 'the handler is within the span')
-        yield String(piece).toUpperCase()
+      for await (const chunk of reply.duplex) {
+        t.ok(api.trace.getActiveSpan()?.isRecording(), 'the handler runs in the span')
+        yield String(chunk).toUpperCase()
       }
     })
     app.get('/plain', async () => 'plain')
-    fails(app)
+    addBroken(app)
   })
-  await trace(t, served, () => [...spans('POST'), ...spans('GET')], [['/upper', 200, api.SpanStatusCode.UNSET], ['/broken', undefined, api.SpanStatusCode.ERROR], ['/plain', 200, api.SpanStatusCode.UNSET]])
+  await checkSpans(t, served, () => [...spans('POST'), ...spans('GET')], [['/upper', 200, api.SpanStatusCode.UNSET], ['/broken', undefined, api.SpanStatusCode.ERROR], ['/plain', 200, api.SpanStatusCode.UNSET]])
   await provider.shutdown()
 })
 
@@ -107,7 +107,7 @@ const inTrace = (id: string): string => `Traceparent: 00-${id}-b7ad6b7169203331-
 for (const order of ['before', 'after']) {
   t.test(`instrumented http, undici and Fastify, @fastify/otel registered ${order} fastify-duplex`, async (t) => {
     for (const globals of [api.trace, api.context, api.propagation]) globals.disable()
-    const { provider, exporter } = tracing()
+    const { provider, exporter } = createTracing()
     provider.register()
     const instrumentation = new FastifyOtelInstrumentation()
     const all = [httpInstrumentation, new UndiciInstrumentation(), instrumentation]
@@ -132,7 +132,7 @@ for (const order of ['before', 'after']) {
     const url = `http://127.0.0.1:${port}/upstream`
     const byFetch = async (): Promise<string> => (await fetch(url)).text()
     const byUndici = async (): Promise<string> => (await (await import('undici')).request(url)).body.text()
-    /** A span of the app's own, with a request in it. */
+    /** A span of the app, with a request in it. */
     const step = (name: string, ask = byFetch): Promise<string> => tracer.startActiveSpan(name, async (span) => {
       const answer = await ask()
       span.end()
@@ -144,22 +144,22 @@ for (const order of ['before', 'after']) {
       if (order === 'after') await traced(app)
       app.post('/work', { duplex: true }, async function * work (request, reply) {
         yield await step('first')
-        for await (const piece of reply.duplex) {
-          yield await step(`${piece}`)
-          yield await step(`${piece} again`)
+        for await (const chunk of reply.duplex) {
+          yield await step(`${chunk}`)
+          yield await step(`${chunk} again`)
         }
         yield await step('last')
       })
       app.post('/loop', { duplex: true }, async function loop (request, reply) {
-        for await (const piece of reply.duplex) reply.duplex.write(await step(`${piece}`))
+        for await (const chunk of reply.duplex) reply.duplex.write(await step(`${chunk}`))
         reply.duplex.end(await step('last'))
       })
       app.post('/undici', { duplex: true }, async function * undici (request, reply) {
-        for await (const piece of reply.duplex) yield await step(`${piece}`, byUndici)
+        for await (const chunk of reply.duplex) yield await step(`${chunk}`, byUndici)
         yield await step('last', byUndici)
       })
       app.post('/broken', { duplex: true }, async function * broken (request, reply) {
-        for await (const piece of reply.duplex) yield piece
+        for await (const chunk of reply.duplex) yield chunk
         throw new Error('broken')
       })
       app.post('/refused', { duplex: true }, async function * refused (): AsyncGenerator<string> {
@@ -169,7 +169,7 @@ for (const order of ['before', 'after']) {
     }, { before: order === 'before' ? traced : () => {} })
 
     const finished = (): ReadableSpan[] => exporter.getFinishedSpans().filter((span) => !String(span.attributes['fastify.type']).endsWith('hook'))
-    /** What has ended of a trace, in order. */
+    /** The spans of a trace that have ended, in this order. */
     const ended = (id: string): string[] => finished().filter((span) => span.spanContext().traceId === id).map((span) => pathOf(span, finished()))
     const statusOf = (name: string): api.SpanStatusCode | undefined => finished().find((span) => span.name === name)?.status.code
     const start = async (fields = '', path = '/work'): Promise<Wire> => {
@@ -177,11 +177,11 @@ for (const order of ['before', 'after']) {
       wire.send(open(path, fields))
       return wire
     }
-    /** A span of the app, and the request in it, as they end; without those around that have not. */
+    /** The paths of a `step()` and of the request in it, in the order in which they end. */
     const stepEnded = (name: string): string[] => [`${name} > GET > GET`, `${name} > GET`, name]
     const within = (handler: string, steps: string[]): string[] => steps.map((path) => `POST /${handler} > request > handler - ${handler} > ${path}`)
 
-    await t.test('spans of a generator are within that of its handler, which ends with the exchange', async (t) => {
+    await t.test('spans of a generator are children of the span of its handler, which ends with the exchange', async (t) => {
       exporter.reset()
       const wire = await start(inTrace(SOME_TRACE))
       await wire.head()
@@ -190,17 +190,17 @@ for (const order of ['before', 'after']) {
       t.equal(await wire.content(4), '0a0a')
       wire.send(chunk('two'))
       t.equal(await wire.content(4), '0a0a')
-      t.strictSame(finished().map((span) => span.name).filter((name) => /^(handler|request|POST)/.test(name)), [], 'open while the exchange is')
+      t.strictSame(finished().map((span) => span.name).filter((name) => /^(handler|request|POST)/.test(name)), [], 'these spans are open while the exchange is open')
       const completed = served.logged('request completed')
       wire.send('0\r\n\r\n')
       t.equal(await wire.body(), '0a')
       await completed
-      await plain(t, wire)
+      await checkPlain(t, wire)
       const steps = ['first', 'one', 'one again', 'two', 'two again', 'last'].flatMap(stepEnded)
       const around = ['POST /work > request > handler - work', 'POST /work > request', 'POST /work']
       t.strictSame(ended(SOME_TRACE).sort(), [...within('work', steps), ...around].sort())
       const order = finished().map((span) => span.name)
-      t.ok(order.indexOf('handler - work') > order.indexOf('last'), 'the handler ends after all it has done')
+      t.ok(order.indexOf('handler - work') > order.indexOf('last'), 'the span of the handler ends after the spans in it')
       t.strictSame(finished().filter((span) => span.status.code === api.SpanStatusCode.ERROR), [])
     })
 
@@ -216,16 +216,16 @@ for (const order of ['before', 'after']) {
       wire.send('0\r\n\r\n')
       t.equal(await wire.body(), '0a')
       await completed
-      await plain(t, wire)
+      await checkPlain(t, wire)
       const around = [`POST /${handler} > request > handler - ${handler}`, `POST /${handler} > request`, `POST /${handler}`]
       t.strictSame(ended(SOME_TRACE).sort(), [...within(handler, ['one', 'two', 'last'].flatMap(stepEnded)), ...around].sort())
     }
-    await t.test('so are those of a handler that reads in a loop', shortTest('loop'))
-    await t.test('so are requests by undici itself', { skip: !satisfies(process.version, '>=22.19') && 'undici 8 needs Node 22.19' }, shortTest('undici'))
+    await t.test('spans of a handler that reads in a loop are its children, too', shortTest('loop'))
+    await t.test('requests of undici itself are children of the handler, too', { skip: !satisfies(process.version, '>=22.19') && 'undici 8 needs Node 22.19' }, shortTest('undici'))
 
     const { ERROR } = api.SpanStatusCode
 
-    await t.test('an exchange that is cut off, one that is refused, and one whose client leaves', async (t) => {
+    await t.test('exchanges that are cut off, refused, or left by the client', async (t) => {
       exporter.reset()
       const broken = await start(inTrace(SOME_TRACE), '/broken')
       const errored = served.logged('request errored')
@@ -236,7 +236,7 @@ for (const order of ['before', 'after']) {
       await t.rejects(broken.body(), { code: 'FST_ERR_DUPLEX_TRUNCATED' })
       await errored
       await broken.ended
-      // @opentelemetry/instrumentation-http gives the route to spans of complete responses only.
+      // @opentelemetry/instrumentation-http adds the route to the span only if the response is complete.
       t.strictSame(ended(SOME_TRACE).sort(), ['POST', 'POST > request', 'POST > request > handler - broken'])
       t.strictSame(['POST', 'request'].map(statusOf), [ERROR, ERROR])
       t.equal(statusOf('handler - broken'), ERROR, { todo: order === 'after' && 'the error is handled before @fastify/otel sees it' })
@@ -255,11 +255,11 @@ for (const order of ['before', 'after']) {
       const left = served.logged('request errored')
       leaving.socket.destroy()
       await left
-      await plain(t, wire)
+      await checkPlain(t, wire)
       t.strictSame(ended(SOME_TRACE).sort(), [...stepEnded('first').map((path) => `POST > request > handler - work > ${path}`), 'POST > request > handler - work', 'POST > request', 'POST'].sort())
     })
 
-    await t.test('concurrent exchanges, and exchanges one after the other on a connection, have traces of their own', async (t) => {
+    await t.test('concurrent exchanges, and successive exchanges on one connection, have separate traces', async (t) => {
       exporter.reset()
       const one = await start(inTrace(SOME_TRACE))
       const other = await start(inTrace(OTHER_TRACE))
@@ -276,10 +276,10 @@ for (const order of ['before', 'after']) {
       t.equal(await other.body(), '1b')
       one.send('0\r\n\r\n')
       t.equal(await one.body(), '0a')
-      // All in one piece, so that the second is read while the first ends.
+      // Pipelined in one write, so that the second request is read while the first exchange ends.
       one.send(open('/work', inTrace(OTHER_TRACE)) + '0\r\n\r\n' + open('/work') + '0\r\n\r\n' + get('/plain', inTrace(SOME_TRACE)))
       t.match(await one.response(), { body: '1b1b' })
-      // A trace of its own, by chance: that it is none of the others is seen below.
+      // A new, random trace. That it differs from the others is checked below.
       t.match((await one.response()).body, /^([0-9a-f]{2})\1$/)
       t.match(await one.response(), { body: 'plain' })
       await served.app.close()
@@ -294,7 +294,7 @@ for (const order of ['before', 'after']) {
 }
 
 t.test('@fastify/otel that registers itself in every app', async (t) => {
-  const { provider, spans } = tracing()
+  const { provider, spans } = createTracing()
   const instrumentation = new FastifyOtelInstrumentation({ registerOnInitialization: true })
   instrumentation.setTracerProvider(provider)
   t.teardown(() => instrumentation.disable())
