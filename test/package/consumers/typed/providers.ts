@@ -3,7 +3,7 @@
 import type { JsonSchemaToTsProvider } from '@fastify/type-provider-json-schema-to-ts'
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import Fastify from 'fastify'
-import duplex, { type HttpDuplex } from 'fastify-duplex'
+import duplex, { type Authority, type FramingKind, type HttpDuplex, type Trailers } from 'fastify-duplex'
 import { Type } from 'typebox'
 import { exactly } from './exactly.js'
 
@@ -15,6 +15,9 @@ typeBox.post('/:id', {
 }, async function * (request, reply) {
   exactly<number>()(request.params.id)
   exactly<HttpDuplex>()(reply.duplex)
+  exactly<Authority | null>()(request.authority)
+  exactly<FramingKind>()(reply.duplex.framing.request)
+  exactly<Trailers>()(reply.duplex.trailers)
   // @ts-expect-error no such parameter
   request.params.name.trim()
   for await (const chunk of reply.duplex) yield String(chunk)
