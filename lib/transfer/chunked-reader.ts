@@ -6,7 +6,8 @@
 // It passes over each input once, and has a state for every position in the grammar, so that the body may be cut into
 // inputs anywhere. Chunk boundaries carry no meaning: all content of one input is moved together, in place, over the
 // framing between, and returned as one view. A line ends with CRLF and nothing else. Where RFC 9112 lets a recipient be
-// lenient (a bare LF, blanks after the size), this reader is not: request smuggling lives on such differences.
+// lenient (a bare LF, blanks after the size), this reader is not: differences between recipients are what makes request
+// smuggling possible.
 
 import type { Fields, Trailers } from '../../types/transfer.d.ts'
 import { ChunkError, ChunkExtensionLimitError, TrailerError, TrailerLimitError, TruncatedError } from '../errors.ts'
@@ -249,7 +250,7 @@ export class ChunkedReader implements BodyReader {
   }
 
   private enterExtension (state: number): void {
-    // The byte after chunk-size is the first byte of the extensions, and SIZE does not count.
+    // The byte after chunk-size is the first byte of the extensions. It was read in state SIZE, which counts none.
     if (this.state === SIZE) this.countExtension()
     this.state = state
   }
