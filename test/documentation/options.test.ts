@@ -6,10 +6,10 @@ import { maxHeaderSize } from 'node:http'
 import { join } from 'node:path'
 import t from 'tap'
 import ts from 'typescript'
-import * as errors from '../lib/errors.ts'
-import { DEFAULT_OPTIONS, OPTIONS, resolveOptions } from '../lib/options.ts'
+import * as errors from '../../lib/errors.ts'
+import { DEFAULT_OPTIONS, OPTIONS, resolveOptions } from '../../lib/options.ts'
 
-const ROOT = join(__dirname, '..')
+const ROOT = join(__dirname, '../..')
 const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
 const readme = read('README.md')
 
@@ -26,7 +26,7 @@ interface Description { unit: string, default: string }
 
 function describedInReadme (): Record<string, Description> {
   return Object.fromEntries(tableIn('Options').map(([name, value, text]) => {
-    const unit = / ms$/.test(value) ? 'ms' : / KiB$/.test(value) || /^bytes\b/i.test(text) ? 'bytes' : 'exchanges'
+    const unit = / ms$/.test(value) ? 'ms' : / KiB$/.test(value) || /^(maximum )?bytes\b/.test(text) ? 'bytes' : 'exchanges'
     return [name.replaceAll('`', ''), { unit, default: value.replace(/ ms$/, '') }]
   }))
 }
