@@ -4,8 +4,6 @@
 import type { Fields, OutgoingFields } from '../../types/transfer.d.ts'
 import { FieldError } from '../errors.ts'
 
-export type { Fields, OutgoingFields }
-
 /** The fields of a head that decide the framing. The values of a repeated field are joined with a comma. */
 export interface FramingFields {
   'transfer-encoding'?: string

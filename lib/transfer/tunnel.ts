@@ -5,8 +5,6 @@ import type { Authority, OutgoingFields } from '../../types/transfer.d.ts'
 import { AuthorityError, FramingError, UpgradeError } from '../errors.ts'
 import { type FramingFields, trimBlanks } from './field-lines.ts'
 
-export type { Authority }
-
 // authority-form = uri-host ":" port (RFC 9112 section 3.2.3). Of all forms of uri-host: names and addresses, without
 // percent-encoding.
 const AUTHORITY = /^(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+)):(\d{1,5})$/i

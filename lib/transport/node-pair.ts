@@ -4,13 +4,13 @@
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { constants } from 'node:http2'
 import type { Duplex } from 'node:stream'
+import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, IdleError, TunnelError } from '../errors.ts'
 import { dropConnectionFields, mayHaveBody, streamOf } from '../node/http2.ts'
 import { isInTurn, onTurn } from '../node/response.ts'
 import { progressOf, queuedBytes } from '../node/socket.ts'
 import { asLanded } from '../relay/read-buffers.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
-import type { Fields, OutgoingFields } from '../transfer/field-lines.ts'
 import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import type { IdleWatch, Watched } from './idle-watch.ts'
@@ -88,8 +88,8 @@ export class NodeTransport implements Transport, Watched {
     return this.request.socket
   }
 
-  get trailers (): Readonly<Fields> {
-    return this.request.trailers as Fields | undefined ?? NO_FIELDS // app.inject() has none
+  get trailers (): Trailers {
+    return this.request.trailers as Trailers | undefined ?? NO_FIELDS // app.inject() has none
   }
 
   // Reading

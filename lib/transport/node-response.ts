@@ -2,9 +2,10 @@
 
 import type { ServerResponse } from 'node:http'
 import type { Writable } from 'node:stream'
+import type { OutgoingFields } from '../../types/transfer.d.ts'
 import { streamOf } from '../node/http2.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
-import { type OutgoingFields, writeTrailers } from '../transfer/field-lines.ts'
+import { writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, UNTIL_CLOSE } from '../transfer/framing.ts'
 import type { WriteCallback } from './transport.ts'
 

@@ -1,7 +1,7 @@
 // A response, written to the raw connection.
 
 import type { Socket } from 'node:net'
-import type { OutgoingFields } from '../transfer/field-lines.ts'
+import type { OutgoingFields } from '../../types/transfer.d.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, TUNNEL } from '../transfer/framing.ts'

@@ -5,13 +5,13 @@
 
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
+import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, DestroyedError, DetachError, IdleError } from '../errors.ts'
 import type { Borrower } from '../handoff/claim.ts'
 import { type Handoff, claim } from '../handoff/handoff.ts'
 import { progressOf, queuedBytes } from '../node/socket.ts'
 import { type Landed, asLanded, bytesOf, copyIfLanded } from '../relay/read-buffers.ts'
 import { type BodyReader, CloseReader, NO_BYTES, restOf } from '../transfer/body-reader.ts'
-import type { Fields, OutgoingFields } from '../transfer/field-lines.ts'
 import { type Framing, bodyReader } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import { checkUpgrade } from '../transfer/tunnel.ts'
@@ -95,7 +95,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     return this.socket
   }
 
-  get trailers (): Readonly<Fields> {
+  get trailers (): Trailers {
     return this.bodyReader.trailers
   }
 

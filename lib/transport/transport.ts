@@ -4,8 +4,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import type { Landed } from '../relay/read-buffers.ts'
-import type { Fields, OutgoingFields } from '../transfer/field-lines.ts'
 import type { Framing } from '../transfer/framing.ts'
 import type { ResponseHead } from '../transfer/head-writer.ts'
 
@@ -66,7 +66,7 @@ export interface Transport {
   /** Why the exchange has failed: the error of `abort` or of `onLost`. */
   readonly failure: Error | null
   /** Complete when the request is. */
-  readonly trailers: Readonly<Fields>
+  readonly trailers: Trailers
   /** Starts to deliver content, or goes on. */
   read (): void
   /** Whether the response may be written: not before the responses to earlier requests of the connection. */
