@@ -7,7 +7,7 @@
 // inputs anywhere. Chunk boundaries carry no meaning: all content of one input is moved together, in place, over the
 // framing between, and returned as one view. A line ends with CRLF and nothing else. Where RFC 9112 lets a recipient be
 // lenient (a bare LF, blanks after the size), this reader is not: differences between recipients are what makes request
-// smuggling possible.
+// smuggling possible. One class, since every state may follow from another within one input.
 
 import type { Fields, Trailers } from '../../types/transfer.d.ts'
 import { ChunkError, ChunkExtensionLimitError, TrailerError, TrailerLimitError, TruncatedError } from '../errors.ts'
