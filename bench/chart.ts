@@ -12,7 +12,7 @@ const BAR = WIDTH - LABEL - 70
 const LINE = 17
 const TITLE = 30
 const GAP = 24
-const ACROSS = 2
+const PANELS_PER_ROW = 2
 const INDENT = 8
 
 const STYLE = `
@@ -36,10 +36,10 @@ interface Bar {
 
 export function chart (results: Results): string {
   const panels = results.columns.filter(({ table }) => table === results.columns[0].table).map((column) => panel(column, results))
-  const rows = Math.ceil(panels.length / ACROSS)
+  const rows = Math.ceil(panels.length / PANELS_PER_ROW)
   const height = Math.max(...panels.map(({ height }) => height))
-  const placed = panels.map(({ svg }, i) => `<g transform="translate(${(i % ACROSS) * (WIDTH + GAP)} ${Math.floor(i / ACROSS) * (height + GAP)})">${svg}</g>`)
-  const size = { width: ACROSS * (WIDTH + GAP) - GAP, height: rows * (height + GAP) }
+  const placed = panels.map(({ svg }, i) => `<g transform="translate(${(i % PANELS_PER_ROW) * (WIDTH + GAP)} ${Math.floor(i / PANELS_PER_ROW) * (height + GAP)})">${svg}</g>`)
+  const size = { width: PANELS_PER_ROW * (WIDTH + GAP) - GAP, height: rows * (height + GAP) }
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${size.width} ${size.height}" width="${size.width}" height="${size.height}">
 <style>${STYLE}</style>
 ${placed.join('\n')}
@@ -50,11 +50,11 @@ ${placed.join('\n')}
 function panel (column: Column, { peers }: Results): { svg: string, height: number } {
   const bars = SHOWN.flatMap((id) => bar(column, id, peers.find((peer) => peer.id === id)?.label))
   bars.sort((a, b) => column.rate ? b.value - a.value : a.value - b.value)
-  const most = Math.max(...bars.map(({ value }) => value))
+  const max = Math.max(...bars.map(({ value }) => value))
   const title = column.rate ? `${column.title}, times Fastify streaming` : `${column.title}, ${column.unit} (less is better)`
   const lines = bars.map(({ id, label, value, text }, i) => {
     const y = TITLE + i * LINE
-    const width = Math.max(1, value / most * BAR)
+    const width = Math.max(1, value / max * BAR)
     return `<g${id === 'plugin' ? ' class="plugin"' : ''}><text x="${LABEL - 8}" y="${y + 12}" text-anchor="end">${escape(label)}</text>` +
       `<rect x="${LABEL}" y="${y + 2}" width="${width.toFixed(1)}" height="${LINE - 5}" rx="2"/><text x="${(LABEL + width + 6).toFixed(1)}" y="${y + 12}">${text}</text></g>`
   })

@@ -118,7 +118,7 @@ async function stopAll (clients: Client[]): Promise<ClientReport> {
   return first
 }
 
-// Parts
+// Measurements
 
 const number = (value: number): string => Math.round(value).toLocaleString('en').replaceAll(',', ' ')
 const kib = (bytes: number): string => `${(bytes / 1024).toFixed(1)} KiB`

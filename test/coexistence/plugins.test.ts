@@ -531,7 +531,7 @@ testInBothOrders('@fastify/request-context', withContext, (app) => {
   const listen = (bound: boolean) => ({ headers }: FastifyRequest, { duplex }: FastifyReply): void => {
     const id = headers['x-id'] as string
     const bind = <F extends (...args: any[]) => void>(callback: F): F => bound ? AsyncResource.bind(callback) : callback
-    const note = (where: string): void => { looks.push([`${bound ? 'bound' : 'free'}, ${where}`, id, found()]) }
+    const note = (where: string): void => { looks.push([`${bound ? 'bound' : 'unbound'}, ${where}`, id, found()]) }
     duplex.on('data', bind((chunk) => {
       note('data')
       duplex.write(chunk, bind(() => note('write')))
@@ -543,16 +543,16 @@ testInBothOrders('@fastify/request-context', withContext, (app) => {
       duplex.end('.')
     }))
   }
-  app.post('/free', { duplex: { highWaterMark: 1 } }, listen(false))
+  app.post('/unbound', { duplex: { highWaterMark: 1 } }, listen(false))
   app.post('/bound', { duplex: { highWaterMark: 1 } }, listen(true))
   app.post('/transform', { duplex: true }, async (request, reply) => {
     await pipeline(reply.duplex, new Transform({
       transform (chunk, encoding, done) {
-        look(request, 'free, transform')
+        look(request, 'unbound, transform')
         done(null, chunk)
       },
       flush (done) {
-        look(request, 'free, flush')
+        look(request, 'unbound, flush')
         done(null, '.')
       }
     }), reply.duplex)
@@ -574,14 +574,14 @@ testInBothOrders('@fastify/request-context', withContext, (app) => {
   const checkLooks = (t: Test, minimum: number): void => {
     const all = looks.splice(0)
     t.ok(all.length >= minimum, `${all.length} looks`)
-    const isFree = ([where]: Look): boolean => /^free|^onResponse .(free|bound|streams|transform)/.test(where)
+    const isUnbound = ([where]: Look): boolean => /^unbound|^onResponse .(unbound|bound|streams|transform)/.test(where)
     t.strictSame(all.filter(([, id, found]) => found !== undefined && found !== id), [], 'never the context of another request')
-    t.strictSame(all.filter((one) => !isFree(one) && one[1] !== one[2]), [], 'the context of the request')
-    const free = all.filter(isFree)
-    if (free.length > 0) t.strictSame(free.filter(([, id, found]) => id !== found), [], 'the context of the request, in unbound listeners', { todo: 'Node calls them in the context of the connection, even on an ordinary route' })
+    t.strictSame(all.filter((one) => !isUnbound(one) && one[1] !== one[2]), [], 'the context of the request')
+    const unbound = all.filter(isUnbound)
+    if (unbound.length > 0) t.strictSame(unbound.filter(([, id, found]) => id !== found), [], 'the context of the request, in unbound listeners', { todo: 'Node calls them in the context of the connection, even on an ordinary route' })
   }
 
-  for (const path of ['/generator', '/loop', '/streams', '/bound', '/free', '/transform']) {
+  for (const path of ['/generator', '/loop', '/streams', '/bound', '/unbound', '/transform']) {
     await t.test(path, async (t) => {
       const [one, other] = [await connect(), await connect()]
       for (const [first, second] of [['a', 'b'], ['c', 'd']]) {

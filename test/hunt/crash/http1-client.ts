@@ -34,21 +34,21 @@ function chunked (content: string, parts: number): string {
 /** What a malformed request has in the middle of its body. */
 const MALFORMED_CHUNKS = ['5\r\nhelloXX', 'g\r\n', '5 \r\nhello\r\n', '-1\r\n', '5\nhello\r\n', 'ffffffffffffffffff\r\n', '0\r\nContent-Length: 5\r\n\r\n', '0\r\n: x\r\n\r\n', '5;"\r\n', '\0']
 
-export function requestOf (one: Case, id: string, authorities: Record<string, string>): { head: string, body: string } {
-  const { request, size, parts } = one
+export function requestOf (testCase: Case, id: string, authorities: Record<string, string>): { head: string, body: string } {
+  const { request, size, parts } = testCase
   const content = contentOf(size, id)
-  const path = pathOf(one.pace, one.handler)
+  const path = pathOf(testCase.pace, testCase.handler)
   const lines = ['Host: a', `X-Id: ${id}`]
-  if (one.refusedIn !== '') lines.push(`X-Refuse: ${one.refusedIn}`)
+  if (testCase.refusedIn !== '') lines.push(`X-Refuse: ${testCase.refusedIn}`)
   const head = (method: string, target = path, version = '1.1'): string => `${method} ${target} HTTP/${version}\r\n${lines.join('\r\n')}\r\n\r\n`
   const length = `Content-Length: ${size}`
   if (request === 'none') return { head: head('GET'), body: '' }
   if (request === 'HEAD') return { head: head('HEAD'), body: '' }
   if (request === 'connect') {
-    lines.push(`X-Handler: ${one.handler}`)
-    const target = one.at < 0.05 ? 'nowhere' : authorities[one.target]
+    lines.push(`X-Handler: ${testCase.handler}`)
+    const target = testCase.at < 0.05 ? 'nowhere' : authorities[testCase.target]
     // These bytes belong to the tunnel. If the tunnel is refused, they are an invalid request.
-    if (one.at < 0.8) return { head: head('CONNECT', target), body: 'x'.repeat(size) }
+    if (testCase.at < 0.8) return { head: head('CONNECT', target), body: 'x'.repeat(size) }
     // CONNECT has no body, and the content must not be read as requests.
     lines.push(length)
     return { head: head('CONNECT', target), body: content }
@@ -56,9 +56,9 @@ export function requestOf (one: Case, id: string, authorities: Record<string, st
   if (request === 'many fields') {
     const limit = 15_500
     const field = 'a:'
-    for (let i = 0; i < one.fields && i * (field.length + 2) < limit; i++) lines.push(field)
-    lines.push(one.at < 0.3 ? 'Transfer-Encoding: chunked' : length)
-    return { head: head('POST'), body: one.at < 0.3 ? chunked(content, parts) : content }
+    for (let i = 0; i < testCase.fields && i * (field.length + 2) < limit; i++) lines.push(field)
+    lines.push(testCase.at < 0.3 ? 'Transfer-Encoding: chunked' : length)
+    return { head: head('POST'), body: testCase.at < 0.3 ? chunked(content, parts) : content }
   }
   if (request === 'both framings') {
     lines.push(length, 'Transfer-Encoding: chunked')
@@ -66,7 +66,7 @@ export function requestOf (one: Case, id: string, authorities: Record<string, st
   }
   if (request === 'upgrade') lines.push('Upgrade: tcp', 'Connection: upgrade')
   if (request === 'expect') lines.push('Expect: 100-continue')
-  if (request === 'length' || request === 'HTTP/1.0' || (request !== 'chunked' && one.parts === 1)) {
+  if (request === 'length' || request === 'HTTP/1.0' || (request !== 'chunked' && testCase.parts === 1)) {
     lines.push(length)
     return { head: head('POST', path, request === 'HTTP/1.0' ? '1.0' : '1.1'), body: content }
   }
@@ -97,55 +97,55 @@ function bytesAfter ({ number, after }: Case): string {
 }
 
 /** @returns the problems */
-export async function runHttp1 (one: Case, { dial, authorities, findOpen }: Environment): Promise<string[]> {
+export async function runHttp1 (testCase: Case, { dial, authorities, findOpen }: Environment): Promise<string[]> {
   const connection = new Connection(await dial())
   try {
-    await act(one, connection, authorities)
+    await act(testCase, connection, authorities)
     // After detach() the handler is responsible for the connection.
-    const problems = one.act === 'complete' && !one.handler.startsWith('detach') ? await sendNext(one, connection) : []
+    const problems = testCase.act === 'complete' && !testCase.handler.startsWith('detach') ? await sendNext(testCase, connection) : []
     // The server must end its exchanges although the client sends nothing more.
-    if (one.mustEnd) problems.push(...(await findOpen(one.number)).map((what) => `before the client leaves, ${what}`))
+    if (testCase.mustEnd) problems.push(...(await findOpen(testCase.number)).map((what) => `before the client leaves, ${what}`))
     return problems
   } finally {
     connection.leave()
   }
 }
 
-async function act (one: Case, connection: Connection, authorities: Record<string, string>): Promise<void> {
-  const { head, body } = requestOf(one, `${one.number}.0`, authorities)
+async function act (testCase: Case, connection: Connection, authorities: Record<string, string>): Promise<void> {
+  const { head, body } = requestOf(testCase, `${testCase.number}.0`, authorities)
   const bytes = head + body
-  const isWhole = ['complete', 'half-close', 'stuck', 'stuck, then leaves'].includes(one.act)
-  const at = one.act === 'malformed' ? head.length : Math.floor(one.at * bytes.length)
-  if (!one.act.startsWith('stuck') && one.before !== 'big ordinary') connection.read()
-  await connection.sendInParts(bytesBefore(one) + (isWhole ? bytes + bytesAfter(one) : bytes.slice(0, at)), one.parts)
-  await pause(one.delay)
-  if (one.act === 'complete') {
+  const isWhole = ['complete', 'half-close', 'stuck', 'stuck, then leaves'].includes(testCase.act)
+  const at = testCase.act === 'malformed' ? head.length : Math.floor(testCase.at * bytes.length)
+  if (!testCase.act.startsWith('stuck') && testCase.before !== 'big ordinary') connection.read()
+  await connection.sendInParts(bytesBefore(testCase) + (isWhole ? bytes + bytesAfter(testCase) : bytes.slice(0, at)), testCase.parts)
+  await pause(testCase.delay)
+  if (testCase.act === 'complete') {
     connection.read()
-  } else if (one.act === 'malformed') {
-    connection.send(body.slice(0, Math.floor(body.length / 2)) + MALFORMED_CHUNKS[Math.floor(one.at * MALFORMED_CHUNKS.length)])
-  } else if (one.act === 'garbage') {
+  } else if (testCase.act === 'malformed') {
+    connection.send(body.slice(0, Math.floor(body.length / 2)) + MALFORMED_CHUNKS[Math.floor(testCase.at * MALFORMED_CHUNKS.length)])
+  } else if (testCase.act === 'garbage') {
     connection.send('\0\xff\x01'.repeat(10))
-  } else if (one.act === 'truncated' || one.act === 'half-close') {
+  } else if (testCase.act === 'truncated' || testCase.act === 'half-close') {
     connection.endSide()
-  } else if (one.act === 'reset') {
+  } else if (testCase.act === 'reset') {
     connection.reset()
-  } else if (one.act === 'leave') {
+  } else if (testCase.act === 'leave') {
     connection.leave()
-  } else if (one.act === 'stuck, then leaves') {
+  } else if (testCase.act === 'stuck, then leaves') {
     await pause(40)
-    if (one.at < 0.5) connection.reset()
+    if (testCase.at < 0.5) connection.reset()
   }
   // A silent client reads: behind responses that are not read, an exchange may wait for ever.
-  if (one.act === 'silent' || one.act === 'half-close') connection.read()
-  if (['silent', 'malformed', 'garbage', 'truncated', 'half-close', 'stuck'].includes(one.act)) await settlesWithin(WAIT_LIMIT, connection.ended)
+  if (testCase.act === 'silent' || testCase.act === 'half-close') connection.read()
+  if (['silent', 'malformed', 'garbage', 'truncated', 'half-close', 'stuck'].includes(testCase.act)) await settlesWithin(WAIT_LIMIT, connection.ended)
 }
 
 /** Sends the next request on the connection. It must be answered, or the connection must end. */
-async function sendNext (one: Case, connection: Connection): Promise<string[]> {
-  const id = `${one.number}.next`
+async function sendNext (testCase: Case, connection: Connection): Promise<string[]> {
+  const id = `${testCase.number}.next`
   connection.send(ordinary('/pong', id))
   let answered = false
   const ended = connection.receives(`pong-${id}.`).then((received) => { answered = received })
   if (!await settlesWithin(ANSWER_LIMIT, ended)) return ['the next request on the connection is not answered']
-  return answered || !one.mustKeep ? [] : ['the connection is not kept']
+  return answered || !testCase.mustKeep ? [] : ['the connection is not kept']
 }

@@ -64,9 +64,9 @@ export async function huntCrashes ({ seed, seconds, onlyCases, transport }: Cras
       const { problems: found, done, left } = await runChild(seed, profile, numbers)
       children++
       cases += done.length
-      for (const one of done) {
+      for (const testCase of done) {
         count(transports, profile.transport)
-        count(acts, `${'client' in one ? one.client : 'ordinary'}: ${one.act}`)
+        count(acts, `${'client' in testCase ? testCase.client : 'ordinary'}: ${testCase.act}`)
       }
       for (const problem of found) await judge(profile, problem)
       numbers = left

@@ -7,7 +7,7 @@ import type { Profile } from './profile.ts'
 
 interface Known {
   reason: string
-  matches: (what: string, profile: Profile, one: Case | OrdinaryCase | null) => boolean
+  matches: (what: string, profile: Profile, testCase: Case | OrdinaryCase | null) => boolean
 }
 
 const MAJOR = Number.parseInt(process.versions.node)
@@ -16,20 +16,20 @@ const MAJOR = Number.parseInt(process.versions.node)
 export const KNOWN: readonly Known[] = [
   {
     reason: 'Node: after a request with Upgrade and a body that is not upgraded, the connection is no longer read',
-    matches: (what, { transport }, one) => what.startsWith('the next request on the connection') && one !== null && 'request' in one && one.request === 'upgrade' && usesNodeTransport(transport)
+    matches: (what, { transport }, testCase) => what.startsWith('the next request on the connection') && testCase !== null && 'request' in testCase && testCase.request === 'upgrade' && usesNodeTransport(transport)
   },
   {
     reason: 'Fastify: on Node\'s request and response, no onResponse if the client leaves during an early hook or its answer; as on ordinary routes',
-    matches: (what, { transport, hooks }, one) => what.includes('no onResponse') && usesNodeTransport(transport) && !isHttp2(transport) &&
-      (EARLY_HOOKS.some((name) => hooks[name] !== undefined) || (one !== null && 'refusedIn' in one && one.refusedIn === 'onRequest'))
+    matches: (what, { transport, hooks }, testCase) => what.includes('no onResponse') && usesNodeTransport(transport) && !isHttp2(transport) &&
+      (EARLY_HOOKS.some((name) => hooks[name] !== undefined) || (testCase !== null && 'refusedIn' in testCase && testCase.refusedIn === 'onRequest'))
   },
   {
     reason: 'Node: a connection with congested responses is paused when the next head arrives, so Node does not see that the client has ended its side',
-    matches: (what, _profile, one) => what.startsWith('ordinary, half-close') && one !== null && 'requests' in one && one.pipelined && one.requests.includes('duplex')
+    matches: (what, _profile, testCase) => what.startsWith('ordinary, half-close') && testCase !== null && 'requests' in testCase && testCase.pipelined && testCase.requests.includes('duplex')
   },
   {
     reason: 'Node below 26: an HTTP/2 stream that ends with its session, or is reset without an error, may never close: no onResponse; as on ordinary routes',
-    matches: (what, { transport }, one) => what.includes('no onResponse') && isHttp2(transport) && MAJOR < 26 && one !== null && one.act !== 'complete'
+    matches: (what, { transport }, testCase) => what.includes('no onResponse') && isHttp2(transport) && MAJOR < 26 && testCase !== null && testCase.act !== 'complete'
   },
   {
     reason: 'Node, below 26 or over TLS: app.close() with HTTP/2 waits for ever for sessions whose client has left; as with ordinary routes',

@@ -22,31 +22,31 @@ export function memoryDialer (app: FastifyInstance): Dial {
 }
 
 /** @returns the problems */
-export async function runMemory (one: Case, app: FastifyInstance, { authorities, findOpen }: Environment): Promise<string[]> {
-  const client = await app.injectDuplex(optionsOf(one, authorities))
+export async function runMemory (testCase: Case, app: FastifyInstance, { authorities, findOpen }: Environment): Promise<string[]> {
+  const client = await app.injectDuplex(optionsOf(testCase, authorities))
   const { socket } = client
   client.resume()
   try {
-    const isWhole = one.act === 'complete' || one.act === 'half-close'
-    if (!client.writableEnded && one.request !== 'none' && one.request !== 'HEAD') {
-      const size = isWhole ? one.size : Math.floor(one.size * one.at)
-      for (let part = 0; part < one.parts && client.writable; part++) {
-        client.write(Buffer.alloc(Math.ceil(size / one.parts), 'x'))
+    const isWhole = testCase.act === 'complete' || testCase.act === 'half-close'
+    if (!client.writableEnded && testCase.request !== 'none' && testCase.request !== 'HEAD') {
+      const size = isWhole ? testCase.size : Math.floor(testCase.size * testCase.at)
+      for (let part = 0; part < testCase.parts && client.writable; part++) {
+        client.write(Buffer.alloc(Math.ceil(size / testCase.parts), 'x'))
         await immediate()
       }
       if (isWhole && client.writable) client.end()
     }
-    await pause(one.delay)
-    if (one.act === 'destroy') client.destroy(one.at < 0.5 ? new Error('of the client') : undefined)
-    if (one.act === 'reset') (socket as Duplex & { resetAndDestroy (): void }).resetAndDestroy()
-    if (one.act === 'half-close') socket.end()
-    if (one.act === 'garbage' && socket.writable) socket.write('\0\xff\x01'.repeat(10))
+    await pause(testCase.delay)
+    if (testCase.act === 'destroy') client.destroy(testCase.at < 0.5 ? new Error('of the client') : undefined)
+    if (testCase.act === 'reset') (socket as Duplex & { resetAndDestroy (): void }).resetAndDestroy()
+    if (testCase.act === 'half-close') socket.end()
+    if (testCase.act === 'garbage' && socket.writable) socket.write('\0\xff\x01'.repeat(10))
     const problems: string[] = []
-    if (one.act === 'complete') {
+    if (testCase.act === 'complete') {
       await settlesWithin(WAIT_LIMIT, client.response)
-      if (!socket.destroyed && one.mustKeep && !await isAnswered(client.next({ url: '/pong', headers: { 'x-id': `${one.number}.next` } }))) problems.push('the next request on the connection is not answered')
+      if (!socket.destroyed && testCase.mustKeep && !await isAnswered(client.next({ url: '/pong', headers: { 'x-id': `${testCase.number}.next` } }))) problems.push('the next request on the connection is not answered')
     }
-    if (one.mustEnd) problems.push(...(await findOpen(one.number)).map((what) => `before the client leaves, ${what}`))
+    if (testCase.mustEnd) problems.push(...(await findOpen(testCase.number)).map((what) => `before the client leaves, ${what}`))
     return problems
   } finally {
     client.destroy()
@@ -59,15 +59,15 @@ async function isAnswered (client: Duplex & { response: Promise<unknown> }): Pro
   return settlesWithin(ANSWER_LIMIT, client.response)
 }
 
-function optionsOf (one: Case, authorities: Record<string, string>): InjectDuplexOptions {
-  const headers: Record<string, string> = { 'x-id': `${one.number}.0` }
-  if (one.refusedIn !== '') headers['x-refuse'] = one.refusedIn
-  const url = pathOf(one.pace, one.handler)
-  if (one.request === 'connect') return { method: 'CONNECT', url: authorities[one.target], headers: { ...headers, 'x-handler': one.handler } }
-  if (one.request === 'none') return { method: 'GET', url, headers }
-  if (one.request === 'HEAD') return { method: 'HEAD', url, headers }
-  if (one.request === 'upgrade') headers.upgrade = 'tcp'
-  if (one.request === 'expect') headers.expect = '100-continue'
-  if (one.request === 'length') return { method: 'POST', url, headers, payload: Buffer.alloc(one.size, 'x') }
+function optionsOf (testCase: Case, authorities: Record<string, string>): InjectDuplexOptions {
+  const headers: Record<string, string> = { 'x-id': `${testCase.number}.0` }
+  if (testCase.refusedIn !== '') headers['x-refuse'] = testCase.refusedIn
+  const url = pathOf(testCase.pace, testCase.handler)
+  if (testCase.request === 'connect') return { method: 'CONNECT', url: authorities[testCase.target], headers: { ...headers, 'x-handler': testCase.handler } }
+  if (testCase.request === 'none') return { method: 'GET', url, headers }
+  if (testCase.request === 'HEAD') return { method: 'HEAD', url, headers }
+  if (testCase.request === 'upgrade') headers.upgrade = 'tcp'
+  if (testCase.request === 'expect') headers.expect = '100-continue'
+  if (testCase.request === 'length') return { method: 'POST', url, headers, payload: Buffer.alloc(testCase.size, 'x') }
   return { method: 'POST', url, headers }
 }

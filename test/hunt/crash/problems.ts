@@ -23,9 +23,9 @@ export class Problems {
     return count === 1
   }
 
-  show ({ what, cases, case: one, profile }: Problem): void {
+  show ({ what, cases, case: testCase, profile }: Problem): void {
     console.log(`\nPROBLEM ${what}`)
-    console.log(inspect({ profile, case: one }, { depth: 4, breakLength: 160, compact: 10 }))
+    console.log(inspect({ profile, case: testCase }, { depth: 4, breakLength: 160, compact: 10 }))
     console.log(`run again: npm run hunt -- --only crash --seed ${this.seed} --only-case ${rangesOf(cases)}\n`)
   }
 

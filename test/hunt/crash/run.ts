@@ -65,48 +65,48 @@ export async function runChild (seed: number, profile: Profile, numbers: readonl
   return run
 
   async function runCase (number: number): Promise<void> {
-    const one = caseNumbered(number)
+    const testCase = caseNumbered(number)
     running.add(number)
     if (run.left.length <= closesAt) resolveBusy()
-    const problems = await watch(one)
+    const problems = await watch(testCase)
     // A dying process causes problems of all kinds, before the parent notices its end.
     if (problems.length > 0) await settlesWithin(AFTERMATH, child.exited)
     if (!child.isAlive) return
     setTimeout(() => { if (child.isAlive) running.delete(number) }, AFTERMATH)
-    run.done.push(one)
+    run.done.push(testCase)
     // An app that is being closed need not answer. Its open requests are checked at its end.
     if (closing) return
-    for (const what of problems) run.problems.push({ what: `${what} (${profile.transport})`, cases: [number], case: one, profile })
+    for (const what of problems) run.problems.push({ what: `${what} (${profile.transport})`, cases: [number], case: testCase, profile })
   }
 
   /** @returns the problems */
-  async function watch (one: Case | OrdinaryCase): Promise<string[]> {
+  async function watch (testCase: Case | OrdinaryCase): Promise<string[]> {
     try {
-      return await within(CASE_LIMIT, 'case', Promise.race(['requests' in one ? compare(one) : play(one), child.exited.then(() => [])]))
+      return await within(CASE_LIMIT, 'case', Promise.race(['requests' in testCase ? compare(testCase) : play(testCase), child.exited.then(() => [])]))
     } catch (error) {
       if (child.isAlive) return [error instanceof TimeLimitError ? error.message : `the client failed: ${(error as Error).stack}`]
       return []
     }
   }
 
-  async function play (one: Case): Promise<string[]> {
+  async function play (testCase: Case): Promise<string[]> {
     const isInChild = profile.transport === 'memory'
     const dial = dialer(profile.transport, child.address)
     const environment: Environment = { dial, authorities: child.authorities, findOpen: (number) => child.ask({ ask: 'open requests', case: number }) }
-    const problems = isInChild ? await child.ask({ ask: 'run', case: one.number }) : one.client === 'http2' ? await runHttp2(one, environment) : await runHttp1(one, environment)
-    problems.push(...await child.ask({ ask: 'open requests', case: one.number }))
-    if (!await isAnswered(dial, isHttp2(profile.transport), `${one.number}.new`) && child.isAlive) problems.push('the next client is not answered')
+    const problems = isInChild ? await child.ask({ ask: 'run', case: testCase.number }) : testCase.client === 'http2' ? await runHttp2(testCase, environment) : await runHttp1(testCase, environment)
+    problems.push(...await child.ask({ ask: 'open requests', case: testCase.number }))
+    if (!await isAnswered(dial, isHttp2(profile.transport), `${testCase.number}.new`) && child.isAlive) problems.push('the next client is not answered')
     return problems
   }
 
-  async function compare (one: OrdinaryCase): Promise<string[]> {
+  async function compare (testCase: OrdinaryCase): Promise<string[]> {
     const transport = tcpOrTls(profile.transport)
-    const problems = await compareOrdinary(one, {
+    const problems = await compareOrdinary(testCase, {
       dial: dialer(transport, child.address),
       dialPlain: dialer(transport, child.plainAddress),
       differences: (prefix, requests) => child.ask({ ask: 'differences', prefix, requests })
     })
-    return problems.concat(await child.ask({ ask: 'open requests', case: one.number }))
+    return problems.concat(await child.ask({ ask: 'open requests', case: testCase.number }))
   }
 
   /** Takes the census, closes the app, and waits for the exit of the process. */
@@ -122,8 +122,8 @@ export async function runChild (seed: number, profile: Profile, numbers: readonl
       problems.push(error.message)
     }
     for (const what of problems) {
-      const one = caseIn(what)
-      run.problems.push({ what: `${what} (${profile.transport})`, cases: one === null ? [...numbers] : [one.number], case: one, profile })
+      const testCase = caseIn(what)
+      run.problems.push({ what: `${what} (${profile.transport})`, cases: testCase === null ? [...numbers] : [testCase.number], case: testCase, profile })
     }
   }
 

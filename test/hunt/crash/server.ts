@@ -77,9 +77,9 @@ async function serveApp (seed: number, profile: Profile): Promise<void> {
     if (question.ask === 'census') return takeCensus(audit, dial, isHttp2(profile.transport), MAX_EXCHANGES)
     if (question.ask === 'close') return close(app)
     if (question.ask !== 'run') throw new Error(`no answer to ${question.ask}`)
-    const one = caseOf(seed, question.case, profile)
+    const testCase = caseOf(seed, question.case, profile)
     const environment = { dial, authorities: targets.authorities, findOpen }
-    const run = one.client === 'memory' ? runMemory(one, app, environment) : runHttp1(one, environment)
+    const run = testCase.client === 'memory' ? runMemory(testCase, app, environment) : runHttp1(testCase, environment)
     running.add(run)
     return run.finally(() => running.delete(run))
   }

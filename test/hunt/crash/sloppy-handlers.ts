@@ -115,7 +115,7 @@ export const SLOPPY_HANDLERS: Record<string, HandlerEntry> = {
       duplex.end('end')
     }
   },
-  'pipes without a look': { run: (request, { duplex }) => { Readable.from(function * () { yield 'a'; throw new Error('of the source') }()).on('error', () => {}).pipe(duplex) } },
+  'pipes without error handling': { run: (request, { duplex }) => { Readable.from(function * () { yield 'a'; throw new Error('of the source') }()).on('error', () => {}).pipe(duplex) } },
   'wrong length': { run: (request, reply) => { reply.header('content-length', 5).duplex.end('too much of it') } },
   'too short': { run: (request, reply) => { reply.header('content-length', 50).duplex.end('too little') } },
   'wrong field': { run: (request, reply) => { reply.header('x-a', 'a\r\nb: c').duplex.end('a') } },

@@ -6,8 +6,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import tls from 'node:tls'
 import type { Address, Transport } from './messages.ts'
 
-export const LEAVES = ['destroy', 'reset', 'end'] as const
-export type Leave = typeof LEAVES[number]
+export const WAYS_TO_LEAVE = ['destroy', 'reset', 'end'] as const
+export type WayToLeave = typeof WAYS_TO_LEAVE[number]
 
 /** If no byte is transferred for so many milliseconds, a socket is full or a state is reached. */
 const QUIET_TIME = 120
@@ -21,13 +21,13 @@ const ANSWER_LIMIT = 10_000
 const BLOCK = Buffer.from(`10000\r\n${'x'.repeat(0x10000)}\r\n`)
 
 /** What the hunt needs to know of a hostile client. */
-export interface Hostile {
+export interface HostileClient {
   /** Grows while bytes are transferred. */
   readonly progress: number
-  leave (how: Leave): Promise<void>
+  leave (how: WayToLeave): Promise<void>
 }
 
-export class Connection implements Hostile {
+export class Connection implements HostileClient {
   readonly socket: net.Socket
   /** The beginning of what was received. */
   received = ''
@@ -99,7 +99,7 @@ export class Connection implements Hostile {
     return this.socket.bytesWritten - this.socket.writableLength + this.bytesReceived
   }
 
-  async leave (how: Leave): Promise<void> {
+  async leave (how: WayToLeave): Promise<void> {
     const { socket } = this
     if (socket.destroyed) return
     const closed = once(socket, 'close').catch(() => {})
@@ -117,7 +117,7 @@ export class Connection implements Hostile {
 }
 
 /** Waits until hardly any bytes are transferred. */
-export async function waitUntilQuiet (clients: Hostile[]): Promise<void> {
+export async function waitUntilQuiet (clients: HostileClient[]): Promise<void> {
   const progress = (): number => clients.reduce((sum, client) => sum + client.progress, 0)
   for (let before = -Infinity, now = progress(); now - before > NEGLIGIBLE; now = progress()) {
     before = now

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Random } from '../../support/random.ts'
 import { DESCRIPTOR_NOISE, IDLE_TIMEOUT, RELEASE } from './bounds.ts'
-import { type Hostile, LEAVES, waitUntilQuiet } from './connection.ts'
+import { type HostileClient, WAYS_TO_LEAVE, waitUntilQuiet } from './connection.ts'
 import type { Sample } from './messages.ts'
 import { ServerProcess } from './server-process.ts'
 import { takeSlots } from './slots.ts'
@@ -25,7 +25,7 @@ export interface Cost {
 }
 
 /** What has not been released after all clients have left. */
-export interface Left {
+export interface Leftovers {
   descriptors: number
   requests: number
   connections: number
@@ -36,9 +36,9 @@ export interface Left {
   exitProblem: string | null
 }
 
-const NOTHING_LEFT: Left = { descriptors: 0, requests: 0, connections: 0, slots: 0, releasedAfter: 0, exitProblem: null }
+const NOTHING_LEFT: Leftovers = { descriptors: 0, requests: 0, connections: 0, slots: 0, releasedAfter: 0, exitProblem: null }
 
-export type Measured = Cost & { left: Left }
+export type Measured = Cost & { left: Leftovers }
 
 /** How long to wait until the resources of the first client are free, in milliseconds. */
 const WARM_UP = 1500
@@ -62,7 +62,7 @@ export async function measure (state: State, clients: number, ending: Ending, ra
     // The server must notice without it that clients leave, except in the excluded states.
     connectionTimeout: ending === 'stay' ? IDLE_TIMEOUT : state.connectionTimeout
   })
-  const hostile: Hostile[] = []
+  const hostile: HostileClient[] = []
   try {
     const before = await firstSample(state, server, random, WARM_UP)
     const cost = await enterAll(state, server, before, clients, random, hostile)
@@ -78,7 +78,7 @@ export async function measure (state: State, clients: number, ending: Ending, ra
     const taken = await takeSlots(server, state.transport, slots, deadline)
     await server.release()
     if (ending === 'stay') await leaveAll(hostile, random)
-    const left: Left = {
+    const left: Leftovers = {
       descriptors: ending === 'stay' ? 0 : Math.max(0, after.handles - before.handles, (after.descriptors ?? 0) - (before.descriptors ?? 0) - DESCRIPTOR_NOISE),
       requests: after.inProgress,
       connections: ending === 'stay' ? 0 : after.connections,
@@ -94,8 +94,8 @@ export async function measure (state: State, clients: number, ending: Ending, ra
   }
 }
 
-async function leaveAll (clients: Hostile[], random: Random): Promise<void> {
-  await Promise.all(clients.map((client) => client.leave(random.pick(LEAVES))))
+async function leaveAll (clients: HostileClient[], random: Random): Promise<void> {
+  await Promise.all(clients.map((client) => client.leave(random.pick(WAYS_TO_LEAVE))))
   await sleep(50)
 }
 
@@ -111,7 +111,7 @@ export class PlainServers {
       found = { target, server: await ServerProcess.start({ kind: 'plain', transport: state.transport, routesLate: state.routesLate, slots: 0, target: target.port, connectionTimeout: 0 }) }
       this.servers.set(key, found)
     }
-    const hostile: Hostile[] = []
+    const hostile: HostileClient[] = []
     const before = await firstSample(state, found.server, random, PLAIN_WARM_UP)
     try {
       return await enterAll(state, found.server, before, clients, random, hostile)
@@ -144,7 +144,7 @@ async function firstSample (state: State, server: ServerProcess, random: Random,
   return sample
 }
 
-async function enterAll (state: State, server: ServerProcess, before: Sample, clients: number, random: Random, entered: Hostile[]): Promise<Cost> {
+async function enterAll (state: State, server: ServerProcess, before: Sample, clients: number, random: Random, entered: HostileClient[]): Promise<Cost> {
   for (let left = clients; left > 0; left -= AT_ONCE) {
     const batch = Array.from({ length: Math.min(left, AT_ONCE) }, () => state.enter(server.address, random))
     for (const result of await Promise.allSettled(batch)) {

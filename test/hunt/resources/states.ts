@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BOTH_DIRECTIONS, IDLE_TIMEOUT, ONE_DIRECTION, QUIET } from './bounds.ts'
-import { Connection, type Hostile } from './connection.ts'
+import { Connection, type HostileClient } from './connection.ts'
 import type { Address, Transport } from './messages.ts'
 import type { Random } from '../../support/random.ts'
 import { Session } from './streams.ts'
@@ -35,7 +35,7 @@ export interface State {
   ending: Ending
   /** The usual number of clients is multiplied by this. */
   times: number
-  enter: (address: Address, random: Random) => Promise<Hostile>
+  enter: (address: Address, random: Random) => Promise<HostileClient>
 }
 
 type Enter = (connection: Connection, random: Random) => Promise<unknown> | unknown
@@ -161,7 +161,7 @@ async function attachStuck (connection: Connection): Promise<void> {
   await connection.fill(Buffer.alloc(0x10000))
 }
 
-const session = (path: string, reads: boolean, streams: number) => async (address: Address): Promise<Hostile> => {
+const session = (path: string, reads: boolean, streams: number) => async (address: Address): Promise<HostileClient> => {
   const hostile = await Session.open(address)
   for (let i = 0; i < streams; i++) {
     const stream = hostile.request(path, reads)

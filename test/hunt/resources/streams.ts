@@ -3,10 +3,10 @@
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import net from 'node:net'
-import type { Hostile, Leave } from './connection.ts'
+import type { HostileClient, WayToLeave } from './connection.ts'
 import type { Address } from './messages.ts'
 
-export class Session implements Hostile {
+export class Session implements HostileClient {
   private readonly session: http2.ClientHttp2Session
   private readonly socket: net.Socket
   private readonly streams: http2.ClientHttp2Stream[] = []
@@ -39,7 +39,7 @@ export class Session implements Hostile {
     return stream
   }
 
-  async leave (how: Leave): Promise<void> {
+  async leave (how: WayToLeave): Promise<void> {
     const { session, streams } = this
     if (session.destroyed) return
     const closed = once(session, 'close').catch(() => {})

@@ -18,48 +18,48 @@ export interface AppPair {
 }
 
 /** @returns the differences that the plugin makes */
-export async function compareOrdinary (one: OrdinaryCase, { dial, dialPlain, differences }: AppPair): Promise<string[]> {
+export async function compareOrdinary (testCase: OrdinaryCase, { dial, dialPlain, differences }: AppPair): Promise<string[]> {
   let problems: string[] = []
-  const first = one.requests.indexOf('duplex')
+  const first = testCase.requests.indexOf('duplex')
   // Requests after an exchange wait for it, whereas Node alone reads on. A timeout may come first.
-  const allAnswered = one.act === 'complete' && !one.requests.includes('wait')
-  const compared = allAnswered || first < 0 ? one.requests.length : first
+  const allAnswered = testCase.act === 'complete' && !testCase.requests.includes('wait')
+  const compared = allAnswered || first < 0 ? testCase.requests.length : first
   // Nor does a request after an exchange begin before its end. Two slow requests in sequence exceed the limit.
-  const inTime = first < 0 || one.requests.lastIndexOf('wait') < first
+  const inTime = first < 0 || testCase.requests.lastIndexOf('wait') < first
   for (let tried = 0; tried < TRIES; tried++) {
-    const prefix = `${one.number}.${tried}-`
+    const prefix = `${testCase.number}.${tried}-`
     const connections = [new Connection(await dial()), new Connection(await dialPlain())]
-    const [withPlugin, without] = await Promise.all(connections.map((connection) => play(one, connection, prefix)))
+    const [withPlugin, without] = await Promise.all(connections.map((connection) => play(testCase, connection, prefix)))
     problems = (await differences(prefix, compared)).map((what) => `before the client leaves, ${what}`)
     for (const connection of connections) connection.leave()
     problems.push(...await differences(prefix, compared))
     if (inTime && withPlugin !== without) problems.push(`with the plugin the connection ${withPlugin}, without it ${without}`)
     if (problems.length === 0) break
   }
-  return problems.map((what) => `ordinary, ${one.act}: ${what}`)
+  return problems.map((what) => `ordinary, ${testCase.act}: ${what}`)
 }
 
 /** Plays the case. @returns what happens to the connection. A client that does not read cannot see its end. */
-async function play (one: OrdinaryCase, connection: Connection, prefix: string): Promise<string> {
-  if (!one.act.startsWith('stuck')) connection.read()
-  await send(one, connection, prefix)
-  await pause(one.delay)
-  if (one.act === 'reset') connection.reset()
-  if (one.act === 'leave') connection.leave()
-  if (one.act === 'half-close') connection.endSide()
-  if (one.act === 'stuck, then reads') {
+async function play (testCase: OrdinaryCase, connection: Connection, prefix: string): Promise<string> {
+  if (!testCase.act.startsWith('stuck')) connection.read()
+  await send(testCase, connection, prefix)
+  await pause(testCase.delay)
+  if (testCase.act === 'reset') connection.reset()
+  if (testCase.act === 'leave') connection.leave()
+  if (testCase.act === 'half-close') connection.endSide()
+  if (testCase.act === 'stuck, then reads') {
     await pause(STUCK_MS)
     connection.read()
   }
   const isClosed = await settlesWithin(OUTCOME_LIMIT, connection.ended)
-  return `${isClosed ? 'is closed' : 'stays open'}${one.act === 'complete' ? ` after ${connection.responses} responses` : ''}`
+  return `${isClosed ? 'is closed' : 'stays open'}${testCase.act === 'complete' ? ` after ${connection.responses} responses` : ''}`
 }
 
-async function send (one: OrdinaryCase, connection: Connection, prefix: string): Promise<void> {
-  const all = one.requests.map((request, n) => bytesOf(request, `${prefix}${n}`))
+async function send (testCase: OrdinaryCase, connection: Connection, prefix: string): Promise<void> {
+  const all = testCase.requests.map((request, n) => bytesOf(request, `${prefix}${n}`))
   const last = all.at(-1)!
-  all[all.length - 1] = last.slice(0, Math.ceil(one.cut * last.length))
-  if (one.pipelined || one.act.startsWith('stuck')) {
+  all[all.length - 1] = last.slice(0, Math.ceil(testCase.cut * last.length))
+  if (testCase.pipelined || testCase.act.startsWith('stuck')) {
     connection.send(all.join(''))
     return
   }
