@@ -1,7 +1,7 @@
 // Checks that an app still admits `maxExchanges` exchanges. An exchange that was never released would count as open.
 
 import http2 from 'node:http2'
-import { type Audit, CENSUS } from './books.ts'
+import { type Audit, CENSUS } from './audit.ts'
 import { Connection, type Dial } from './connection.ts'
 import { CENSUS_LIMIT, settlesWithin } from './limits.ts'
 

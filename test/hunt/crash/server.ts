@@ -2,7 +2,7 @@
 
 import type { FastifyInstance } from 'fastify'
 import { MAX_EXCHANGES, serve } from './app.ts'
-import { Audit } from './books.ts'
+import { Audit } from './audit.ts'
 import { caseOf } from './case.ts'
 import { takeCensus } from './census.ts'
 import { dialer } from './connection.ts'

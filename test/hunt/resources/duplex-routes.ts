@@ -6,7 +6,7 @@ import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance, RouteShorthandOptions } from 'fastify'
-import { untilReleased } from './held.ts'
+import { untilReleased } from './release.ts'
 import type { AppConfig } from './messages.ts'
 import { BLOCK, blocks } from './plain-routes.ts'
 
