@@ -16,7 +16,7 @@ export const FAULTS = ['reset', 'leave', 'end', 'garbage', 'stall'] as const
 export type Fault = typeof FAULTS[number]
 
 /** No request line, and nothing that could stand where a request has framing. */
-const GARBAGE = '\0\xff\x01'.repeat(10)
+export const GARBAGE = '\0\xff\x01'.repeat(10)
 
 export function inject (fault: Fault, { socket }: Wire, transport: Transport): void {
   if (fault === 'reset' && transport === 'tcp') {

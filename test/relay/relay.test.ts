@@ -5,15 +5,17 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { TLSSocket, connect as tlsConnect } from 'node:tls'
+import { satisfies } from 'semver'
 import t from 'tap'
 import { MAX_PRIVATE } from '../../lib/relay/read-buffers.ts'
 import type { ExchangeEvent } from '../../types/index.d.ts'
-import { GET, TLS, TRANSPORTS, type Wire, hash, serve, untilStuck } from '../support/wire.ts'
-import { END, FRAMINGS, MIB, chunks, content, echo, handled, hashOf, queued } from './support.ts'
+import { CUT_OFF, GET, TLS, TRANSPORTS, type Wire, hash, serve, untilStuck } from '../support/wire.ts'
+import { END, FRAMINGS, MIB, chunks, content, countRelayed, echo, handled, hashOf, queued, relaysOver } from './support.ts'
 
 for (const transport of TRANSPORTS) {
   for (const [framing, message] of Object.entries(FRAMINGS)) {
     t.test(`what is relayed comes as it was sent, ${framing} over ${transport}`, async (t) => {
+      const relayed = countRelayed(t)
       const { connect } = await serve(t, transport, echo)
       const size = transport === 'tcp' ? 6 * MIB : 2 * MIB
       const wires: Wire[] = []
@@ -32,12 +34,14 @@ for (const transport of TRANSPORTS) {
         t.equal(await wire.body(), '')
         t.equal((await wire.response()).body, 'next')
       }))
+      if (relaysOver(transport)) t.ok(relayed() > 0)
     })
   }
 }
 
 for (const transport of TRANSPORTS) {
   t.test(`a relay that turns to another while the first is stuck, over ${transport}`, async (t) => {
+    const relayed = countRelayed(t)
     const { open } = await handled(t, transport)
     const source = await open('/source')
     const first = await open('/first')
@@ -49,6 +53,7 @@ for (const transport of TRANSPORTS) {
     source.wire.send(chunks(bytes)).send(END)
     source.duplex.pipe(first.duplex, { end: false })
     await untilStuck(() => queued(source.wire))
+    if (relaysOver(transport)) t.ok(relayed() > 0)
     t.ok(queued(source.wire) > 0, 'is stuck')
     source.duplex.unpipe(first.duplex)
     first.duplex.end()
@@ -65,6 +70,7 @@ for (const transport of TRANSPORTS) {
   })
 
   t.test(`a relay whose source is gone while it is stuck, over ${transport}`, async (t) => {
+    const relayed = countRelayed(t)
     const { open } = await handled(t, transport)
     const source = await open('/source')
     const first = await open('/first')
@@ -74,6 +80,7 @@ for (const transport of TRANSPORTS) {
     source.wire.send(chunks(bytes))
     source.duplex.pipe(first.duplex, { end: false })
     await untilStuck(() => queued(source.wire))
+    if (relaysOver(transport)) t.ok(relayed() > 0)
     const { socket } = source.duplex
     socket.destroy() // not by the client: nothing is read meanwhile
     await once(socket, 'close')
@@ -86,6 +93,8 @@ for (const transport of TRANSPORTS) {
     first.wire.socket.resume()
     await first.wire.head()
     const received = Buffer.from(await first.wire.body(), 'latin1')
+    t.ok(received.length > 0)
+    t.equal(received.length, first.duplex.bytesWritten, 'all that was written')
     t.equal(hash(received), hash(bytes.subarray(0, received.length)))
   })
 
@@ -242,8 +251,12 @@ t.test('a pipe whose listener is taken off and put back', async (t) => {
   source.wire.send(chunks(bytes)).send(END)
   await untilStuck(() => queued(source.wire))
   const received = Buffer.from(await to.wire.content(), 'latin1')
+  t.ok(received.length > 0)
   t.equal(hash(received), hash(bytes.subarray(0, received.length)))
 })
+
+/** Since Node 24 pipe() destroys its destination with what a listener throws within a write. */
+const PIPE_CATCHES = satisfies(process.version, '>=24')
 
 t.test('a listener that throws while what is relayed is stuck', async (t) => {
   const uncaught: unknown[] = []
@@ -270,13 +283,20 @@ t.test('a listener that throws while what is relayed is stuck', async (t) => {
   to.wire.socket.resume()
   await to.wire.head()
   const received: Buffer[] = []
-  try {
+  const receive = async (): Promise<void> => {
     for (let piece; (piece = await to.wire.content()) !== '';) received.push(Buffer.from(piece, 'latin1'))
+  }
+  if (PIPE_CATCHES) {
+    await t.rejects(receive(), CUT_OFF)
+    t.ok(to.duplex.destroyed)
+    t.equal(uncaught.length, 0)
+  } else {
+    await receive()
     t.equal(uncaught.length, 1)
-  } catch {
-    t.ok(to.duplex.destroyed, 'by pipe, which catches what its listener throws since Node 24')
   }
   const size = received.reduce((sum, { length }) => sum + length, 0)
+  t.ok(size > 0)
+  if (!PIPE_CATCHES) t.equal(size, bytes.length)
   t.equal(hash(Buffer.concat(received)), hash(bytes.subarray(0, size)))
   source.duplex.end()
 })

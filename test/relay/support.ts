@@ -6,6 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Test } from 'tap'
 import { queuedBytes } from '../../lib/node/socket.ts'
+import { ReadBuffers } from '../../lib/relay/read-buffers.ts'
 import type { HttpDuplex } from '../../types/index.d.ts'
 import { collectGarbage } from '../support/garbage.ts'
 import { OPEN, type Transport, type Wire, serve } from '../support/wire.ts'
@@ -45,6 +46,7 @@ export async function hashOf (wire: Wire, size: number): Promise<string> {
   const sum = createHash('sha256')
   for (let received = 0; received < size;) {
     const piece = await wire.content()
+    if (piece === '') throw new Error(`the body has ended after ${received} bytes`)
     received += piece.length
     sum.update(piece, 'latin1')
   }
@@ -115,5 +117,33 @@ export async function handled (t: Test, transport: Transport): Promise<Handled> 
       await tunnel.wire.head()
       return tunnel
     }
+  }
+}
+
+export const LANDS = { skip: process.platform === 'win32' && 'reads do not land' }
+
+/** Whether content can be relayed without a copy: not what TLS has decrypted. */
+export function relaysOver (transport: Transport): boolean {
+  return transport !== 'tls' && process.platform !== 'win32'
+}
+
+/** Counts the reads whose bytes another connection writes from where they are, since it was last asked. */
+export function countRelayed (t: Test): () => number {
+  const { wantPrivate, retire } = ReadBuffers.prototype
+  t.teardown(() => { Object.assign(ReadBuffers.prototype, { wantPrivate, retire }) })
+  let count = 0
+  ReadBuffers.prototype.wantPrivate = function () {
+    const own = wantPrivate.call(this)
+    if (own !== null) count++
+    return own
+  }
+  ReadBuffers.prototype.retire = function (own) {
+    count--
+    retire.call(this, own)
+  }
+  return () => {
+    const counted = count
+    count = 0
+    return counted
   }
 }
