@@ -10,9 +10,10 @@ import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, StatusError, TrailersError } from '../errors.ts'
+import { isPiped } from '../node/streams.ts'
 import { type Landed, asLanded, copyForUser } from '../relay/read-buffers.ts'
 import { type Relay, type RelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
-import { type Framing, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
+import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { ExchangeEvents, Transport, WriteCallback } from '../transport/transport.ts'
 import { failed, finished, headWritten, publish, started } from './diagnostics.ts'
@@ -21,12 +22,14 @@ import { writeHead } from './response-head.ts'
 
 export interface ExchangeOptions {
   closeGrace: number
+  drainTimeout: number
   bodyLimit: number
   highWaterMark?: number
 }
 
 /** The owner of an exchange answers for it to Fastify. */
 export interface ExchangeOwner {
+  readonly handlerHasReturned: boolean
   /** Every error of the stream. One that nobody listens for would end the process. */
   onStreamError (): void
   /** The response is about to be cut off. */
@@ -44,6 +47,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   bytesRead = 0
   bytesWritten = 0
   readonly closeGrace: number
+  private readonly drainTimeout: number
   private summary: Summary
   private transport: Transport
   private reply: FastifyReply
@@ -56,6 +60,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   private ended = false
   private endedWell = false
   private detached: Socket | null = null
+  private readerIsWatched = false
+  private pauseTimer: NodeJS.Timeout | null = null
   private dropAbort: () => void = ignore // of `request.signal`, when the request closes
   // Writing
   writesAtOnce = false // in the order of `relay/`
@@ -76,6 +82,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     this.registry = registry
     this.bodyLimit = options.bodyLimit
     this.closeGrace = options.closeGrace
+    this.drainTimeout = options.drainTimeout
     this.on('error', this.tellOwner)
     if (transport.ended) {
       // Opened too late: by a handler whose client left during the hooks, or by an onResponse hook.
@@ -191,6 +198,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     return super.write(chunk, encoding, done)
   }
 
+  /** A stream that has failed never drains. Code that waits for that must not wait for ever: its next read or write tells it. */
+  override on (event: string | symbol, listener: (...args: any[]) => void): this {
+    if (event === 'drain' && this.destroyed) setImmediate(emitDrain, this)
+    return super.on(event, listener)
+  }
+
   override end (chunk?: any, encoding?: any, done?: any): this {
     this.endCalled = true
     const callback = [chunk, encoding, done].find((argument) => typeof argument === 'function')
@@ -299,7 +312,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   override pipe<T extends NodeJS.WritableStream> (destination: T, options?: { end?: boolean }): T {
     this.relay = null
     if (!(destination instanceof HttpDuplex)) return super.pipe(destination, options)
-    this.relay = pipeToRelay(this, destination, writeMethods, () => { super.pipe(destination, options) })
+    this.relay = pipeToRelay(this, destination, methods, () => { super.pipe(destination, options) })
     return destination
   }
 
@@ -365,11 +378,55 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   finishIfComplete (): void {
     if (this.ended || !this.responseEnded) return
     const isRead = this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
-    if (!this.requestEnded && isRead) return
+    if (!this.requestEnded && isRead) this.watchReader()
+    else this.finish(isRead)
+  }
+
+  /** The reader may leave at any time. After the handler has returned, one that pauses has `drainTimeout` to resume. */
+  private watchReader (): void {
+    if (!this.readerIsWatched) {
+      this.readerIsWatched = true
+      this.on('pause', this.onReaderChange)
+    }
+    if (this.isLeft) this.pauseTimer ??= setTimeout(() => { this.onPauseTimeout() }, this.drainTimeout)
+  }
+
+  private onReaderChange (): void {
+    if (this.readerIsWatched) process.nextTick(() => this.finishIfComplete())
+  }
+
+  // Not by 'removeListener', which Node does not always emit for streams.
+
+  override removeListener (event: string | symbol, listener: (...args: any[]) => void): this {
+    this.onReaderChange()
+    return super.removeListener(event, listener)
+  }
+
+  override off (event: string | symbol, listener: (...args: any[]) => void): this {
+    return this.removeListener(event, listener)
+  }
+
+  override removeAllListeners (event?: string | symbol): this {
+    this.onReaderChange()
+    return event === undefined ? super.removeAllListeners() : super.removeAllListeners(event)
+  }
+
+  private onPauseTimeout (): void {
+    this.pauseTimer = null
+    if (this.isLeft) this.finish(false)
+  }
+
+  /** Whether the reader has paused, and there is no handler, and no target of a pipe, that would resume it. */
+  private get isLeft (): boolean {
+    return this.owner!.handlerHasReturned && this.isPaused() && !isPiped(this)
+  }
+
+  private finish (isRead: boolean): void {
     this.endedWell = true
     this.registry.remove(this)
     this.complete()
     this.transport.finish()
+    if (!this.requestEnded && this.summary.requestFraming === NO_BODY) this.onRequestEnd()
     if (!this.requestEnded) this.destroy()
     else if (!isRead) this.resume() // otherwise its unread end would keep the stream open
   }
@@ -388,6 +445,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   override _destroy (error: Error | null, done: WriteCallback): void {
     if (this.detached === null) this.registry.remove(this)
+    if (this.pauseTimer !== null) clearTimeout(this.pauseTimer)
+    if (this.listenerCount('drain') > 0) setImmediate(emitDrain, this)
     if (this.ended) {
       if (this.endedWell && error === null) this.keepSummary()
       done(error)
@@ -418,8 +477,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 }
 
 // As they are while nobody has replaced them.
-const { write, _write, _writev } = HttpDuplex.prototype
-const writeMethods = { write, _write, _writev }
+const { on, write, _write, _writev } = HttpDuplex.prototype
+const methods = { on, write, _write, _writev }
+
+function emitDrain (stream: HttpDuplex): void {
+  stream.emit('drain')
+}
 
 function uncorkTick (stream: HttpDuplex): void {
   stream.uncorkTick()

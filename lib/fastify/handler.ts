@@ -42,6 +42,7 @@ export function runHandler (handler: Handler): Handler {
     if (isAsyncIterable(result, exchange)) result = writeBody(result, request, reply)
     if (isPromise(result) && result !== reply as unknown) return afterPromise(result, exchange, request, reply)
     exchange.unattended = true
+    exchange.handlerHasReturned = true
     exchange.stream?.finishIfComplete()
     exchange.answerFailure(reply)
     return answerOf(exchange, result)
@@ -52,6 +53,7 @@ async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchan
   try {
     let value = await result
     if (isAsyncIterable(value, exchange)) value = await writeBody(value, request, reply)
+    exchange.handlerHasReturned = true
     exchange.stream?.finishIfComplete()
     if (exchange.answersFailure) return reply
     // Nobody has answered, and the exchange has failed: that is the answer.

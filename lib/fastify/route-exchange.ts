@@ -29,6 +29,7 @@ export interface RouteSetup {
 export class RouteExchange implements ExchangeOwner {
   readonly setup: RouteSetup
   stream: HttpDuplex | null = null
+  handlerHasReturned = false
   /** The handler has returned no promise: nobody but us can tell of a failure. */
   unattended = false
   /** `skipBodyParsing` was called once, with other hooks behind it. */

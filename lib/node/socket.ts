@@ -1,5 +1,5 @@
-// A socket: how it stops and starts reading at once, into which memory it reads, whether it closes by itself, and whether
-// anything moves on it. The names are those of lib/net.js, lib/_http_server.js and internal/stream_base_commons.js, the same
+// A socket: how it stops and starts reading at once, into which memory it reads, how it closes, and whether anything moves on
+// it. The names are those of lib/net.js, lib/_http_server.js and internal/stream_base_commons.js, the same
 // on Node 20 to 26.
 
 import type { Server } from 'node:http'
@@ -18,7 +18,6 @@ interface Internals extends Duplex {
   server: Server & { httpAllowHalfOpen: boolean }
   _handle?: Handle | null
   _paused: boolean
-  _readableState: { autoDestroy: boolean }
 }
 
 // Reading
@@ -88,17 +87,7 @@ export function clearCongested (socket: Duplex): void {
   (socket as Internals)._paused = false
 }
 
-/** Makes a stream wait for its next listener or resume(), as a new one does. */
-export function resetFlow (socket: Duplex): void {
-  (socket as { readableFlowing: boolean | null }).readableFlowing = null
-}
-
 // Closing
-
-/** Sets whether the socket is destroyed when both its sides have ended (`autoDestroy`). New streams are. */
-export function setAutoDestroy (socket: Duplex, enabled: boolean): void {
-  (socket as Internals)._readableState.autoDestroy = enabled
-}
 
 /** Closes when all that was written has been sent. */
 export function closeSoon (socket: Socket): void {

@@ -23,8 +23,8 @@ export function unseenSocket (socket: Duplex | null): Socket | null {
   return isIdle && writesByNode(socket as Socket) ? socket as Socket : null
 }
 
-/** The methods of the target's class that content passes through. */
-export type WriteMethods = Pick<Duplex, 'write' | '_write' | '_writev'>
+/** The methods of the streams' class by which content gets from one to the other. */
+export type Methods = Pick<Duplex, 'on' | 'write' | '_write' | '_writev'>
 
 /**
  * Pipes from one stream into another.
@@ -33,7 +33,7 @@ export type WriteMethods = Pick<Duplex, 'write' | '_write' | '_writev'>
  * @param pipe calls Node's own
  * @returns a relay; null if the pipe is not Node's, or if it was noticed
  */
-export function pipeToRelay (source: Duplex, target: RelayTarget, methods: WriteMethods, pipe: () => void): Relay | null {
+export function pipeToRelay (source: Duplex, target: RelayTarget, methods: Methods, pipe: () => void): Relay | null {
   const isUnseen = pipesByNode(source)
   const before = source.listeners('data')
   pipe()
@@ -47,9 +47,9 @@ export class Relay {
   private readonly source: Duplex
   private readonly target: RelayTarget
   private readonly listener: Function
-  private readonly methods: WriteMethods
+  private readonly methods: Methods
 
-  constructor (source: Duplex, target: RelayTarget, listener: Function, methods: WriteMethods) {
+  constructor (source: Duplex, target: RelayTarget, listener: Function, methods: Methods) {
     this.source = source
     this.target = target
     this.listener = listener
@@ -88,7 +88,7 @@ export class Relay {
     const { source, target, methods } = this
     if (source.readableFlowing !== true || source.readableLength > 0) return false
     // A method that somebody has replaced may see what passes through it, and keep it.
-    if (source.on !== on || source.emit !== emit || source.push !== push) return false
+    if (source.on !== methods.on || source.emit !== emit || source.push !== push) return false
     if (target.write !== methods.write || target._write !== methods._write || target._writev !== methods._writev) return false
     const listeners = source.listeners('data')
     return listeners.length === 1 && listeners[0] === this.listener
@@ -96,4 +96,4 @@ export class Relay {
 }
 
 // As they are while nobody has replaced them.
-const { on, emit, push } = Duplex.prototype
+const { emit, push } = Duplex.prototype

@@ -1,0 +1,23 @@
+// The state of a stream: what Node keeps in `_readableState`, the same on Node 20 to 26.
+
+import type { Duplex } from 'node:stream'
+
+interface Internals {
+  readableFlowing: boolean | null
+  _readableState: { autoDestroy: boolean, pipes: unknown[] }
+}
+
+/** Makes a stream wait for its next listener or resume(), as a new one does. */
+export function resetFlow (stream: Duplex): void {
+  (stream as unknown as Internals).readableFlowing = null
+}
+
+/** Sets whether a stream is destroyed when both its sides have ended (`autoDestroy`). New streams are. */
+export function setAutoDestroy (stream: Duplex, enabled: boolean): void {
+  (stream as unknown as Internals)._readableState.autoDestroy = enabled
+}
+
+/** Whether the stream is piped into another, which may have paused it. */
+export function isPiped (stream: Duplex): boolean {
+  return (stream as unknown as Internals)._readableState.pipes.length > 0
+}
