@@ -38,7 +38,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   }
 
   app.addHook('onReady', async function () {
-    if (!gate.connect) return
+    if (!gate.routesConnect) return
     restoreTargets(this)
     if ((this.initialConfig as { http2?: boolean }).http2) routeStreams(this.server as Server, gate)
   })
@@ -59,7 +59,7 @@ function setUp (options: ResolvedOptions): RouteSetup {
   const app: App = { get closing () { return registry.closing }, keepingSignal, hasInjectedBody }
   const idleWatch = new IdleWatch(options.idleTimeout)
   const gate: Gate = {
-    connect: false,
+    routesConnect: false,
     onConnect: makeTargetRoutable,
     onUnclaimedConnect (request) { claimRaw(request, app, idleWatch, options)?.refuse() }
   }

@@ -22,7 +22,7 @@ export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: 
   if ((route.schema as { body?: unknown } | undefined)?.body !== undefined) {
     throw new BodySchemaError(String(route.method), route.url)
   }
-  if (isConnect) plugin.gate.connect = true
+  if (isConnect) plugin.gate.routesConnect = true
   const setup = setUp(plugin, duplex === true ? {} : duplex, route.bodyLimit)
   const options = route as RouteOptions & Record<'childLoggerFactory' | 'preParsing' | 'onResponse', any>
   options.childLoggerFactory = claimWithLogger(options.childLoggerFactory ?? this.childLoggerFactory, setup)

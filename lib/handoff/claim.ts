@@ -1,32 +1,39 @@
-// The two sides of a borrowed connection: what its borrower is told, and what the connection knows of the claim.
+// The two interfaces between a connection and its borrower: what the borrower is told, and what the connection knows about the
+// claim.
 
 import type { Landed } from '../relay/read-buffers.ts'
 
 /** Callbacks to the borrower. Each is called at most once, `onData` excepted; none after the connection is returned. */
 export interface Borrower {
-  /** The parser has stopped: the connection may be read from now on. */
+  /** The parser has stopped behind the head: the borrower may read from now on. */
   onTaken (): void
-  /** Some bytes, valid during the call only. Called only while the borrower reads. */
+  /** Some bytes, valid during the call only. Called only while `wantsData` is set. */
   onData (data: Landed): void
-  /** Node has sent the response, through the ServerResponse. `persistent`: its head has said that the connection is kept. */
-  onAnswered (persistent: boolean): void
+  /**
+   * Node has sent the whole response, through the ServerResponse.
+   *
+   * @param promisedToPersist whether its head has told the client that the connection is kept
+   */
+  onAnswered (promisedToPersist: boolean): void
   /** Nothing was read or written during the socket's timeout. */
   onTimeout (): void
-  /** The client has ended its side, and all bytes before that were passed on. Called only while the borrower reads. */
+  /** The client has ended its side, and all bytes before that were passed on. Called only while `wantsData` is set. */
   onEnd (): void
-  /** The connection is closed. */
+  /** The connection is closed. `error` is the socket's error, if there was one. */
   onClose (error: Error | null): void
 }
 
 /** The claim of one request on its connection. */
 export interface Claim {
   readonly borrower: Borrower
-  /** The connection is the borrower's. */
-  taken: boolean
+  /** The borrower has the connection. False while the request is still being routed. */
+  isTaken: boolean
   /** The borrower wants data. */
-  reading: boolean
-  /** No response to an earlier request is due any more. */
-  inTurn: boolean
+  wantsData: boolean
+  /** Node's timeout and its way of closing are suspended. This happens when `mayWrite` becomes true. */
+  nodeIsSuspended: boolean
+  /** The responses to all earlier requests are complete, so that this one may be written. */
   readonly mayWrite: boolean
+  /** Calls back once, later, when `mayWrite` becomes true. */
   whenMayWrite (callback: () => void): void
 }

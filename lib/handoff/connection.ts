@@ -1,15 +1,15 @@
-// A connection of a watched server. Its bytes go to Node's parser, or to the borrower of the moment.
+// A connection of a watched server. Its bytes go to Node's parser, or to the borrower of the connection if there is one.
 //
 //   1. Node's connection listener has given the socket a parser. We hook the parser, once per connection.
-//   2. The parser reads a head, and Node emits 'request'. Fastify routes the request, and a duplex route claims it, all in one
-//      call stack.
-//   3. For a claimed request the parser stops behind the head. The rest of what it was given is held for the borrower.
+//   2. The parser reads a head, and Node emits 'request'. Fastify routes the request, and a duplex route claims it. All of
+//      this happens in one call stack.
+//   3. For a claimed request the parser stops behind the head. The rest of its input is held for the borrower.
 //   4. From the first exchange on, our listeners replace Node's. They pass bytes on to the borrower, or to Node's listeners
-//      while there is none. Only the listener for 'error' changes with each exchange. Bytes that nobody wants yet wait here,
-//      up to one read, and in the kernel.
-//   5. After the exchange the parser is woken, and reads the next request.
+//      while there is no borrower. Only the listener for 'error' changes with each exchange. Bytes that nobody wants yet wait
+//      in the kernel, except for at most one read, which waits here.
+//   5. After the exchange the parser is woken. It reads the next request.
 //
-// One class, since the same few fields decide in every step whose the next byte is.
+// One class, since in every step the same few fields decide where the next byte goes.
 
 import assert from 'node:assert'
 import type { IncomingMessage, ServerResponse } from 'node:http'
@@ -23,13 +23,13 @@ import { NO_BYTES, restOf } from '../transfer/body-reader.ts'
 import type { Claim } from './claim.ts'
 import { type Gate, belongsToUpgradeListener } from './gate.ts'
 
-/** Bytes given to Node's parser in one turn of the event loop: as many as Node itself reads at a time. */
+/** Bytes given to Node's parser in one turn of the event loop: the size of Node's own reads. */
 const NODE_READ_SIZE = 64 * 1024
 
 /** The connection whose request is being routed in the current call stack. */
 let routing: Connection | null = null
 
-/** The connection of a request, while it is being routed. */
+/** The connection of a request while the request is being routed; otherwise null. */
 export function routingConnection (request: IncomingMessage): Connection | null {
   return routing?.request === request ? routing : null
 }
@@ -37,28 +37,28 @@ export function routingConnection (request: IncomingMessage): Connection | null 
 export class Connection {
   readonly socket: Socket
   readonly parser: Parser
-  // Of the request that is being routed
+  // The next three belong to the request that is being routed.
   request: IncomingMessage | null = null
   response: ServerResponse | null = null
-  /** As llhttp sees it. */
+  /** What llhttp says about persistence, from the request head alone. */
   shouldKeepAlive = false
   /** From the claim of a request until the connection is returned. */
   claim: Claim | null = null
-  /** Bytes behind a head or a body that nobody has wanted yet. */
+  /** Received bytes that nobody has wanted yet. They are passed on before anything that is read later. */
   held: Buffer = NO_BYTES
   /** The client has ended its side. */
-  ended = false
+  clientHasEnded = false
   private readonly gate: Gate
   private readonly buffers: ReadBuffers
   private parsed: number | Error = 0 // how much of its last buffer, by the parser
-  private passing = false
-  private stopped = false
-  private pumpsLater = false
-  private nodeEnded = false // Node was told of the client's end
+  private isPassing = false
+  private isPausedByUs = false
+  private pumpIsScheduled = false
+  private nodeKnowsEnd = false // Node was told of the client's end
   private error: Error | null = null
-  private halfOpen = false
+  private allowedHalfOpen = false
   private nodeListeners: Listeners | null = null
-  private listeners: Listeners | null = null // in their place
+  private ourListeners: Listeners | null = null // in their place
 
   constructor (socket: Socket, parser: Parser, gate: Gate) {
     this.socket = socket
@@ -99,127 +99,133 @@ export class Connection {
   }
 
   execute (buffer: Buffer): number | Error {
-    // The parser gets no more of what we pass on than Node would read at a time. Node's listener gets all of it: behind a head
-    // that upgrades, it gives the rest to the listeners of 'upgrade'.
-    const share = this.listeners !== null && buffer.length > NODE_READ_SIZE ? buffer.subarray(0, NODE_READ_SIZE) : buffer
+    // Our reads are larger than Node's. The parser gets only as much at a time as Node would read. Node's 'data' listener, which
+    // calls this method, gets the whole buffer: after the head of an upgrade it gives the rest to the listeners for 'upgrade'.
+    const share = this.ourListeners !== null && buffer.length > NODE_READ_SIZE ? buffer.subarray(0, NODE_READ_SIZE) : buffer
     this.parsed = parse(this.parser, share)
     if (this.hasStopped) this.take(buffer)
-    else if (share !== buffer && this.listeners !== null && typeof this.parsed === 'number') this.held = join(buffer.subarray(this.parsed), this.held)
+    else if (share !== buffer && this.ourListeners !== null && typeof this.parsed === 'number') this.held = join(buffer.subarray(this.parsed), this.held)
     return this.parsed
   }
 
   /** Whether the parser has just stopped behind the head of a claimed request. */
   private get hasStopped (): boolean {
-    return this.claim !== null && !this.claim.taken && typeof this.parsed === 'number'
+    return this.claim !== null && !this.claim.isTaken && typeof this.parsed === 'number'
   }
 
   // Passing bytes on
 
-  /** Passes on what is held, then what is read, as far as it is wanted. */
+  /** Passes on what is held, as long as it is wanted. Then resumes reading, if nothing is held. */
   pump (): void {
-    if (this.passing) return
-    while (this.isWanted && this.held.length > 0) {
+    if (this.isPassing) return
+    while (this.isDataWanted && this.held.length > 0) {
       const { held, claim } = this
       this.held = NO_BYTES
-      this.pass(asLanded(held))
-      // The parser has had its share of this turn.
+      this.passOn(asLanded(held))
+      // The parser has had as much as it may get in one turn of the event loop.
       if (claim === null && this.claim === null && this.held.length > 0) {
-        this.pumpLater()
+        this.schedulePump()
         return
       }
     }
-    // Read only when nothing is held. Otherwise each exchange would let one more read be added to it.
-    if (!this.isWanted || this.held.length > 0) return
-    this.start()
-    if (!this.ended) return
+    // Read only when nothing is held. Otherwise each exchange could add one more read to the held bytes.
+    if (!this.isDataWanted || this.held.length > 0) return
+    this.resumeReading()
+    if (!this.clientHasEnded) return
     if (this.claim !== null) {
       this.claim.borrower.onEnd()
-    } else if (!this.nodeEnded) {
-      // Node ends its side with the client's. What was held may have been requests, which get their answers first if possible.
-      this.nodeEnded = true
+    } else if (!this.nodeKnowsEnd) {
+      // Node ends its side when it learns of the client's end. The held bytes may have been requests. Deferred, so that their
+      // answers can be sent first.
+      this.nodeKnowsEnd = true
       setImmediate(() => { if (!this.socket.destroyed) this.nodeListeners!.end() })
     }
   }
 
-  /** Passes on what is held in the next turn of the event loop: a client that pipelines must leave room for the others. */
-  private pumpLater (): void {
-    if (this.pumpsLater) return
-    this.pumpsLater = true
+  /** Calls `pump` in the next turn of the event loop, so that a client that pipelines leaves room for the others. */
+  private schedulePump (): void {
+    if (this.pumpIsScheduled) return
+    this.pumpIsScheduled = true
     setImmediate(() => {
-      this.pumpsLater = false
+      this.pumpIsScheduled = false
       this.pump()
     })
   }
 
   /** Stops reading at once. */
-  stop (): void {
-    if (this.stopped) return
-    this.stopped = true
+  pauseReading (): void {
+    if (this.isPausedByUs) return
+    this.isPausedByUs = true
     stopReading(this.socket)
   }
 
-  private start (): void {
-    if (!this.stopped) return
-    this.stopped = false
+  private resumeReading (): void {
+    if (!this.isPausedByUs) return
+    this.isPausedByUs = false
     startReading(this.socket)
   }
 
   /** Puts bytes back in front of those that are held. */
-  unread (bytes: Buffer): void {
+  unshift (bytes: Buffer): void {
     this.held = join(bytes, this.held)
   }
 
-  /** Whether the parser, or a borrower that reads, wants data now. */
-  private get isWanted (): boolean {
+  /** Whether the borrower wants data now, or Node's parser if there is no borrower. */
+  private get isDataWanted (): boolean {
     const { socket, claim } = this
-    if (this.listeners === null || socket.destroyed) return false
-    // While its responses are congested, Node's 'data' listener must not be called: it asserts that reading is not paused.
-    return claim === null ? !isCongested(socket) : claim.reading
+    if (this.ourListeners === null || socket.destroyed) return false
+    // Node's 'data' listener must not be called while its responses are congested: it asserts that reading is not paused.
+    return claim === null ? !isCongested(socket) : claim.wantsData
   }
 
   private receive (data: Landed): void {
-    if (this.passing || this.held.length > 0 || !this.isWanted) {
+    if (this.isPassing || this.held.length > 0 || !this.isDataWanted) {
       this.held = join(this.held, copyIfLanded(data))
-      this.stop()
+      this.pauseReading()
     } else if (this.claim === null && data.length > NODE_READ_SIZE) {
       this.held = copyIfLanded(data)
-      this.stop()
+      this.pauseReading()
       this.pump()
     } else {
-      this.pass(data)
+      this.passOn(data)
       if (this.held.length > 0) this.pump()
     }
   }
 
-  private pass (data: Landed): void {
-    this.passing = true
+  private passOn (data: Landed): void {
+    this.isPassing = true
     try {
       if (this.claim === null) this.nodeListeners!.data(copyIfLanded(data))
       else this.claim.borrower.onData(data)
     } finally {
-      this.passing = false
+      this.isPassing = false
     }
   }
 
   // Borrowing and returning
 
-  /** Takes the connection for the claimed request. `buffer` is the last that the parser was given. */
+  /**
+   * Takes the connection for the claimed request.
+   *
+   * @param buffer the last input of the parser
+   */
   private take (buffer: Buffer): void {
     const { socket, claim, parsed } = this
-    assert(claim !== null && !claim.taken && typeof parsed === 'number')
+    assert(claim !== null && !claim.isTaken && typeof parsed === 'number')
     const nodeListeners = this.nodeListeners ??= findListeners(socket)
-    // A connection that failed while earlier requests of the same buffer were read is being destroyed: 'close' follows. Or
-    // somebody has answered 'clientError' without closing it; but nothing more may be read from it.
+    // The connection may have failed while earlier requests of the same buffer were read. Then Node has removed its listener
+    // for 'error'. Usually the connection is being destroyed already, and 'close' follows. If a listener for 'clientError' has
+    // left it open, it is destroyed here: nothing more may be read from it.
     if (nodeListeners === null || !socket.listeners('error').includes(nodeListeners.error)) {
       socket.destroy()
       return
     }
-    const listeners = this.listeners ??= this.interpose(nodeListeners)
+    const listeners = this.ourListeners ??= this.replaceListeners(nodeListeners)
     socket.removeListener('error', nodeListeners.error)
     socket.on('error', listeners.error)
-    // Node pauses a connection whose earlier responses are congested, and keeps its 'drain' listener for them. This request is
-    // the last that the parser reads before the connection is returned. Reading goes on, up to the first bytes that nobody
-    // wants, so that a client that leaves is noticed.
+    // Node pauses a connection whose earlier responses are congested, so that no further requests are read. That is not needed
+    // here: the parser reads nothing more until the connection is returned. Reading goes on up to the first bytes that nobody
+    // wants, so that a client that leaves is noticed. Node's 'drain' listener stays for the earlier responses.
     if (isCongested(socket)) {
       clearCongested(socket)
       resumeParser(this.parser)
@@ -227,40 +233,45 @@ export class Connection {
     }
     if (claim.mayWrite) this.suspendNode(claim)
     else claim.whenMayWrite(() => { if (this.claim === claim) this.suspendNode(claim) })
-    this.unread(restOf(buffer, parsed))
-    claim.taken = true
+    this.unshift(restOf(buffer, parsed))
+    claim.isTaken = true
     claim.borrower.onTaken()
   }
 
   /**
-   * Suspends what Node does for requests that it reads itself. Not before the claimed request is in turn: until then Node's
-   * timeout applies, and the connection ends with the client's side, as earlier requests expect.
+   * Suspends Node's timeout, and Node's way of closing a connection whose client has ended its side. Called when the response
+   * may be written. Until then earlier requests, which Node handles, need both.
    */
   private suspendNode (claim: Claim): void {
     const { socket } = this
-    claim.inTurn = true
+    claim.nodeIsSuspended = true
     if (socket.timeout) setSocketTimeout(socket, 0)
-    // The socket of a TLS server would end its own side with the client's, and be destroyed when all is decrypted, although
-    // much of that may still be held for a reader.
-    this.halfOpen = socket.allowHalfOpen
+    // The socket of a TLS server would end its side together with the client's. It would also be destroyed as soon as all data
+    // is decrypted, although much of that data may still be held for the borrower.
+    this.allowedHalfOpen = socket.allowHalfOpen
     socket.allowHalfOpen = true
     setAutoDestroy(socket, false)
   }
 
-  /** Replaces Node's listeners, but for errors. The first for 'data' makes Node stop feeding the parser from the handle. */
-  private interpose (nodeListeners: Listeners): Listeners {
+  /**
+   * Replaces Node's listeners, except the one for 'error'. The first listener for 'data' makes Node stop feeding the parser
+   * directly from the handle.
+   *
+   * @returns our listeners
+   */
+  private replaceListeners (nodeListeners: Listeners): Listeners {
     const { socket } = this
     const listeners: Listeners = {
-      // Data is decoded in place, which other listeners must not see.
+      // The body reader decodes in place. Other listeners must not see that, so they keep the original.
       data: (data: Buffer) => { this.receive(asLanded(socket.listenerCount('data') > 1 ? copyOf(data) : data)) },
       end: () => {
-        this.ended = true
-        // As Node does: the responses that are due are not sent any more.
-        if (this.claim !== null && !this.claim.inTurn && !allowsHalfOpen(socket)) socket.end()
-        else if (!this.pumpsLater) this.pump()
+        this.clientHasEnded = true
+        // As Node does with `httpAllowHalfOpen: false`: it sends no more responses.
+        if (this.claim !== null && !this.claim.nodeIsSuspended && !allowsHalfOpen(socket)) socket.end()
+        else if (!this.pumpIsScheduled) this.pump()
       },
       timeout: () => {
-        if (this.claim === null || !this.claim.inTurn) nodeListeners.timeout.call(socket)
+        if (this.claim === null || !this.claim.nodeIsSuspended) nodeListeners.timeout.call(socket)
         // Deferred: Fastify's timeout listener fails on a request that has ended.
         else process.nextTick(() => this.claim?.borrower.onTimeout())
       },
@@ -269,69 +280,76 @@ export class Connection {
     swapListeners(socket, nodeListeners, listeners)
     socket.on('resume', this.onResume)
     this.buffers.open((data) => {
-      if (this.isForStream) return socket.push(copyForUser(data))
+      if (this.usesStreamBuffer) return socket.push(copyForUser(data))
       this.receive(data)
-      return !this.stopped
+      return !this.isPausedByUs
     })
     return listeners
   }
 
-  /** Use the socket's own buffer if others listen, if our listeners are off, if it holds data, or if Node has paused it. */
-  private get isForStream (): boolean {
+  /**
+   * Whether a read goes into the socket's own stream buffer instead of to `receive`: if there are other listeners, if our
+   * listeners are off, if that buffer holds data, or if Node has paused the socket.
+   */
+  private get usesStreamBuffer (): boolean {
     const { socket } = this
-    return this.listeners === null || socket.listenerCount('data') > 1 || socket.readableLength > 0 || (socket.isPaused() && !this.stopped)
+    return this.ourListeners === null || socket.listenerCount('data') > 1 || socket.readableLength > 0 || (socket.isPaused() && !this.isPausedByUs)
   }
 
-  /** Node resumes the socket at the end of each message, and when its responses have drained. */
+  /** Node resumes the socket at the end of each message, and when its responses have drained. Undoes this if we have paused. */
   private readonly onResume = (): void => {
-    if (this.stopped) stopReading(this.socket)
-    else if (this.held.length === 0 && !this.ended) return
-    if (this.isWanted) this.pumpLater()
+    if (this.isPausedByUs) stopReading(this.socket)
+    else if (this.held.length === 0 && !this.clientHasEnded) return
+    if (this.isDataWanted) this.schedulePump()
   }
 
-  /** Returns the connection: the parser reads the next request. Only after the response has finished. */
-  giveBack (): void {
-    const { socket, parser, listeners, nodeListeners, claim } = this
+  /** Returns the connection to Node: the parser reads the next request. The response must have finished. */
+  returnToNode (): void {
+    const { socket, parser, ourListeners: listeners, nodeListeners, claim } = this
     this.claim = null
     if (socket.destroyed) return
-    assert(claim !== null && claim.taken && claim.inTurn && listeners !== null && nodeListeners !== null)
+    assert(claim !== null && claim.isTaken && claim.nodeIsSuspended && listeners !== null && nodeListeners !== null)
     const { keepAliveTimeout, timeout } = serverOf(socket)
     wakeParser(parser)
-    socket.allowHalfOpen = this.halfOpen
+    socket.allowHalfOpen = this.allowedHalfOpen
     setAutoDestroy(socket, true)
     if (!(keepAliveTimeout > 0)) setSocketTimeout(socket, timeout)
     socket.removeListener('error', listeners.error)
     socket.on('error', nodeListeners.error)
-    if (this.held.length > 0 || this.stopped) this.pumpLater()
+    if (this.held.length > 0 || this.isPausedByUs) this.schedulePump()
   }
 
-  /** Takes our listeners off, for good. What is read then waits for other listeners. */
+  /** Takes our listeners off for good, and drops what is held. Data that is read later waits for other listeners. */
   release (): void {
-    const { socket, listeners } = this
+    const { socket, ourListeners: listeners } = this
     this.claim = null
     this.held = NO_BYTES
-    this.stopped = false
+    this.isPausedByUs = false
     for (const event in listeners) socket.removeListener(event, listeners[event as keyof Listeners])
-    this.listeners = null
+    this.ourListeners = null
     socket.removeListener('resume', this.onResume)
     this.buffers.leave()
     setAutoDestroy(socket, true)
     resetFlow(socket)
   }
 
-  /** Node takes its own listeners off, and leaves the connection to the listener of 'upgrade'. */
+  /**
+   * Puts Node's listeners back before Node gives the connection to the listener for 'upgrade'. Node takes only its own
+   * listeners off.
+   */
   private leaveToUpgrade (): void {
-    if (this.listeners === null) return
-    swapListeners(this.socket, this.listeners, this.nodeListeners!)
-    this.listeners = null
+    if (this.ourListeners === null) return
+    swapListeners(this.socket, this.ourListeners, this.nodeListeners!)
+    this.ourListeners = null
     this.socket.removeListener('resume', this.onResume)
     this.buffers.leave()
-    if (this.ended) repeatEnd(this.socket)
+    if (this.clientHasEnded) repeatEnd(this.socket)
   }
 }
 
 /**
- * Emits 'end' again for a new user of the socket, and closes it if our side has ended before, as the stream would have done.
+ * Emits 'end' again, for a new user of a socket whose readable side has already ended. Destroys the socket if its writable
+ * side has finished too, as the stream would have done.
  */
 export function repeatEnd (socket: Socket): void {
   process.nextTick(() => {

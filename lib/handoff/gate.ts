@@ -1,25 +1,25 @@
-// Which requests other than ordinary ones an app has routes for.
+// CONNECT and Upgrade requests: does the app route them, or do they go to Node's listeners for 'connect' and 'upgrade'?
 
 import type { IncomingMessage } from 'node:http'
 
 export interface Gate {
-  /** There is a duplex route for CONNECT. */
-  connect: boolean
-  /** A CONNECT request is about to be routed. */
+  /** Whether there is a duplex route for CONNECT. */
+  routesConnect: boolean
+  /** Called before a CONNECT request is routed. */
   onConnect (request: IncomingMessage): void
   /**
-   * A CONNECT request was routed but not claimed: a 404. The bytes behind its head must not be read as a request, since the
-   * client may have meant them for the tunnel, or for a body, which such a request does not have. The connection can be
-   * claimed within the call.
+   * Called for a CONNECT request that was routed but not claimed: it gets a 404. The bytes behind its head must not be read as
+   * a request. The client may have meant them for the tunnel, or as a body, although CONNECT has none (RFC 9110 section 9.3.6).
+   * The connection can be claimed within the call.
    */
   onUnclaimedConnect (request: IncomingMessage): void
 }
 
 /**
- * Whether a request that offers to upgrade goes to the listeners of 'upgrade' or 'connect'. WebSocket does, for
- * @fastify/websocket. Any other protocol is routed: with a listener for 'upgrade', Node would give it all of them. CONNECT
- * is routed where there is a route for it.
+ * Whether a CONNECT or Upgrade request goes to the listeners for 'connect' or 'upgrade' instead of being routed. A request for
+ * WebSocket does: @fastify/websocket listens. A request for any other protocol is routed, although Node would give it to that
+ * listener too. CONNECT is routed if there is a route for it.
  */
 export function belongsToUpgradeListener ({ method, headers }: IncomingMessage, gate: Gate): boolean {
-  return method === 'CONNECT' ? !gate.connect : /(?:^|[,\s])websocket(?:$|[,/\s])/i.test(headers.upgrade!)
+  return method === 'CONNECT' ? !gate.routesConnect : /(?:^|[,\s])websocket(?:$|[,/\s])/i.test(headers.upgrade!)
 }

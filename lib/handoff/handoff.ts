@@ -1,12 +1,12 @@
 // Borrowing a connection from Node's server for one exchange, and returning it. Node's parser, listeners and bookkeeping stay
-// with the connection; only its bytes are borrowed. When the exchange ends, 'finish' is emitted on the ServerResponse, which
-// was never used: Node and Fastify do what they do after any response.
+// with the connection; only its bytes are borrowed. When the exchange ends, 'finish' is emitted on the ServerResponse, although
+// nothing was written through it. Node and Fastify then do what they do after any response.
 
 import assert from 'node:assert'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { leaveServer } from '../node/parser.ts'
-import { expectsContinue, finishResponse, isInTurn, isLastAllowed, keepAliveField, onTurn, setContinued, setHeadSent, takeLast } from '../node/response.ts'
+import { clearLast, expectsContinue, finishResponse, isInTurn, isLastAllowed, keepAliveField, onTurn, setContinued, setHeadSent } from '../node/response.ts'
 import { restartHandle, setSocketTimeout } from '../node/socket.ts'
 import { abandonWrites, asLanded, copyForUser } from '../relay/read-buffers.ts'
 import { asksToClose } from '../transfer/head-writer.ts'
@@ -16,7 +16,7 @@ import { type Connection, repeatEnd, routingConnection } from './connection.ts'
 /**
  * Claims the connection of a request that is being routed. Node's 'request' event must still be on the call stack.
  *
- * @returns null when it is not, or when the connection is not one of a watched HTTP/1 server: then Node reads the body
+ * @returns null if it is not, or if the connection does not belong to a watched HTTP/1 server. Node then reads the body.
  */
 export function claim (request: IncomingMessage, borrower: Borrower): Handoff | null {
   const connection = routingConnection(request)
@@ -31,14 +31,14 @@ export class Handoff implements Claim {
   readonly socket: Socket
   readonly request: IncomingMessage
   readonly borrower: Borrower
-  /** Whether the request allows another one after it (RFC 9112 section 9.3). */
-  readonly persistent: boolean
-  taken = false
-  reading = false
-  inTurn = false
+  /** Whether the request and the server allow another request after this one (RFC 9112 section 9.3). */
+  readonly requestPersists: boolean
+  isTaken = false
+  wantsData = false
+  nodeIsSuspended = false
   private readonly connection: Connection
   private readonly response: ServerResponse
-  private answered = false
+  private responseHasEnded = false // well or with an error
 
   constructor (connection: Connection, request: IncomingMessage, response: ServerResponse, borrower: Borrower) {
     this.connection = connection
@@ -47,59 +47,57 @@ export class Handoff implements Claim {
     this.response = response
     this.borrower = borrower
     // llhttp overlooks "close" beside "keep-alive" in HTTP/1.0.
-    this.persistent = connection.shouldKeepAlive && !isLastAllowed(response) && !asksToClose(request.headers.connection)
-    // Before Node's own listener, which would close the connection by a `_last` that was computed without us.
+    this.requestPersists = connection.shouldKeepAlive && !isLastAllowed(response) && !asksToClose(request.headers.connection)
+    // Before Node's own listener. That one would close the connection if Node had computed so, without knowing of the exchange.
     response.prependListener('finish', this.onFinish)
   }
 
   // Reading
 
-  /** Starts reading, or goes on. What is held is passed on within this call. */
+  /** Starts or resumes reading. Held bytes are passed on within this call. */
   read (): void {
-    this.reading = true
+    this.wantsData = true
     this.connection.pump()
   }
 
   /** Stops reading at once. */
   pause (): void {
-    this.reading = false
-    this.connection.stop()
+    this.wantsData = false
+    this.connection.pauseReading()
   }
 
-  /** Stops reading in front of `rest`, which is for the next request or for a new user of the connection. */
+  /** Puts `rest` back, for the next request or a new user of the connection, and passes nothing more on to the borrower. */
   stopBefore (rest: Buffer): void {
-    this.reading = false
-    this.connection.unread(rest)
+    this.wantsData = false
+    this.connection.unshift(rest)
   }
 
   /** Whether the client has ended its side, and nothing is left to read. */
-  get halfClosed (): boolean {
-    return this.connection.ended && this.connection.held.length === 0
+  get isHalfClosed (): boolean {
+    return this.connection.clientHasEnded && this.connection.held.length === 0
   }
 
   // Writing
 
-  /** Whether the responses to earlier requests are complete, so that this one may be written. */
   get mayWrite (): boolean {
     return isInTurn(this.response)
   }
 
-  /** Calls back when `mayWrite` becomes true. */
   whenMayWrite (callback: () => void): void {
     onTurn(this.response, callback)
   }
 
-  /** The value of the `Keep-Alive` field in Node's own responses; undefined when they have none. */
-  get keepAlive (): string | undefined {
+  /** The value of the `Keep-Alive` field that Node would send; undefined if it would send none. */
+  get keepAliveField (): string | undefined {
     return keepAliveField(this.response)
   }
 
-  /** Whether the client waits for a 100 before it sends its body, and none was sent. */
+  /** Whether the client waits for a 100 before it sends its body (RFC 9110 section 10.1.1), and none was sent. */
   get expectsContinue (): boolean {
     return expectsContinue(this.response)
   }
 
-  /** The 100 is being sent, or no longer needed. */
+  /** Records that a 100 is being sent, or that none is needed any more. */
   setContinued (): void {
     setContinued(this.response)
   }
@@ -110,44 +108,44 @@ export class Handoff implements Claim {
   }
 
   /** Tells Node and Fastify that the head was written. */
-  setHead (head: string): void {
+  setHeadSent (head: string): void {
     setHeadSent(this.response, head)
   }
 
   // Ending
 
-  /** Ends the exchange for Node and Fastify: logs, onResponse, keepAliveTimeout, the turn of the next response. */
+  /** Ends the exchange for Node and Fastify: log line, onResponse, keepAliveTimeout, the turn of the next response. */
   finish (): void {
-    assert(!this.answered)
-    this.answered = true
+    assert(!this.responseHasEnded)
+    this.responseHasEnded = true
     finishResponse(this.response)
   }
 
-  /** Ends the exchange for Fastify with an error. Node learns of it from the socket, which the caller destroys. */
+  /** Ends the exchange with an error, for Fastify. Node notices when the caller destroys the socket. */
   fail (error: Error): void {
-    this.answered = true
+    this.responseHasEnded = true
     if (this.response.listenerCount('error') > 0) this.response.emit('error', error)
   }
 
-  /** Wakes the parser for the next request. Only after the response has finished. */
-  giveBack (): void {
-    assert(this.answered)
-    this.connection.giveBack()
+  /** Returns the connection: Node's parser reads the next request. The response must have finished. */
+  returnToNode (): void {
+    assert(this.responseHasEnded)
+    this.connection.returnToNode()
   }
 
-  /** Leaves the connection to the caller, for good. Errors of the socket are ignored from now on. */
+  /** Leaves the connection to the caller for good. The socket keeps a listener that ignores its errors. */
   release (): void {
     this.connection.release()
     this.socket.on('error', ignore)
   }
 
   /**
-   * Leaves the connection to another protocol, for good, and its errors as well.
+   * Leaves the connection to another protocol for good, without a listener for 'error'.
    *
    * @returns the bytes that were received behind the request
    */
   detach (): Buffer {
-    const { socket, connection: { held, parser, ended } } = this
+    const { socket, connection: { held, parser, clientHasEnded: ended } } = this
     this.connection.release()
     abandonWrites(socket)
     setSocketTimeout(socket, 0)
@@ -158,11 +156,11 @@ export class Handoff implements Claim {
   }
 
   private readonly onFinish = (): void => {
-    if (this.answered) return
-    this.answered = true
-    const last = takeLast(this.response)
-    // After all other listeners: Node's own detaches the response.
-    process.nextTick(() => this.borrower.onAnswered(!last))
+    if (this.responseHasEnded) return
+    this.responseHasEnded = true
+    const promisedToPersist = !clearLast(this.response)
+    // After all other listeners: Node's own one detaches the response from the socket.
+    process.nextTick(() => this.borrower.onAnswered(promisedToPersist))
   }
 }
 

@@ -1,4 +1,4 @@
-// Tries the hand-off once, on a connection in memory: a Node release may have changed what it stands on.
+// Tries to borrow and return a connection once, in memory: a Node release may have changed the internals that this needs.
 
 import { createServer } from 'node:http'
 import type { Socket } from 'node:net'
@@ -12,9 +12,9 @@ import { watch } from './server.ts'
 let missing: string | null | undefined
 
 /**
- * Tries the hand-off, the first time it is called.
+ * Tries it when it is first called, and remembers the result.
  *
- * @returns what this Node lacks; null when connections can be borrowed
+ * @returns what this Node lacks, in words for a log line; null if connections can be borrowed
  */
 export function missingFromNode (): string | null {
   if (missing === undefined) {
@@ -30,7 +30,7 @@ function tryHandoff (socket: Socket): string | null {
     let handoff = null as Handoff | null
     let rest = ''
     let requests = 0
-    let refused = false
+    let nonsenseWasRefused = false
     const server = createServer((request) => {
       requests++
       handoff = claim(request, {
@@ -42,22 +42,22 @@ function tryHandoff (socket: Socket): string | null {
         onClose: ignore
       })
     })
-    server.on('clientError', () => { refused = true })
-    watch(server, { connect: false, onConnect: ignore, onUnclaimedConnect: ignore })
+    server.on('clientError', () => { nonsenseWasRefused = true })
+    watch(server, { routesConnect: false, onConnect: ignore, onUnclaimedConnect: ignore })
     server.emit('connection', socket)
     if (!hasKnownCallbacks(parserOf(socket))) return 'parser'
     if (findListeners(socket) === null || !stopsFeedingOnListen(socket)) return 'listeners'
     socket.emit('data', Buffer.from('POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nrest'))
     handoff?.read()
     if (rest !== 'rest') return 'end of the head'
-    const goOnWith = (content: string): void => {
+    const finishAndReceive = (next: string): void => {
       handoff!.finish()
-      handoff!.giveBack()
-      socket.emit('data', Buffer.from(content))
+      handoff!.returnToNode()
+      socket.emit('data', Buffer.from(next))
     }
-    goOnWith('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
-    if (requests === 2) goOnWith('nonsense')
-    return refused ? null : 'request after an exchange'
+    finishAndReceive('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    if (requests === 2) finishAndReceive('nonsense')
+    return nonsenseWasRefused ? null : 'request after an exchange'
   } catch (error) {
     return String(error)
   }

@@ -1,4 +1,4 @@
-// Watching a server: its requests can be claimed while they are routed, and CONNECT requests are routed.
+// Watches a server: its requests can be claimed while they are routed, and its CONNECT requests are routed.
 
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
@@ -13,10 +13,11 @@ import type { Gate } from './gate.ts'
 export function watch (server: Server, gate: Gate): void {
   const watchConnection = (socket: Socket): void => {
     const parser = parserOf(socket)
-    // The server may only have accepted the connection for another one: its requests are not seen here then.
+    // A server may accept connections and pass them to another server. Then it does not see the requests.
     if (parser !== null && serverOf(socket) === server) new Connection(socket, parser, gate) // eslint-disable-line no-new
   }
-  // Both, since a TLS server also emits 'connection', for the socket below. Node's own listeners have run before.
+  // Both events: a TLS server emits 'connection' for the raw socket, and 'secureConnection' for the encrypted one. Node's own
+  // listeners have run before ours, so the socket has its parser.
   server.on('connection', watchConnection)
   server.on('secureConnection', watchConnection)
   server.prependListener('request', (request, response) => { noteResponse(request, response, gate) })
@@ -28,14 +29,15 @@ function noteResponse (request: IncomingMessage, response: ServerResponse, gate:
   if (connection === null) return
   connection.response = response
   if (request.method !== 'CONNECT') return
-  response.shouldKeepAlive = false // unless it is claimed: see `onUnclaimedConnect`
+  // Holds for a request that nobody claims. A claim sets it again, see `Handoff.setKeepAlive`.
+  response.shouldKeepAlive = false
   gate.onConnect(request)
 }
 
-/** Routes the CONNECT requests of an HTTP/2 server, which Node would answer with 405. */
+/** Routes the CONNECT requests of an HTTP/2 server. Node would answer them with 405. */
 export function routeStreams (server: Server, gate: Gate): void {
   server.on('connect', (request: Http2ServerRequest, response) => {
-    // Only those of RFC 8441 have a path.
+    // Only the extended CONNECT of RFC 8441 has a path.
     request.url ??= request.authority
     gate.onConnect(request as unknown as IncomingMessage)
     server.emit('request', request, response)

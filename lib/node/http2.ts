@@ -1,4 +1,4 @@
-// Node's HTTP/2 compatibility API: its requests and responses stand on a stream of their own.
+// Node's HTTP/2 compatibility API: each request and its response have a stream of their own.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
@@ -8,17 +8,17 @@ export function streamOf (response: ServerResponse & { stream?: ServerHttp2Strea
   return response.stream
 }
 
-/** Whether a request of HTTP/2 may have a body. It need not announce one: the body ends with the stream. */
+/** Whether this is an HTTP/2 request that may have a body. HTTP/2 need not announce a body, which ends with the stream. */
 export function mayHaveBody ({ stream }: IncomingMessage & { stream?: { endAfterHeaders?: boolean } }): boolean {
   return stream !== undefined && stream.endAfterHeaders !== true
 }
 
-// RFC 9113 section 8.2.2, and the field of HTTP/1.1 that upgrades to HTTP/2.
+/** Fields that HTTP/2 forbids (RFC 9113 section 8.2.2), and the one that upgrades HTTP/1.1 to HTTP/2. */
 const CONNECTION_FIELDS = ['connection', 'http2-settings', 'keep-alive', 'proxy-connection', 'te', 'transfer-encoding', 'upgrade']
 
 /**
- * Drops the fields that HTTP/2 forbids from a response, whoever writes it: a handler for both versions may set them. Node
- * throws for some of them. It would throw again for the answer to that error, which has them too, and so end the process.
+ * Drops the fields that HTTP/2 forbids from a response. A handler that serves both versions may set them. Node throws for some
+ * of them. The answer to that error would have the same fields, so Node would throw again, and the process would end.
  */
 export function dropConnectionFields (response: ServerResponse): void {
   const { writeHead } = response as { writeHead (statusCode: number, ...rest: unknown[]): ServerResponse }

@@ -10,7 +10,7 @@ export type Listeners = Record<keyof typeof NAMES, Listener>
 
 const EVENTS = Object.keys(NAMES) as (keyof Listeners)[]
 
-/** Node's own listeners on a socket; null when one of them is missing. */
+/** Node's own listeners on a socket; null if one of them is missing. */
 export function findListeners (socket: Duplex): Listeners | null {
   const found: Partial<Listeners> = {}
   for (const event of EVENTS) {
@@ -21,7 +21,7 @@ export function findListeners (socket: Duplex): Listeners | null {
   return found as Listeners
 }
 
-/** Replaces all listeners but those for 'error', which change with each exchange. */
+/** Replaces the listeners `off` with `on`, except those for 'error', which change with each exchange. */
 export function swapListeners (socket: Duplex, off: Listeners, on: Listeners): void {
   for (const event of EVENTS) {
     if (event === 'error') continue

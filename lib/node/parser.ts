@@ -1,5 +1,5 @@
-// Node's HTTP parser, llhttp behind `socket.parser`: how its callbacks are wrapped, put to sleep at the end of a head and
-// woken again. The names are those of lib/_http_common.js and lib/_http_server.js, the same on Node 20 to 26.
+// Node's HTTP parser, which is llhttp behind `socket.parser`: how its callbacks are wrapped, and how it is stopped at the end of
+// a head and woken again. The names are those of lib/_http_common.js and lib/_http_server.js, the same on Node 20 to 26.
 
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -18,29 +18,33 @@ export interface Parser {
   remove (): void
 }
 
-/** Returned from `onHead`: llhttp takes the message for one without a body, and stops behind its head. */
+/** A return value of `onHead`: llhttp treats the message as one without a body, and stops behind its head. */
 export const STOP_AFTER_HEAD = 2
 
-/** What stands in the place of the parser's callbacks on one connection. */
+/** Our callbacks, in place of the parser's. One object per connection. */
 export interface ParserHooks {
   /**
    * A head has been read.
    *
    * @param next Node's own callback, which emits 'request'
-   * @returns what llhttp is told: what `next` returns, or `STOP_AFTER_HEAD`
+   * @returns the result for llhttp: that of `next`, or `STOP_AFTER_HEAD`
    */
   onHead (request: IncomingMessage, shouldKeepAlive: boolean, next: HeadCallback): number
   /**
-   * The fast path, before anybody listens to the socket's 'data': the handle has fed the parser by itself.
+   * The fast path, while the socket has no listener for 'data': the handle feeds the parser directly. Called after each read.
    *
-   * @param parsed how many bytes of `bufferOf` the parser has read, or its error
+   * @param parsed how many bytes of `bufferOf` the parser has read, or the parser's error
    */
   onExecuted (parsed: number | Error): void
-  /** The plain path: Node's 'data' listener feeds the parser. Calls `parse` with as much of `buffer` as it wants read. */
+  /**
+   * The plain path: Node's 'data' listener feeds the parser. Calls `parse` with `buffer`, or with its first part.
+   *
+   * @returns how many bytes the parser has read, or the parser's error
+   */
   execute (buffer: Buffer): number | Error
 }
 
-/** The parser that Node's connection listener has given to a socket; null when there is none. */
+/** The parser that Node's connection listener has given to a socket; null if there is none. */
 export function parserOf (socket: Duplex): Parser | null {
   return (socket as { parser?: Parser | null }).parser ?? null
 }
@@ -48,8 +52,8 @@ export function parserOf (socket: Duplex): Parser | null {
 /**
  * Wraps the callbacks of a connection's parser. Must be called before the first bytes arrive.
  *
- * @returns a function to call when the connection has closed. Parsers are pooled: nothing of one connection may stay on a
- *   parser, unless it is another connection's by now, as after an upgrade.
+ * @returns a function to call when the connection has closed. Parsers are pooled, so nothing of one connection may stay on its
+ *   parser. The function does nothing if another connection has the parser by then, as after an upgrade.
  */
 export function hookParser (parser: Parser, hooks: ParserHooks): () => void {
   const { kOnExecute } = parser.constructor
@@ -67,22 +71,25 @@ export function hookParser (parser: Parser, hooks: ParserHooks): () => void {
   }
 }
 
-/** Feeds a parser. */
+/** Feeds a parser. @returns how many bytes it has read, or its error */
 export function parse (parser: Parser, buffer: Buffer): number | Error {
   return parser.constructor.prototype.execute.call(parser, buffer)
 }
 
-/** What the handle has fed to the parser. A copy, in all supported versions: the memory itself is the parser's. */
+/** The last buffer that the handle has fed to the parser. All supported Node versions return a copy, which may be kept. */
 export function bufferOf (parser: Parser): Buffer {
   return parser.getCurrentBuffer()
 }
 
-/** Lets the parser read on, after Node has paused it. */
+/** Resumes a parser that Node has paused. */
 export function resumeParser (parser: Parser): void {
   parser.resume()
 }
 
-/** Takes the connection off the server's list, on which it looks idle: a closing server destroys idle connections. */
+/**
+ * Takes the connection off the server's list of connections. It would look idle there, and a closing server destroys idle
+ * connections.
+ */
 export function leaveServer (parser: Parser): void {
   parser.remove()
 }
@@ -90,14 +97,14 @@ export function leaveServer (parser: Parser): void {
 /** A dummy request that takes llhttp out of upgrade mode, in which it would swallow all errors up to the end of the next head. */
 const WAKE = Buffer.from('GET / HTTP/1.1\r\n\r\n')
 
-/** Some parser is reading `WAKE`: its callbacks must not reach Node. */
-let waking = false
+/** A parser is reading `WAKE` in the current call stack. Its callbacks must not reach Node. */
+let isWaking = false
 
 const wakeable = new WeakSet<Parser>()
 
 /**
- * Lets a parser read `WAKE` unnoticed by Node. Done once per parser, since parsers are pooled, and before it reads: from
- * Node 26.12 on, a parser that has begun to read keeps the callbacks it began with.
+ * Prepares a parser so that Node does not notice when it reads `WAKE`. Once per parser, since parsers are pooled. Before the
+ * parser reads anything: from Node 26.12 on, a parser keeps the callbacks that it had when it began to read.
  */
 function makeWakeable (parser: Parser): void {
   if (wakeable.has(parser)) return
@@ -105,18 +112,18 @@ function makeWakeable (parser: Parser): void {
   const { kOnHeadersComplete, kOnMessageComplete } = parser.constructor
   for (const name of [kOnHeadersComplete, kOnMessageComplete]) {
     const callback = parser[name]!
-    parser[name] = function (...args: unknown[]) { return waking ? 0 : callback.apply(this, args) }
+    parser[name] = function (...args: unknown[]) { return isWaking ? 0 : callback.apply(this, args) }
   }
 }
 
 /** Wakes a parser that has stopped after a head, so that it reads the next request like any other. */
 export function wakeParser (parser: Parser): void {
-  waking = true
+  isWaking = true
   parse(parser, WAKE)
-  waking = false
+  isWaking = false
 }
 
-/** Whether the numbered callbacks that this file replaces exist. */
+/** Whether the numbered callbacks exist that this file replaces. */
 export function hasKnownCallbacks (parser: Parser | null): boolean {
   const { kOnHeadersComplete, kOnMessageComplete, kOnExecute } = parser?.constructor ?? {} as Partial<Parser['constructor']>
   return [kOnHeadersComplete, kOnMessageComplete, kOnExecute].every((name) => typeof name === 'number')
@@ -131,19 +138,19 @@ export function isUpgrade (request: IncomingMessage): boolean {
   return (request as UpgradeRequest).upgrade
 }
 
-/** Has Node route a request that offers to upgrade. */
+/** Makes Node route a CONNECT or Upgrade request like any other. Must be called before Node's own callback of the head. */
 export function routeUpgrade (request: IncomingMessage): void {
   (request as UpgradeRequest).upgrade = false
 }
 
 /**
- * The number of field lines that Node keeps of a head, if this head reaches it. Node 20 and 25 drop the lines beyond it
- * without a word, though llhttp has acted on them, framing included; later versions refuse such a head.
+ * Node keeps a limited number of field lines of a head (`server.maxHeadersCount`). Node 20 and 25 silently drop the lines above
+ * this limit, although llhttp has acted on them, for example on the framing fields. Later versions refuse such a head.
  *
- * @returns null when all field lines are there
+ * @returns the limit, if this head reaches it; null if all field lines are there
  */
 export function fieldLimitReached ({ httpVersionMajor, socket, rawHeaders }: IncomingMessage): number | null {
   if (httpVersionMajor > 1) return null
-  const { maxHeaderPairs = 0 } = parserOf(socket) ?? {} // twice the number: a name and a value for each line
+  const { maxHeaderPairs = 0 } = parserOf(socket) ?? {} // twice the limit: each line has a name and a value
   return maxHeaderPairs > 0 && rawHeaders.length >= maxHeaderPairs ? maxHeaderPairs / 2 : null
 }

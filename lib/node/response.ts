@@ -1,5 +1,5 @@
-// Node's ServerResponse as the record of a request: it is assigned to the connection, but an exchange on the raw connection
-// never writes through it. These are the private fields by which Node and Fastify learn what has become of it.
+// Node's ServerResponse. It is assigned to the connection, but an exchange on the raw connection does not write through it. It
+// serves as a record: Node and Fastify read its private fields to learn how far the response is.
 
 import type { ServerResponse } from 'node:http'
 
@@ -17,7 +17,7 @@ interface Response extends ServerResponse {
   _sent100: boolean
 }
 
-/** The value of the `Keep-Alive` field that Node would send; undefined when it would send none. */
+/** The value of the `Keep-Alive` field that Node would send, like `timeout=72`; undefined if it would send none. */
 export function keepAliveField (response: ServerResponse): string | undefined {
   const { _keepAliveTimeout: timeout, _maxRequestsPerSocket: max } = response as Response
   if (!(timeout > 0)) return undefined
@@ -44,14 +44,14 @@ export function isInTurn (response: ServerResponse): boolean {
   return response.socket !== null
 }
 
-/** Calls back when `isInTurn` becomes true. */
+/** Calls back once, later, when `isInTurn` becomes true. */
 export function onTurn (response: ServerResponse, callback: () => void): void {
   response.once('socket', callback)
 }
 
 /**
- * Records the head that was written past the response. If its turn has not come, `end` waits for it: Node believes that
- * nothing is left to send, and would finish the response early, on which its own assertion fails.
+ * Records a head that was written directly to the socket. Node then believes that nothing is left to send. If the response is
+ * ended before its turn, Node would finish it at once, and an assertion of Node would fail. So `end` waits for the turn.
  */
 export function setHeadSent (response: ServerResponse, head: string): void {
   const record = response as Response
@@ -68,17 +68,17 @@ export function setHeadSent (response: ServerResponse, head: string): void {
 }
 
 /**
- * Finishes a response that was written past it. Node starts its keep-alive timeout and the next response of the connection;
- * Fastify runs onResponse hooks and logs.
+ * Finishes a response that was written directly to the socket. Node starts its keep-alive timeout and the next response of the
+ * connection. Fastify runs the onResponse hooks and logs.
  */
 export function finishResponse (response: ServerResponse): void {
   (response as Response).finished = true
-  takeLast(response)
+  clearLast(response)
   response.emit('finish')
 }
 
-/** Whether Node is about to close the connection behind this response. It no longer is after this call. */
-export function takeLast (response: ServerResponse): boolean {
+/** Keeps Node from closing the connection behind this response. @returns whether Node was about to close it */
+export function clearLast (response: ServerResponse): boolean {
   const { _last: last } = response as Response
   ;(response as Response)._last = false
   return last

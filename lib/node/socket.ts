@@ -1,6 +1,6 @@
-// A socket: how it stops and starts reading at once, into which memory it reads, how it closes, and whether anything moves on
-// it. The names are those of lib/net.js, lib/_http_server.js and internal/stream_base_commons.js, the same
-// on Node 20 to 26.
+// A socket: how it stops and starts reading at once, into which memory it reads, how it closes, and how much it has sent and
+// received. The names are those of lib/net.js, lib/_http_server.js and internal/stream_base_commons.js, the same on Node 20 to
+// 26.
 
 import type { Server } from 'node:http'
 import { Socket } from 'node:net'
@@ -22,14 +22,15 @@ interface Internals extends Duplex {
 
 // Reading
 
-/** Where Node keeps what `net.connect({ onread })` sets; undefined where the symbol is gone. */
+/** The symbols under which Node keeps the `onread` option of `net.connect()`; undefined if this Node has none. */
 const [BUFFER, CALLBACK] = ['kBuffer', 'kBufferCb'].map((name) =>
   Object.getOwnPropertySymbols(new Socket()).find((symbol) => symbol.description === name))
 
 /**
- * Makes a socket read into `memory` from now on, if possible. This cannot be undone.
+ * Makes a socket read into `memory` from now on. This cannot be undone. Does nothing if it is not possible on this Node, on this
+ * platform or with this stream: then the socket emits 'data' as usual.
  *
- * @param onRead called after each read with its size and memory; returns whether to read on
+ * @param onRead called after each read with its size in bytes and its memory; returns whether to continue reading
  */
 export function readInto (socket: Duplex, memory: Buffer, onRead: (size: number, memory: Buffer) => boolean): void {
   const { _handle: handle } = socket as Internals
@@ -40,9 +41,9 @@ export function readInto (socket: Duplex, memory: Buffer, onRead: (size: number,
 }
 
 /**
- * Makes a socket read into other memory, after `readInto`. The handle remembers each call until it closes, in some 50
- * bytes. (An `onread.buffer` function would cost nothing, but Node 20 forgets what it returned if something throws in the
- * same tick, and then looks for the bytes in the wrong memory.)
+ * Makes a socket read into other memory, after `readInto`. Each call costs about 50 bytes until the handle closes. The `buffer`
+ * function of `onread` would cost nothing. But Node 20 forgets what it returned if something throws in the same tick, and then
+ * looks for the bytes in the wrong memory.
  */
 export function switchMemory (socket: Duplex, memory: Buffer): void {
   Object.assign(socket, { [BUFFER!]: memory })
@@ -50,8 +51,8 @@ export function switchMemory (socket: Duplex, memory: Buffer): void {
 }
 
 /**
- * Stops reading at once. socket.pause() alone would first fill the socket's own buffer, and TLS would go on with what it has
- * decrypted. A caller of socket.read() or resume() may still get one more read.
+ * Stops reading at once. socket.pause() alone would first fill the socket's own buffer, and TLS would still emit what it has
+ * decrypted. After a call of socket.read() or resume(), one more read may arrive.
  */
 export function stopReading (socket: Duplex): void {
   socket.pause()
@@ -62,13 +63,13 @@ export function stopReading (socket: Duplex): void {
   handle.readStop()
 }
 
-/** Starts reading again after `stopReading`. socket.resume() alone does not if a read was pending. */
+/** Starts reading again after `stopReading`. socket.resume() alone does not start it if a read was pending. */
 export function startReading (socket: Duplex): void {
   restartHandle(socket)
   socket.resume()
 }
 
-/** As `startReading`, but leaves it to the caller to make the stream flow. */
+/** Like `startReading`, but does not make the stream flow. */
 export function restartHandle (socket: Duplex): void {
   const { _handle: handle } = socket as Internals
   if (!handle) return
@@ -82,22 +83,22 @@ export function isCongested (socket: Duplex): boolean {
   return (socket as Internals)._paused
 }
 
-/** Records that reading goes on although responses are congested. */
+/** Makes Node forget that it has paused reading. The caller then resumes it. */
 export function clearCongested (socket: Duplex): void {
   (socket as Internals)._paused = false
 }
 
 // Closing
 
-/** Closes when all that was written has been sent. */
+/** Closes the socket when everything that was written has been sent. */
 export function closeSoon (socket: Socket): void {
   if (typeof socket.destroySoon === 'function') socket.destroySoon()
   else socket.end(() => socket.destroy())
 }
 
 /**
- * Closes with a reset, so that what was sent cannot look complete. A socket that is shutting down cannot be reset (EINVAL),
- * and Node 20 to 26 would drop its handle without closing it. The kernel has all its data by then, so it is destroyed.
+ * Closes with a reset, so that what was sent cannot look complete. A socket that is shutting down cannot be reset (EINVAL):
+ * Node 20 to 26 would drop its handle without closing it. Such a socket is destroyed instead. The kernel has all its data.
  */
 export function resetConnection (socket: Socket): void {
   const isShuttingDown = socket.writableEnded && !socket.writableFinished && socket.writableLength === 0
@@ -109,17 +110,17 @@ export function resetConnection (socket: Socket): void {
 
 // Timeouts and counters
 
-/** Sets the timeout; streams that are no sockets have none. */
+/** Sets the timeout of a socket. 0: none. Does nothing for other streams, which have no timeout. */
 export function setSocketTimeout (socket: Socket, milliseconds: number): void {
   if (typeof socket.setTimeout === 'function') socket.setTimeout(milliseconds)
 }
 
-/** A number that changes with every byte that is received, or that the kernel accepts. */
+/** A number that changes with every byte that is received from the peer, or accepted by the kernel. */
 export function progressOf (socket: Socket): number {
   return socket.bytesRead + socket.bytesWritten - queuedBytes(socket)
 }
 
-/** Bytes that wait for the kernel to accept them. */
+/** The number of bytes that wait for the kernel to accept them. */
 export function queuedBytes (socket: Duplex): number {
   return (socket as Internals)._handle?.writeQueueSize ?? 0
 }
@@ -129,7 +130,7 @@ export function serverOf (socket: Duplex): Server {
   return (socket as Internals).server
 }
 
-/** Whether the server goes on answering requests of a client that has ended its side. */
+/** Whether the server still answers the requests of a client that has ended its side (`httpAllowHalfOpen`). */
 export function allowsHalfOpen (socket: Duplex): boolean {
   return (socket as Internals).server.httpAllowHalfOpen
 }

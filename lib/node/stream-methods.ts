@@ -1,6 +1,6 @@
-// Are Node's stream methods those that Node made? Code that runs before us (an instrumentation, a debugging aid) may have
-// replaced one. It sees what is written and may keep it, so content must not be relayed in a read buffer then. The only file
-// that looks at stack traces.
+// Are Node's stream methods still Node's? Code that was loaded earlier, such as an instrumentation, may have replaced one. Its
+// method sees what is written and may keep it. Then content must not be written from a read buffer, which will be overwritten.
+// This is the only file that looks at stack traces.
 
 import { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
@@ -8,12 +8,12 @@ import { Duplex, Readable } from 'node:stream'
 
 type Method = (...args: any[]) => unknown
 
-/** A `this` that throws when it is first touched. */
+/** Used as `this`: throws at the first access to a property. */
 const untouchable = new Proxy({}, { get () { throw new Error('touched') } })
 
 /**
- * Whether a method is Node's: only Node's functions are on the call stack between us and the first touch of its `this`. A
- * wrapper is on that stack too, or touches `this` first, or never does.
+ * Whether a method is Node's. It is called with a `this` that throws. Only Node's functions may be on the call stack between
+ * this call and the first access to `this`. A wrapper would be on that stack too, or would access `this` itself or not at all.
  */
 function isFromNode (method: unknown, ...args: unknown[]): boolean {
   if (typeof method !== 'function') return false
@@ -28,7 +28,7 @@ function isFromNode (method: unknown, ...args: unknown[]): boolean {
   }
   Error.prepareStackTrace = prepareStackTrace
   Error.stackTraceLimit = stackTraceLimit
-  // The first is the trap of the proxy. The last before us is the method.
+  // The first call site is the trap of the proxy. The last one before this function is the method.
   const between = sites.slice(1, sites.findIndex((site) => site.getFunctionName() === isFromNode.name))
   return between.length > 0 && between.every((site) => String(site.getFileName()).startsWith('node:'))
 }
@@ -39,12 +39,12 @@ const { pipe, push } = Readable.prototype
 const { write } = Duplex.prototype
 const { _write, _writev, _writeGeneric } = Socket.prototype as unknown as Record<'_write' | '_writev' | '_writeGeneric', Method>
 
-/** Whether nobody had replaced one of these before this file was loaded. */
+/** Whether none of these methods had been replaced when this file was loaded. */
 const wereIntact = isFromNode(emit, 'data', BYTES) && isFromNode(on, 'data', Boolean) && isFromNode(Readable.prototype.on, 'data', Boolean) &&
   isFromNode(pipe, new Duplex()) && isFromNode(push, BYTES) && isFromNode(write, BYTES, 'buffer', Boolean) &&
   isFromNode(_write, BYTES, 'buffer', Boolean) && isFromNode(_writev, [], Boolean) && isFromNode(_writeGeneric, false, BYTES, 'buffer', Boolean)
 
-/** Whether `pipe` is Node's. Then the 'data' listener that it adds is Node's too. */
+/** Whether the `pipe` that `source` inherits is Node's. Then the 'data' listener that it adds is Node's too. */
 export function pipesByNode (source: Readable): boolean {
   return wereIntact && Object.getPrototypeOf(Object.getPrototypeOf(source)).pipe === pipe
 }
@@ -53,20 +53,20 @@ interface Internals extends Record<'write' | '_write' | '_writev' | '_writeGener
   _handle: { writev?: Method, writeBuffer?: Method } | null
 }
 
-/** Whether nobody can see what is written to a socket. */
+/** Whether only Node's methods see what is written to a socket. */
 export function writesByNode (socket: Socket): boolean {
-  const one = socket as unknown as Internals
-  return wereIntact && one.write === write && one._write === _write && one._writev === _writev && one._writeGeneric === _writeGeneric &&
-    isNative('writev', one._handle?.writev) && isNative('writeBuffer', one._handle?.writeBuffer)
+  const methods = socket as unknown as Internals
+  return wereIntact && methods.write === write && methods._write === _write && methods._writev === _writev &&
+    methods._writeGeneric === _writeGeneric && isNative('writev', methods._handle?.writev) && isNative('writeBuffer', methods._handle?.writeBuffer)
 }
 
-/** Methods of handles that were found to be native, by name. TCP connections and pipes share them. */
-const natives = new Map<string, Method>()
+/** Methods of handles that are known to be native, by name. TCP connections and pipes share them. */
+const nativeMethods = new Map<string, Method>()
 
 function isNative (name: string, method: Method | undefined): boolean {
-  if (method === undefined || natives.get(name) === method) return method !== undefined
-  // A bound function and a Proxy are shown without a name.
+  if (method === undefined || nativeMethods.get(name) === method) return method !== undefined
+  // The source text of a bound function, or of a Proxy, has no name.
   if (Function.prototype.toString.call(method) !== `function ${name}() { [native code] }`) return false
-  natives.set(name, method)
+  nativeMethods.set(name, method)
   return true
 }

@@ -7,12 +7,12 @@ interface Internals {
   _readableState: { autoDestroy: boolean, pipes: unknown[] }
 }
 
-/** Makes a stream wait for its next listener or resume(), as a new one does. */
+/** Makes a stream wait for its next listener for 'data', or for resume(), as a new stream does. */
 export function resetFlow (stream: Duplex): void {
   (stream as unknown as Internals).readableFlowing = null
 }
 
-/** Sets whether a stream is destroyed when both its sides have ended (`autoDestroy`). New streams are. */
+/** Sets whether a stream is destroyed when both its sides have ended (`autoDestroy`). The default is true. */
 export function setAutoDestroy (stream: Duplex, enabled: boolean): void {
   (stream as unknown as Internals)._readableState.autoDestroy = enabled
 }

@@ -104,11 +104,11 @@ export class RawTransport implements Transport, Borrower, Watched {
   private get isKept (): boolean {
     const { handoff, reader, options } = this
     return reasonToClose({
-      requestPersists: handoff.persistent,
+      requestPersists: handoff.requestPersists,
       responseCloses: this.responseCloses,
       isMalformed: this.framingError !== null || reader.error !== null,
       isBodyReadable: reader.done || this.reading || (!handoff.expectsContinue && (this.promised || this.requestFraming.length <= options.drainLimit)),
-      clientHasEnded: handoff.halfClosed,
+      clientHasEnded: handoff.isHalfClosed,
       isClosing: this.app.closing
     }) === null
   }
@@ -128,7 +128,7 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   read (): void {
     this.reading = true
-    if (this.handoff.taken && !this.ended) this.deliver()
+    if (this.handoff.isTaken && !this.ended) this.deliver()
   }
 
   private deliver (): void {
@@ -221,7 +221,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     if (start.statusCode === 101) checkUpgrade(request.httpVersionMinor, connection, upgrade, start.fields.upgrade)
     this.responseCloses = start.close || start.framing.kind === 'close'
     const persistent = this.isKept
-    let head = writeResponseHead(start, persistent, handoff.keepAlive)
+    let head = writeResponseHead(start, persistent, handoff.keepAliveField)
     // RFC 9110 section 7.8: before a 101. Before any other answer it would be pointless.
     if (start.statusCode === 101 && handoff.expectsContinue) {
       handoff.setContinued()
@@ -229,7 +229,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     }
     this.response.begin(head, start.framing)
     this.promised = persistent
-    handoff.setHead(head)
+    handoff.setHeadSent(head)
   }
 
   setTrailers (fields: OutgoingFields): void {
@@ -264,7 +264,7 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   detach (): Detached {
     const { handoff, response, socket } = this
-    if (!handoff.taken) throw new DetachError('the request is still being routed')
+    if (!handoff.isTaken) throw new DetachError('the request is still being routed')
     if (!handoff.mayWrite) throw new DetachError('it is the turn of a request before this one')
     if (!this.bodyReader.done) throw new DetachError('the request body has not been read to its end')
     if (response.begun && !response.isTunnel) throw new DetachError('the response has begun')
@@ -302,7 +302,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     if (!this.promised || !this.isKept) {
       this.close()
     } else if (this.reader.done) {
-      this.handoff.giveBack()
+      this.handoff.returnToNode()
     } else {
       this.drain.start(this.options.drainTimeout, () => this.close())
       this.flow()
@@ -312,7 +312,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   private close (): void {
     this.drain.stop()
     this.handoff.release()
-    lingeringClose(this.socket, this.handoff.halfClosed, this.options.drainTimeout)
+    lingeringClose(this.socket, this.handoff.isHalfClosed, this.options.drainTimeout)
   }
 
   // What the hand-off tells
@@ -387,7 +387,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   private fail (error: Error): void {
     this.end()
     this.failure = error
-    if (this.handoff.taken) this.handoff.pause()
+    if (this.handoff.isTaken) this.handoff.pause()
     // The request closes after this, and must find the abort of its signal in place.
     this.app.keepingSignal(this.request, () => this.handoff.fail(error))
   }
