@@ -56,7 +56,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
 
 function setUp (options: ResolvedOptions): RouteSetup {
   const registry = new Registry()
-  const app: App = { get closing () { return registry.closing }, keepingSignal, hasInjectedBody }
+  const app: App = { get isClosing () { return registry.isClosing }, keepingSignal, hasInjectedBody }
   const idleWatch = new IdleWatch(options.idleTimeout)
   const gate: Gate = {
     routesConnect: false,

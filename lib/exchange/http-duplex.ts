@@ -84,7 +84,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     this.closeGrace = options.closeGrace
     this.drainTimeout = options.drainTimeout
     this.on('error', this.tellOwner)
-    if (transport.ended) {
+    if (transport.hasEnded) {
       // Opened too late: by a handler whose client left during the hooks, or by an onResponse hook.
       this.ended = true
       this.destroy(transport.failure ?? undefined)
@@ -140,14 +140,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
    * listener of the handler need not know that: like Node's own methods, ours do not throw then.
    */
   private get cannotAnswer (): boolean {
-    return this.destroyed || this.reply.sent || this.transport.answerBegun
+    return this.destroyed || this.reply.sent || this.transport.answerHasBegun
   }
 
   detach ({ counted = true }: { counted?: boolean } = {}): { socket: Socket, head: Buffer } {
     const { reply } = this
     if (this.isDetached) throw new DetachedError()
     if (this.destroyed) throw new DetachError('the exchange is over')
-    if (!this.headersSent && (reply.sent || this.transport.answerBegun)) throw new HeadSentError()
+    if (!this.headersSent && (reply.sent || this.transport.answerHasBegun)) throw new HeadSentError()
     if (this.isCorkedForTick) this.uncorkTick()
     // What the socket was given is sent before anything that the caller will write.
     if (this.writableLength > this.size) throw new DetachError('something is still to be written')
@@ -283,7 +283,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   }
 
   private readonly onWritten: WriteCallback = (error) => {
-    if (error || this.transport.gone) {
+    if (error || this.transport.connectionIsGone) {
       this.callBack(new AbortedError({ cause: error }))
       return
     }
@@ -321,14 +321,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     return isFree ? unseenSocket(this.transport.rawSocket) : null
   }
 
-  isWriting (size: number): boolean {
+  isWritingOnly (size: number): boolean {
     return this.done !== ignore && this.size === size && this.writableLength === size
   }
 
   onBodyEnd (): boolean {
     const { reply } = this
     // A handler that reads on wants what the client sends through the tunnel, and the client waits for the head.
-    if (this.responseFraming === null && !reply.sent && !this.transport.answerBegun && isTunnel(reply.request.method, reply.statusCode)) {
+    if (this.responseFraming === null && !reply.sent && !this.transport.answerHasBegun && isTunnel(reply.request.method, reply.statusCode)) {
       try {
         this.flushHeaders()
       } catch (error) {
@@ -352,7 +352,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   // Ending
 
-  onLost (error: Error): void {
+  onFailure (error: Error): void {
     this.fail(error)
     this.destroy(error)
   }

@@ -13,14 +13,14 @@ export interface OpenExchange {
 }
 
 export class Registry {
-  closing = false
+  isClosing = false
   /** Each with its timer, once the app is closing. */
   private readonly open = new Map<OpenExchange, NodeJS.Timeout | null>()
   private onEmpty: (() => void) | null = null
 
   add (exchange: OpenExchange): void {
     this.open.set(exchange, null)
-    if (this.closing) process.nextTick(() => this.shutDown(exchange))
+    if (this.isClosing) process.nextTick(() => this.shutDown(exchange))
   }
 
   remove (exchange: OpenExchange): void {
@@ -36,7 +36,7 @@ export class Registry {
    * @param timeout milliseconds to wait until none is open
    */
   async close (timeout: number): Promise<void> {
-    this.closing = true
+    this.isClosing = true
     for (const exchange of [...this.open.keys()]) this.shutDown(exchange)
     if (this.open.size === 0) return
     await new Promise<void>((resolve) => {

@@ -15,7 +15,7 @@ import type { Transport } from '../transport/transport.ts'
  * @returns the framing of the body
  */
 export function writeHead (transport: Transport, reply: FastifyReply, content: unknown): Framing {
-  if (reply.sent || reply.raw.headersSent || transport.answerBegun) throw new HeadSentError()
+  if (reply.sent || reply.raw.headersSent || transport.answerHasBegun) throw new HeadSentError()
   const fields = reply.getHeaders() as OutgoingFields
   try {
     return write(transport, reply, fields, content)

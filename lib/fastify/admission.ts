@@ -61,7 +61,7 @@ function admit (exchange: RouteExchange, reply: FastifyReply): Error | null {
     reply.header('retry-after', RETRY_AFTER)
     return new TooManyExchangesError(options.maxExchanges)
   }
-  if (!transport.ended) {
+  if (!transport.hasEnded) {
     admitted.count++
     transport.onEnded = () => { admitted.count-- }
   }

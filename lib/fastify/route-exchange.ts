@@ -68,11 +68,11 @@ export class RouteExchange implements ExchangeOwner {
 
   /** Fastify has begun to answer. */
   get answerBegun (): boolean {
-    return this.transport!.answerBegun
+    return this.transport!.answerHasBegun
   }
 
   setAnswerBegun (): void {
-    this.transport!.answerBegun = true
+    this.transport!.answerHasBegun = true
   }
 
   /** @throws {AuthorityError} FST_ERR_DUPLEX_AUTHORITY (400) */

@@ -50,15 +50,15 @@ export class Connection {
   clientHasEnded = false
   private readonly gate: Gate
   private readonly buffers: ReadBuffers
-  private parsed: number | Error = 0 // how much of its last buffer, by the parser
-  private isPassing = false
+  private parsed: number | Error = 0 // bytes of its last input that the parser has read, or the parser's error
+  private isPassing = false // bytes are being passed on, in the current call stack
   private isPausedByUs = false
   private pumpIsScheduled = false
-  private nodeKnowsEnd = false // Node was told of the client's end
-  private error: Error | null = null
-  private allowedHalfOpen = false
+  private nodeKnowsEnd = false // Node was told that the client has ended its side
+  private error: Error | null = null // of the socket, during an exchange
+  private allowedHalfOpen = false // the socket's `allowHalfOpen` before the exchange
   private nodeListeners: Listeners | null = null
-  private ourListeners: Listeners | null = null // in their place
+  private ourListeners: Listeners | null = null // in place of Node's; null before the first exchange and after `release`
 
   constructor (socket: Socket, parser: Parser, gate: Gate) {
     this.socket = socket
@@ -328,7 +328,7 @@ export class Connection {
     for (const event in listeners) socket.removeListener(event, listeners[event as keyof Listeners])
     this.ourListeners = null
     socket.removeListener('resume', this.onResume)
-    this.buffers.leave()
+    this.buffers.useShared()
     setAutoDestroy(socket, true)
     resetFlow(socket)
   }
@@ -342,7 +342,7 @@ export class Connection {
     swapListeners(this.socket, this.ourListeners, this.nodeListeners!)
     this.ourListeners = null
     this.socket.removeListener('resume', this.onResume)
-    this.buffers.leave()
+    this.buffers.useShared()
     if (this.clientHasEnded) repeatEnd(this.socket)
   }
 }

@@ -26,7 +26,7 @@ export function claim (request: IncomingMessage, borrower: Borrower): Handoff | 
   return handoff
 }
 
-/** A connection borrowed for one request. Its bytes are the borrower's until `giveBack`, or for good after `release`. */
+/** A connection that is borrowed for one request: until `returnToNode`, or for good with `release` or `detach`. */
 export class Handoff implements Claim {
   readonly socket: Socket
   readonly request: IncomingMessage

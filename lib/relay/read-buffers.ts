@@ -1,34 +1,34 @@
 // Read buffers: one shared by all connections, and private ones for relays. Node allocates 64 KiB for each read, however few
-// bytes arrive. Here all connections read into the same buffer: a read is over before the next one starts, and code that
-// keeps some bytes gets a copy of just their size. Content that is relayed is not copied at all: it is written from the
-// buffer it was read into. The kernel may take only a part of it at once, so that buffer must be the connection's alone.
+// bytes arrive. Here all connections read into the same buffer. That is possible because each read is processed before the next
+// one starts. Code that keeps bytes gets a copy of their exact size. Relayed content is not copied: it is written from the
+// buffer it was read into. The kernel may accept only a part of it at once, so no other connection may read into that buffer.
 
 import assert from 'node:assert'
 import type { Duplex } from 'node:stream'
 import { readInto, switchMemory } from '../node/socket.ts'
 
-/** Bytes asked for in one read: four times what Node asks for, and so a quarter of the system calls. */
+/** Bytes asked for in one read. Node asks for a quarter of that, and so needs four times as many system calls. */
 export const READ_SIZE = 256 * 1024
 
-/** Private buffers of the process. */
+/** Cap on the number of private buffers in the process. */
 export const MAX_PRIVATE = 16
 
 /** Cap on switches from the shared to a private buffer per connection: each costs about 50 bytes until the handle closes. */
 export const MAX_SWITCHES = 256
 
 /**
- * Size of a block that is allocated once and freed at once. V8 frees copies of content in batches of some 32 MiB. glibc would
- * return them to the system and get them again page by page, which takes longer than to read them. It stops doing so above
- * twice the size of the biggest block that was ever freed (mallopt(3), "dynamic mmap threshold"). A process that has handled
- * so big a body once is in the same state. No page of the block is touched.
+ * Size in bytes of a block that is allocated once, never written to and dropped again. It makes glibc keep memory: V8 frees
+ * copies of content in batches of about 32 MiB, and by default glibc would return them to the system and get them again page by
+ * page. That takes longer than reading the content. glibc keeps freed memory up to twice the size of the largest block that was
+ * ever freed (mallopt(3), "dynamic mmap threshold"). A process that has once handled such a large body is in the same state.
  */
 const FREED_SIZE = 24 * 1024 * 1024
 
 declare const landed: unique symbol
 
 /**
- * Bytes that may lie in a read buffer: valid during the call only, since the next read overwrites them. No Buffer, so that
- * the compiler does not let anybody keep them: use `copyIfLanded` or `copyForUser`.
+ * Bytes that may lie in a read buffer. They are valid during the call only: the next read overwrites them. This type is not a
+ * Buffer, so that the compiler finds code that keeps them without a copy. To keep them, use `copyIfLanded` or `copyForUser`.
  */
 export interface Landed {
   readonly length: number
@@ -40,18 +40,18 @@ export function asLanded (bytes: Buffer): Landed {
   return bytes as unknown as Landed
 }
 
-/** The bytes themselves, for code that is done with them when it returns. */
+/** The bytes as a Buffer, for code that does not keep them after its call. */
 export function bytesOf (data: Landed): Buffer {
   return data as unknown as Buffer
 }
 
-/** A buffer for one connection at a time, which content may be relayed from. */
+/** A buffer for one connection at a time. Content can be relayed from it. */
 export interface PrivateBuffer {
   memory: Buffer
-  /** The socket that reads into it, whenever nothing in it is still to be written. */
-  reader: Duplex | null
-  /** The socket that its content was written to. */
-  writer: Duplex | null
+  /** The socket that reads into it when nothing in it is left to write; null if the buffer is free. */
+  readingSocket: Duplex | null
+  /** The socket to which its content is being written; null if nothing is. */
+  writingSocket: Duplex | null
 }
 
 /** The memory of all read buffers. */
@@ -59,15 +59,15 @@ const readMemory = new Set<ArrayBufferLike>()
 const privateBuffers: PrivateBuffer[] = []
 let shared: Buffer | null = null
 
-/** Those of the connection whose data is being passed on in the current call stack. */
-let reading: ReadBuffers | null = null
+/** The read buffers of the connection whose data is being passed on in the current call stack. */
+let current: ReadBuffers | null = null
 
 /** The buffers that one connection reads into. */
 export class ReadBuffers {
   private readonly socket: Duplex
-  private ownPrivate: PrivateBuffer | null = null
+  private privateBuffer: PrivateBuffer | null = null
   private readsPrivate = false
-  private wantsPrivate = false // says the relay that got the last data
+  private wantsPrivate = false // a relay has asked for it, during the last read
   private switches = 0
 
   constructor (socket: Duplex) {
@@ -75,94 +75,96 @@ export class ReadBuffers {
   }
 
   /**
-   * Makes the socket read into these buffers, if possible. Otherwise it reads as Node's sockets do, and emits 'data'.
+   * Makes the socket read into these buffers, if possible. Otherwise the socket emits 'data' as usual, and `onData` is not
+   * called.
    *
-   * @param onData called after each read; returns whether to read on
+   * @param onData called after each read; returns whether to continue reading
    */
   open (onData: (data: Landed) => boolean): void {
     readInto(this.socket, shared ??= allocateShared(), (size, memory) => {
       this.wantsPrivate = false
-      const outer = reading
-      reading = this
+      const outer = current
+      current = this
       try {
         return onData(asLanded(memory.subarray(0, size)))
       } finally {
-        reading = outer
+        current = outer
         this.chooseBuffer()
       }
     })
   }
 
-  /** Gives the private buffer back. A new user of the socket may read it in another way. */
-  leave (): void {
+  /** Switches to the shared buffer, and frees the private one. */
+  useShared (): void {
     this.wantsPrivate = false
     this.chooseBuffer()
   }
 
-  /** See the function of this name. */
-  wantPrivate (): PrivateBuffer | null {
-    // A write can make TLS pass on its next data within the call for this one.
+  /** See `requestPrivateBuffer`. */
+  requestPrivate (): PrivateBuffer | null {
+    // Not for TLS: there a write can deliver the next data within the call for the present data.
     this.wantsPrivate = !('encrypted' in this.socket)
-    return this.readsPrivate ? this.ownPrivate : null
+    return this.readsPrivate ? this.privateBuffer : null
   }
 
-  /** See the function of this name. */
-  retire (buffer: PrivateBuffer): void {
-    this.leave()
+  /** See `retire`. */
+  retirePrivate (buffer: PrivateBuffer): void {
+    this.useShared()
     forget(buffer)
   }
 
-  /** After each read: where does the next one go? */
+  /** Called after each read: chooses the buffer for the next one. */
   private chooseBuffer (): void {
-    if (this.wantsPrivate && (this.readsPrivate || this.switches < MAX_SWITCHES)) this.ownPrivate ??= takePrivate(this.socket)
+    if (this.wantsPrivate && (this.readsPrivate || this.switches < MAX_SWITCHES)) this.privateBuffer ??= takePrivate(this.socket)
     else this.releasePrivate()
-    const readsPrivate = this.ownPrivate !== null && isWritten(this.ownPrivate)
+    const readsPrivate = this.privateBuffer !== null && clearIfWritten(this.privateBuffer)
     if (readsPrivate === this.readsPrivate) return
     this.readsPrivate = readsPrivate
     if (readsPrivate) this.switches++
-    switchMemory(this.socket, readsPrivate ? this.ownPrivate!.memory : shared!)
+    switchMemory(this.socket, readsPrivate ? this.privateBuffer!.memory : shared!)
   }
 
   private releasePrivate (): void {
-    if (this.ownPrivate === null) return
-    this.ownPrivate.reader = null
-    this.ownPrivate = null
+    if (this.privateBuffer === null) return
+    this.privateBuffer.readingSocket = null
+    this.privateBuffer = null
   }
 }
 
 /**
- * Says that the content being passed on is relayed. The next read then goes into a private buffer, if there is one left.
+ * Tells the connection whose content is being passed on that this content is relayed. Its next read then goes into a private
+ * buffer, if one is free.
  *
- * @returns the private buffer that the content lies in; null if it lies in the shared one
+ * @returns the private buffer in which the present content lies; null if it lies in the shared one
  */
-export function wantPrivate (): PrivateBuffer | null {
-  return reading?.wantPrivate() ?? null
+export function requestPrivateBuffer (): PrivateBuffer | null {
+  return current?.requestPrivate() ?? null
 }
 
-/** The user may keep this memory: never read into it again. */
+/** Takes a buffer out of use for good, because the user may have kept its memory. */
 export function retire (buffer: PrivateBuffer): void {
-  assert(reading !== null)
-  reading.retire(buffer)
+  assert(current !== null)
+  current.retirePrivate(buffer)
 }
 
-function takePrivate (reader: Duplex): PrivateBuffer | null {
-  let buffer = privateBuffers.find((buffer) => (buffer.reader === null || buffer.reader.destroyed) && isWritten(buffer))
+function takePrivate (socket: Duplex): PrivateBuffer | null {
+  let buffer = privateBuffers.find((buffer) => (buffer.readingSocket === null || buffer.readingSocket.destroyed) && clearIfWritten(buffer))
   if (buffer === undefined) {
     if (privateBuffers.length === MAX_PRIVATE) return null
-    buffer = { memory: allocate(), reader: null, writer: null }
+    buffer = { memory: allocate(), readingSocket: null, writingSocket: null }
     privateBuffers.push(buffer)
   }
-  buffer.reader = reader
+  buffer.readingSocket = socket
   return buffer
 }
 
 /**
- * Never reads again into memory that is still to be written to a socket which is left to others. They may pass the socket to
- * another process and destroy it here before the kernel has taken everything.
+ * Takes the buffers out of use that are still being written to a socket which now gets a new user. The new user may pass the
+ * socket to another process, and destroy it in this one, before the kernel has accepted everything.
  */
-export function abandonWrites (writer: Duplex): void {
+export function abandonWrites (socket: Duplex): void {
   for (const buffer of [...privateBuffers]) {
-    if (buffer.writer === writer && !isWritten(buffer)) forget(buffer)
+    if (buffer.writingSocket === socket && !clearIfWritten(buffer)) forget(buffer)
   }
 }
 
@@ -171,10 +173,10 @@ function forget (buffer: PrivateBuffer): void {
   readMemory.delete(buffer.memory.buffer)
 }
 
-/** Whether nothing in the buffer is still to be written. */
-function isWritten (buffer: PrivateBuffer): boolean {
-  if (buffer.writer !== null && (buffer.writer.destroyed || buffer.writer.writableLength === 0)) buffer.writer = null
-  return buffer.writer === null
+/** Clears `writingSocket` if that socket has written everything. @returns whether nothing in the buffer is left to write */
+function clearIfWritten (buffer: PrivateBuffer): boolean {
+  if (buffer.writingSocket !== null && (buffer.writingSocket.destroyed || buffer.writingSocket.writableLength === 0)) buffer.writingSocket = null
+  return buffer.writingSocket === null
 }
 
 /** Whether the bytes lie in memory that will be read into again. */
@@ -182,22 +184,22 @@ export function isLanded (data: Landed): boolean {
   return readMemory.has(bytesOf(data).buffer)
 }
 
-/** The same bytes, to be kept until somebody reads them: copied if the next read would overwrite them. */
+/** The same bytes, to be kept inside this package: copied if the next read would overwrite them. */
 export function copyIfLanded (data: Landed): Buffer {
   const bytes = bytesOf(data)
   return isLanded(data) ? copyOf(bytes) : bytes
 }
 
 /**
- * The same bytes, for the user to keep, change or transfer: copied unless they are all of their memory. The memory around
- * them may hold a head with its cookies, or the next request.
+ * The same bytes, for the user to keep, change or transfer. They are copied unless they fill their whole memory: the memory
+ * around them may hold a head with its cookies, or the next request.
  */
 export function copyForUser (data: Landed): Buffer {
   const bytes = bytesOf(data)
   return bytes.length < bytes.buffer.byteLength || isLanded(data) ? copyOf(bytes) : bytes
 }
 
-/** A copy in memory of its own, not from Node's pool. */
+/** A copy in separate memory, not in Node's pool. */
 export function copyOf (bytes: Buffer): Buffer {
   const copy = Buffer.allocUnsafeSlow(bytes.length)
   bytes.copy(copy)

@@ -1,44 +1,47 @@
 // The relay: content that `pipe` takes from one exchange straight into another is written from the buffer it was read into,
-// without a copy, if nobody else can see it. Anybody who could might keep it, and the next read overwrites it.
+// without a copy. Only if no other code can see the content: it might keep it, and the next read overwrites that buffer.
 
 import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import { pipesByNode, writesByNode } from '../node/stream-methods.ts'
 import { COPY_BELOW } from '../transfer/body-writer.ts'
-import { type Landed, bytesOf, copyForUser, isLanded, retire, wantPrivate } from './read-buffers.ts'
+import { type Landed, bytesOf, copyForUser, isLanded, retire, requestPrivateBuffer } from './read-buffers.ts'
 
 /** A stream that content can be relayed to. */
 export interface RelayTarget extends Duplex {
-  /** Not corked: what is written goes to `relaySocket` within the call. While it is set, no write waits for the end of the tick. */
+  /** While this is set, a write goes to the connection within the call. Otherwise it waits for the end of the tick. */
   writesAtOnce: boolean
-  /** The connection, if the next write goes straight to it: the head is sent, nothing is buffered, no write is under way. */
+  /**
+   * The connection, if the next write would go straight to it: the head is sent, nothing is buffered, and no write is under way.
+   * Otherwise null.
+   */
   readonly relaySocket: Socket | null
-  /** Whether exactly this much content is being written, and nothing else. */
-  isWriting (size: number): boolean
+  /** Whether exactly `size` bytes of content are being written, and nothing else. */
+  isWritingOnly (size: number): boolean
 }
 
-/** The connection, if what is written now is given to the kernel within the call, seen by nobody. */
+/** The socket, if what is written to it now reaches the kernel within the call, and no other code sees it. Otherwise null. */
 export function unseenSocket (socket: Duplex | null): Socket | null {
   const isIdle = socket !== null && socket.writableLength === 0 && socket.writableCorked === 0 && !socket.destroyed
   return isIdle && writesByNode(socket as Socket) ? socket as Socket : null
 }
 
-/** The methods of the streams' class by which content gets from one to the other. */
+/** The methods of the streams' class through which content passes. */
 export type Methods = Pick<Duplex, 'on' | 'write' | '_write' | '_writev'>
 
 /**
  * Pipes from one stream into another.
  *
- * @param methods as they are while nobody has replaced them
- * @param pipe calls Node's own
- * @returns a relay; null if the pipe is not Node's, or if it was noticed
+ * @param methods the original methods of the streams' class
+ * @param pipe calls the inherited `pipe`
+ * @returns a relay; null if that `pipe` is not Node's, or if other code has reacted to it with a listener for 'data'
  */
 export function pipeToRelay (source: Duplex, target: RelayTarget, methods: Methods, pipe: () => void): Relay | null {
   const isUnseen = pipesByNode(source)
   const before = source.listeners('data')
   pipe()
   if (!isUnseen) return null
-  // The pipe adds one listener. A listener for 'newListener' may add others.
+  // Node's pipe adds one listener. A listener for 'newListener' may add others.
   const added = source.listeners('data').filter((listener) => !before.includes(listener))
   return added.length === 1 ? new Relay(source, target, added[0], methods) : null
 }
@@ -56,19 +59,19 @@ export class Relay {
     this.methods = methods
   }
 
-  /** Pushes content to the source, from where the pipe writes it to the target. @returns what `push` returns */
+  /** Pushes content to the source, from which the pipe writes it to the target. @returns the result of `push` */
   push (content: Landed): boolean {
     const { source, target } = this
     const socket = isLanded(content) && this.isUnseen ? target.relaySocket : null
     if (socket === null) return source.push(copyForUser(content))
     if (content.length < COPY_BELOW) return this.pushAtOnce(Buffer.from(bytesOf(content)))
-    const buffer = wantPrivate()
-    if (buffer === null) return source.push(copyForUser(content))
+    const buffer = requestPrivateBuffer()
+    if (buffer === null) return source.push(copyForUser(content)) // in the shared buffer; the next read may go into a private one
     try {
       return this.pushAtOnce(bytesOf(content))
     } finally {
-      // Also if a listener for 'pause' has thrown.
-      if (source.readableLength === 0 && target.isWriting(content.length)) buffer.writer = socket
+      // In `finally`: a listener for 'pause' may have thrown.
+      if (source.readableLength === 0 && target.isWritingOnly(content.length)) buffer.writingSocket = socket
       else retire(buffer)
     }
   }
@@ -83,11 +86,11 @@ export class Relay {
     }
   }
 
-  /** Whether content that is pushed now is written to the target by the pipe, and seen by nobody else. */
+  /** Whether the pipe writes content that is pushed now straight to the target, and no other code sees it. */
   private get isUnseen (): boolean {
     const { source, target, methods } = this
     if (source.readableFlowing !== true || source.readableLength > 0) return false
-    // A method that somebody has replaced may see what passes through it, and keep it.
+    // A replaced method may keep what passes through it.
     if (source.on !== methods.on || source.emit !== emit || source.push !== push) return false
     if (target.write !== methods.write || target._write !== methods._write || target._writev !== methods._writev) return false
     const listeners = source.listeners('data')
@@ -95,5 +98,5 @@ export class Relay {
   }
 }
 
-// As they are while nobody has replaced them.
+/** The original methods, to compare with. */
 const { emit, push } = Duplex.prototype

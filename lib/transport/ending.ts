@@ -3,13 +3,13 @@
 import type { Socket } from 'node:net'
 import { closeSoon, resetConnection, startReading } from '../node/socket.ts'
 
-/** Drops the rest of a request after its response, within limits, so that the connection can be kept. */
+/** The limits on dropping the rest of a request after its response, so that the connection can be kept. */
 export class Drain {
   private readonly limit: number
   private dropped = 0
   private timer: NodeJS.Timeout | null = null
 
-  /** @param limit bytes */
+  /** @param limit bytes that may be dropped */
   constructor (limit: number) {
     this.limit = limit
   }
@@ -19,8 +19,8 @@ export class Drain {
     this.timer = setTimeout(onTimeout, timeout)
   }
 
-  /** Counts content that was dropped. @returns whether that was too much */
-  drop (size: number): boolean {
+  /** Counts bytes of content that were dropped. @returns whether the limit is exceeded */
+  countDropped (size: number): boolean {
     this.dropped += size
     return this.dropped > this.limit
   }
@@ -32,33 +32,34 @@ export class Drain {
 }
 
 /**
- * Closes a connection after a lingering read (RFC 9112 section 9.6). A close with bytes unread would be a reset, by which the
- * client would lose the part of the response that it has not read yet.
+ * Closes a connection in stages (RFC 9112 section 9.6): ends our side, drops what the client still sends, and closes when the
+ * client has ended its side. Closing a socket with unread bytes would reset the connection. The client could then lose the part
+ * of the response that it has not read yet.
  *
- * @param halfClosed whether the client has ended its side, and nothing is left to read
- * @param timeout milliseconds to wait for the client's end
+ * @param isHalfClosed whether the client has ended its side, and nothing is left to read
+ * @param timeout milliseconds until the socket is destroyed
  */
-export function lingeringClose (socket: Socket, halfClosed: boolean, timeout: number): void {
+export function lingeringClose (socket: Socket, isHalfClosed: boolean, timeout: number): void {
   const timer = setTimeout(() => socket.destroy(), timeout)
   socket.on('close', () => clearTimeout(timer))
-  if (halfClosed) {
+  if (isHalfClosed) {
     closeSoon(socket)
     return
   }
   socket.on('end', () => closeSoon(socket))
-  socket.on('data', drop)
+  socket.on('data', ignore)
   startReading(socket)
   socket.end()
 }
 
 /**
- * Closes a connection in the middle of a response, so that the client can tell.
+ * Closes a connection in the middle of a response, so that the client can tell that the response is incomplete.
  *
- * @param closeDelimited whether the response body ends with the connection: then a FIN would make it look complete
+ * @param isCloseDelimited whether the body ends with the connection: a normal close (FIN) would then make it look complete
  */
-export function cutOff (socket: Socket, closeDelimited: boolean): void {
-  if (closeDelimited) resetConnection(socket)
+export function cutOff (socket: Socket, isCloseDelimited: boolean): void {
+  if (isCloseDelimited) resetConnection(socket)
   else socket.destroy()
 }
 
-function drop (): void {}
+function ignore (): void {}

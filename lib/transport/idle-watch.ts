@@ -1,21 +1,24 @@
-// Finds exchanges on which nothing moves. One timer looks at all exchanges of a route. Node's own timeouts, one per connection
-// and refreshed by every read and write, are 4 % of the cost of a small message there and back, and they make Node emit
-// 'timeout', for which others listen.
+// Finds exchanges on which no byte moves for `idleTimeout`. One timer checks all exchanges of a route. Node's own timeouts (one
+// per connection, refreshed by every read and write) would take 4 % of the time of a small message and its reply. They would
+// also make Node emit 'timeout', to which other code listens.
 
 import { AsyncResource } from 'node:async_hooks'
 
-/** Steps in which silence is measured. It is noticed up to one step late. */
+/** Checks per `idleTimeout`. An idle exchange is noticed up to one check late. */
 const STEPS = 4
 
-/** The same while data waits to be sent: the kernel accepts more only when much of what it has was sent. Node's timeouts do so too. */
+/**
+ * Checks without progress while data waits for the kernel. The kernel accepts more only after it has sent much of what it has,
+ * so this takes twice as long. Node's timeouts do the same.
+ */
 const STUCK_STEPS = 2 * STEPS
 
 export interface Watched {
-  /** A number that changes with every byte that is received, or that the kernel accepts. */
+  /** A number that changes with every byte that is received from the client, or accepted by the kernel. */
   readonly progress: number
   /** Whether data waits for the kernel to accept it. */
   readonly isStuck: boolean
-  /** Nothing has moved during the timeout. Called again after each further timeout. */
+  /** Called when nothing has moved for `idleTimeout`, and again after each further `idleTimeout`. */
   onIdle (): void
 }
 
@@ -28,7 +31,8 @@ export class IdleWatch {
   private readonly step: number
   private readonly watched = new Map<Watched, Silence | null>()
   private timer: NodeJS.Timeout | null = null
-  // Otherwise the timer would run in the async context of the request that started it, and keep what is stored there alive.
+  // Without it, the timer would run in the async context of the request that started it, and keep the data of that context
+  // alive.
   private readonly context = new AsyncResource('fastify-duplex.IdleWatch')
 
   /** @param idleTimeout milliseconds; 0: never */
@@ -39,15 +43,15 @@ export class IdleWatch {
   add (one: Watched): void {
     if (this.step === 0) return
     this.watched.set(one, null)
-    // Like the timeouts of sockets, it does not keep the process alive.
-    this.timer ??= this.context.runInAsyncScope(setInterval, null, this.look, this.step).unref()
+    // Like the timeouts of sockets, the timer does not keep the process alive.
+    this.timer ??= this.context.runInAsyncScope(setInterval, null, this.check, this.step).unref()
   }
 
   delete (one: Watched): void {
     this.watched.delete(one)
   }
 
-  private readonly look = (): void => {
+  private readonly check = (): void => {
     for (const [one, silence] of this.watched) {
       const { progress } = one
       if (silence === null || silence.progress !== progress) {

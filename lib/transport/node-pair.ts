@@ -19,17 +19,17 @@ import { frameRequest } from './request-framing.ts'
 import type { App, ExchangeEvents, ResponseStart, Transport, WriteCallback } from './transport.ts'
 
 /** Milliseconds */
-export interface NodeOptions {
+export interface NodeTransportOptions {
   idleTimeout: number
   drainTimeout: number
 }
 
 export class NodeTransport implements Transport, Watched {
   exchange: ExchangeEvents | null = null
-  ended = false
+  hasEnded = false
   onEnded: () => void = ignore
   onIdleTimeout: () => void = ignore
-  answerBegun = false
+  answerHasBegun = false
   readonly mayWrite = true // Node holds back what is out of turn
   readonly rawSocket = null
   readonly requestFraming: Framing
@@ -37,17 +37,17 @@ export class NodeTransport implements Transport, Watched {
   failure: Error | null = null
   private readonly request: IncomingMessage
   private readonly response: ServerResponse
-  private body: NodeResponse | null = null
+  private responseBody: NodeResponse | null = null
   private trailersToSend: OutgoingFields | null = null
-  private reading = false
-  private timeoutBefore: number | null = null // of the connection, while the idle watch replaces it
+  private contentWasRequested = false
+  private previousTimeout: number | null = null // of the connection, while the idle watch replaces it
   private readonly idleWatch: IdleWatch
-  private readonly options: NodeOptions
-  private moved = 0 //         bytes of content, in both directions
-  private written = false //   the whole response was written
+  private readonly options: NodeTransportOptions
+  private contentBytes = 0 //         bytes of content, in both directions
+  private responseIsWritten = false //   the whole response was written
   private endsWithHead = false
 
-  constructor (request: IncomingMessage, response: ServerResponse, app: App, idleWatch: IdleWatch, options: NodeOptions) {
+  constructor (request: IncomingMessage, response: ServerResponse, app: App, idleWatch: IdleWatch, options: NodeTransportOptions) {
     this.request = request
     this.response = response
     this.idleWatch = idleWatch
@@ -68,11 +68,11 @@ export class NodeTransport implements Transport, Watched {
       idleWatch.add(this)
       if (request.httpVersionMajor === 1) this.whenInTurn(() => { this.suspendTimeout() })
     }
-    if (!isInTurn(response)) this.watchSocket()
+    if (!isInTurn(response)) this.watchForClose()
   }
 
   /** Node does not close a response that is out of turn. One listener for all those of a connection, or Node warns. */
-  private watchSocket (): void {
+  private watchForClose (): void {
     const { request: { socket }, response } = this
     let waiting = outOfTurn.get(socket)
     if (waiting === undefined) {
@@ -96,14 +96,14 @@ export class NodeTransport implements Transport, Watched {
 
   read (): void {
     const { request } = this
-    if (this.reading) {
+    if (this.contentWasRequested) {
       request.resume()
       return
     }
-    this.reading = true
+    this.contentWasRequested = true
     if (request.method === 'CONNECT') this.exchange!.onBodyEnd() // which has no body
     request.on('data', (content: Buffer) => {
-      this.moved += content.length
+      this.contentBytes += content.length
       // HTTP/2 gives views of what it has read of the connection, with other streams in it.
       if (this.exchange?.onContent(asLanded(content), false) === false) request.pause()
     })
@@ -123,7 +123,7 @@ export class NodeTransport implements Transport, Watched {
     if (start.framing === TUNNEL && streamOf(response) === undefined) throw new TunnelError('A tunnel')
     // The same rules, though Node writes the head.
     writeResponseHead(start, true)
-    this.body = new NodeResponse(response, start.framing)
+    this.responseBody = new NodeResponse(response, start.framing)
     const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && name.toLowerCase() !== 'connection')
     if (start.close && streamOf(response) === undefined) fields.push(['connection', 'close'])
     // Without content, Node ends a stream with its head.
@@ -151,15 +151,15 @@ export class NodeTransport implements Transport, Watched {
     this.trailersToSend = checkTrailers(fields)
   }
 
-  get gone (): boolean {
+  get connectionIsGone (): boolean {
     // HTTP/2 calls back when the stream was destroyed, well or not.
     return this.request.httpVersionMajor === 1 && this.request.socket.destroyed
   }
 
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
-    this.written = end || this.endsWithHead
-    this.moved += size
-    this.body!.write(content, size, this.trailersToSend, end, done)
+    this.responseIsWritten = end || this.endsWithHead
+    this.contentBytes += size
+    this.responseBody!.write(content, size, this.trailersToSend, end, done)
   }
 
   // Ending
@@ -170,7 +170,7 @@ export class NodeTransport implements Transport, Watched {
 
   finish (): void {
     const { request, response } = this
-    this.end()
+    this.markEnded()
     this.exchange = null // what is still received is dropped
     if (request.readableEnded) return
     request.resume()
@@ -188,21 +188,21 @@ export class NodeTransport implements Transport, Watched {
 
   /** The timeout of the connection is meant for requests that are answered at once. */
   private suspendTimeout (): void {
-    if (this.ended) return
-    this.timeoutBefore = this.request.socket.timeout ?? 0
+    if (this.hasEnded) return
+    this.previousTimeout = this.request.socket.timeout ?? 0
     this.request.socket.setTimeout(0)
   }
 
-  private end (): void {
-    if (this.ended) return
-    this.ended = true
+  private markEnded (): void {
+    if (this.hasEnded) return
+    this.hasEnded = true
     this.idleWatch.delete(this)
     this.onEnded()
-    if (this.timeoutBefore !== null) this.request.socket.setTimeout(this.timeoutBefore)
+    if (this.previousTimeout !== null) this.request.socket.setTimeout(this.previousTimeout)
   }
 
   abort (error: Error): void {
-    this.end()
+    this.markEnded()
     this.failure = error
     const { response } = this
     if (response.listenerCount('error') > 0) response.emit('error', error)
@@ -216,25 +216,25 @@ export class NodeTransport implements Transport, Watched {
   }
 
   private onFinish (): void {
-    if (this.ended) return
-    this.end()
-    if (this.body === null && this.response.writableEnded) {
+    if (this.hasEnded) return
+    this.markEnded()
+    if (this.responseBody === null && this.response.writableEnded) {
       this.exchange?.onAnswered()
-    } else if (!this.written) {
+    } else if (!this.responseIsWritten) {
       // HTTP/2 also calls a stream finished that was reset. Fastify's listener, next in the queue, asks for the failure.
       this.failure = new AbortedError()
-      this.exchange?.onLost(this.failure)
+      this.exchange?.onFailure(this.failure)
     }
   }
 
   private onClose (): void {
-    if (!this.ended) this.lose(new AbortedError())
+    if (!this.hasEnded) this.failExchange(new AbortedError())
   }
 
   // What the idle watch asks
 
   get progress (): number {
-    const { request, response, moved } = this
+    const { request, response, contentBytes: moved } = this
     const stream = streamOf(response)
     // Of HTTP/2, the bytes of this stream alone: what moves on another must not keep it open.
     return stream === undefined ? progressOf(request.socket) : moved - stream.bufferSize
@@ -250,13 +250,13 @@ export class NodeTransport implements Transport, Watched {
     // A response to an earlier request is due. The app may take its time for that; the client may not.
     if (httpVersionMajor === 1 && !isInTurn(response) && !this.isStuck && socket.writable) return
     this.onIdleTimeout()
-    this.lose(new IdleError(this.options.idleTimeout))
+    this.failExchange(new IdleError(this.options.idleTimeout))
     if (httpVersionMajor === 1 && !socket.writable) socket.destroy() // no response can be sent, and Node waits for the earlier ones
   }
 
-  private lose (error: Error): void {
+  private failExchange (error: Error): void {
     this.abort(error)
-    this.exchange?.onLost(error)
+    this.exchange?.onFailure(error)
   }
 }
 

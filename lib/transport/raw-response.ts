@@ -1,4 +1,4 @@
-// A response, written to the raw connection.
+// Writes a response to the raw connection.
 
 import type { Socket } from 'node:net'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
@@ -9,7 +9,7 @@ import type { WriteCallback } from './transport.ts'
 
 export class RawResponse {
   /** The head was written. */
-  begun = false
+  hasBegun = false
   isTunnel = false
   /** The body ends with the connection. */
   isCloseDelimited = false
@@ -22,9 +22,9 @@ export class RawResponse {
     this.socket = socket
   }
 
-  /** @param head to be sent with the next `write` */
+  /** Takes the head, which is sent with the next `write`. */
   begin (head: string, framing: Framing): void {
-    this.begun = true
+    this.hasBegun = true
     this.head = head
     this.writer = bodyWriter(framing)
     this.isCloseDelimited = framing.kind === 'close'
@@ -44,7 +44,7 @@ export class RawResponse {
     this.head = ''
     const buffers = gather(parts)
     if (end && this.isTunnel) {
-      // Only this side: the client may still send.
+      // Ends only this side: the client may still send.
       for (const buffer of buffers) socket.write(buffer)
       socket.end(done)
     } else if (buffers.length === 0) {

@@ -22,7 +22,7 @@ import { RawResponse } from './raw-response.ts'
 import { frameRequest } from './request-framing.ts'
 import type { App, Detached, ExchangeEvents, ResponseStart, Transport, WriteCallback } from './transport.ts'
 
-export interface RawOptions {
+export interface RawTransportOptions {
   idleTimeout: number
   maxTrailerSize: number
   maxChunkExtensionSize: number
@@ -35,17 +35,17 @@ export interface RawOptions {
  *
  * @returns null when there is none to claim
  */
-export function claimRaw (request: IncomingMessage, app: App, idleWatch: IdleWatch, options: RawOptions): RawTransport | null {
+export function claimRaw (request: IncomingMessage, app: App, idleWatch: IdleWatch, options: RawTransportOptions): RawTransport | null {
   const transport = new RawTransport(request, app, idleWatch, options)
   return transport.claim() ? transport : null
 }
 
 export class RawTransport implements Transport, Borrower, Watched {
   exchange: ExchangeEvents | null = null
-  ended = false // the connection may not have been returned or closed yet
+  hasEnded = false // the connection may not have been returned or closed yet
   onEnded: () => void = ignore
   onIdleTimeout: () => void = ignore
-  answerBegun = false
+  answerHasBegun = false
   readonly socket: Socket
   readonly requestFraming: Framing
   readonly framingError: Error | null
@@ -53,20 +53,20 @@ export class RawTransport implements Transport, Borrower, Watched {
   private readonly request: IncomingMessage
   private readonly app: App
   private readonly idleWatch: IdleWatch
-  private readonly options: RawOptions
+  private readonly options: RawTransportOptions
   private readonly bodyReader: BodyReader
   private reader: BodyReader // the body's; behind it, in a tunnel, one that reads to the end
   private handoff!: Handoff
   private readonly response: RawResponse
   private responseCloses = false
-  private promised = false //  the response has told the client that the connection is kept
-  private reading = false //   the exchange has asked for content
-  private flowing = false //   what is read is ours
+  private hasPromisedToPersist = false //  the response has told the client that the connection is kept
+  private contentWasRequested = false //   the exchange has asked for content
+  private isFlowing = false //   what is read is ours
   private rest: Buffer = NO_BYTES // behind the body, while its last content is passed on
-  private detached = false
+  private isDetached = false
   private readonly drain: Drain
 
-  constructor (request: IncomingMessage, app: App, idleWatch: IdleWatch, options: RawOptions) {
+  constructor (request: IncomingMessage, app: App, idleWatch: IdleWatch, options: RawTransportOptions) {
     this.request = request
     this.app = app
     this.idleWatch = idleWatch
@@ -87,7 +87,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.handoff = handoff
     // Without a body no 100 is needed. Node would take it for missing, and close after an answer of its own.
     if (this.reader.done) handoff.setContinued()
-    this.tellNode()
+    this.tellNodeIfKept()
     return true
   }
 
@@ -107,49 +107,49 @@ export class RawTransport implements Transport, Borrower, Watched {
       requestPersists: handoff.requestPersists,
       responseCloses: this.responseCloses,
       isMalformed: this.framingError !== null || reader.error !== null,
-      isBodyReadable: reader.done || this.reading || (!handoff.expectsContinue && (this.promised || this.requestFraming.length <= options.drainLimit)),
-      clientHasEnded: handoff.isHalfClosed,
-      isClosing: this.app.closing
+      isBodyReadable: reader.done || this.contentWasRequested || (!handoff.expectsContinue && (this.hasPromisedToPersist || this.requestFraming.length <= options.drainLimit)),
+      isHalfClosed: handoff.isHalfClosed,
+      isClosing: this.app.isClosing
     }) === null
   }
 
   /** Tells Node whether to keep the connection, in case it writes the answer. */
-  private tellNode (): void {
+  private tellNodeIfKept (): void {
     this.handoff.setKeepAlive(this.isKept)
   }
 
   /** Closes the connection behind an answer that somebody else gives. */
   refuse (): void {
     this.responseCloses = true
-    this.tellNode()
+    this.tellNodeIfKept()
   }
 
   // Reading
 
   read (): void {
-    this.reading = true
-    if (this.handoff.isTaken && !this.ended) this.deliver()
+    this.contentWasRequested = true
+    if (this.handoff.isTaken && !this.hasEnded) this.deliver()
   }
 
   private deliver (): void {
-    if (this.flowing) {
+    if (this.isFlowing) {
       this.handoff.read()
-    } else if (this.goBehindBody()) {
+    } else if (this.enterTunnel()) {
       this.exchange!.onRequestEnd()
     } else {
       if (this.handoff.expectsContinue) this.writeContinue()
-      this.flow()
+      this.startFlow()
     }
   }
 
   /** Once the body was read, goes on to the tunnel behind it, if there is one. @returns whether the request is complete */
-  private goBehindBody (): boolean {
+  private enterTunnel (): boolean {
     if (this.reader === this.bodyReader && this.reader.done && this.exchange!.onBodyEnd()) this.reader = new CloseReader()
     return this.reader.done
   }
 
-  private flow (): void {
-    this.flowing = true
+  private startFlow (): void {
+    this.isFlowing = true
     this.handoff.read()
   }
 
@@ -161,45 +161,45 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.rest = reader.done ? copyIfLanded(asLanded(restOf(input, reader.consumed))) : NO_BYTES
     let wantsMore = true
     let tooMuch = false
-    if (this.ended) tooMuch = this.drain.drop(content.length)
+    if (this.hasEnded) tooMuch = this.drain.countDropped(content.length)
     else if (content.length > 0) wantsMore = this.exchange!.onContent(asLanded(content), reader.done)
-    if (this.failure !== null || this.detached) return
+    if (this.failure !== null || this.isDetached) return
     if (reader.error !== null) {
-      this.onReadError(reader.error)
+      this.onReaderError(reader.error)
     } else if (tooMuch) {
       this.close()
     } else if (reader.done) {
       this.stopFlow()
-      this.onRead(wantsMore)
+      this.onReaderDone(wantsMore)
     } else if (!wantsMore) {
       this.handoff.pause()
     }
   }
 
-  private onRead (wantsMore: boolean): void {
+  private onReaderDone (wantsMore: boolean): void {
     this.drain.stop()
-    if (this.ended) {
+    if (this.hasEnded) {
       this.returnOrClose()
-    } else if (this.goBehindBody()) {
-      this.tellNode()
+    } else if (this.enterTunnel()) {
+      this.tellNodeIfKept()
       this.exchange!.onRequestEnd()
     } else if (wantsMore) {
-      this.flow()
+      this.startFlow()
     }
   }
 
-  private onReadError (error: Error): void {
+  private onReaderError (error: Error): void {
     this.stopFlow()
-    if (this.ended) {
+    if (this.hasEnded) {
       this.close()
     } else {
-      this.tellNode()
+      this.tellNodeIfKept()
       this.exchange!.onReadError(error)
     }
   }
 
   private stopFlow (): void {
-    this.flowing = false
+    this.isFlowing = false
     this.handoff.stopBefore(this.rest)
     this.rest = NO_BYTES
   }
@@ -228,7 +228,7 @@ export class RawTransport implements Transport, Borrower, Watched {
       head = writeInterimHead(100, {}) + head
     }
     this.response.begin(head, start.framing)
-    this.promised = persistent
+    this.hasPromisedToPersist = persistent
     handoff.setHeadSent(head)
   }
 
@@ -248,11 +248,11 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.handoff.setContinued()
     this.whenMayWrite(() => {
       // Pointless once a final response has begun.
-      if (!this.response.begun && !this.answerBegun) this.socket.write(writeInterimHead(100, {}), 'latin1')
+      if (!this.response.hasBegun && !this.answerHasBegun) this.socket.write(writeInterimHead(100, {}), 'latin1')
     })
   }
 
-  get gone (): boolean {
+  get connectionIsGone (): boolean {
     return this.socket.destroyed
   }
 
@@ -267,16 +267,16 @@ export class RawTransport implements Transport, Borrower, Watched {
     if (!handoff.isTaken) throw new DetachError('the request is still being routed')
     if (!handoff.mayWrite) throw new DetachError('it is the turn of a request before this one')
     if (!this.bodyReader.done) throw new DetachError('the request body has not been read to its end')
-    if (response.begun && !response.isTunnel) throw new DetachError('the response has begun')
-    this.end()
-    this.detached = true
+    if (response.hasBegun && !response.isTunnel) throw new DetachError('the response has begun')
+    this.markEnded()
+    this.isDetached = true
     this.stopFlow() // the caller may just have been given the last of the body
     handoff.finish()
     return { socket, head: handoff.detach() }
   }
 
   finish (): void {
-    this.end()
+    this.markEnded()
     this.handoff.finish()
     this.returnOrClose()
   }
@@ -291,21 +291,21 @@ export class RawTransport implements Transport, Borrower, Watched {
     cutOff(this.socket, this.response.isCloseDelimited)
   }
 
-  private end (): void {
-    this.ended = true
+  private markEnded (): void {
+    this.hasEnded = true
     this.idleWatch.delete(this)
     this.onEnded()
   }
 
   /** After the response: returns the connection to Node if it is kept, once the rest of the request was dropped. */
   private returnOrClose (): void {
-    if (!this.promised || !this.isKept) {
+    if (!this.hasPromisedToPersist || !this.isKept) {
       this.close()
     } else if (this.reader.done) {
       this.handoff.returnToNode()
     } else {
       this.drain.start(this.options.drainTimeout, () => this.close())
-      this.flow()
+      this.startFlow()
     }
   }
 
@@ -318,30 +318,30 @@ export class RawTransport implements Transport, Borrower, Watched {
   // What the hand-off tells
 
   onTaken (): void {
-    if (this.ended) return // while the request was routed: the connection is being cut off
+    if (this.hasEnded) return // while the request was routed: the connection is being cut off
     // Streams that are no sockets do not count their bytes.
     if ('bytesWritten' in this.socket) this.idleWatch.add(this)
-    if (this.reading) this.deliver()
+    if (this.contentWasRequested) this.deliver()
   }
 
   onAnswered (persistent: boolean): void {
-    if (this.response.begun) {
+    if (this.response.hasBegun) {
       // Somebody else has ended a response that is ours, without what its framing needs.
-      this.lose(new DestroyedError())
+      this.failExchange(new DestroyedError())
       this.cutOff()
       return
     }
-    this.end()
-    this.promised = persistent
+    this.markEnded()
+    this.hasPromisedToPersist = persistent
     this.exchange?.onAnswered()
     this.returnOrClose()
   }
 
   onTimeout (): void {
-    if (this.ended) return
+    if (this.hasEnded) return
     // In turn and before the head, Fastify's own listener for 'timeout' was called.
-    if (!this.mayWrite || this.response.begun) this.onIdleTimeout()
-    this.lose(new IdleError(this.options.idleTimeout))
+    if (!this.mayWrite || this.response.hasBegun) this.onIdleTimeout()
+    this.failExchange(new IdleError(this.options.idleTimeout))
     // Out of turn, the responses to earlier requests may still be sent.
     if (this.socket.writable) this.whenMayWrite(() => this.cutOff())
     else this.cutOff()
@@ -350,16 +350,16 @@ export class RawTransport implements Transport, Borrower, Watched {
   onEnd (): void {
     this.reader.end()
     if (this.reader.error !== null) {
-      this.onReadError(this.reader.error)
+      this.onReaderError(this.reader.error)
     } else {
       this.stopFlow()
-      this.onRead(true)
+      this.onReaderDone(true)
     }
   }
 
   onClose (error: Error | null): void {
     this.drain.stop()
-    this.lose(new AbortedError({ cause: error }))
+    this.failExchange(new AbortedError({ cause: error }))
   }
 
   // What the idle watch asks
@@ -378,14 +378,14 @@ export class RawTransport implements Transport, Borrower, Watched {
     else if (this.isStuck || !this.socket.writable) this.onTimeout()
   }
 
-  private lose (error: Error): void {
-    if (this.ended) return
+  private failExchange (error: Error): void {
+    if (this.hasEnded) return
     this.fail(error)
-    this.exchange?.onLost(error)
+    this.exchange?.onFailure(error)
   }
 
   private fail (error: Error): void {
-    this.end()
+    this.markEnded()
     this.failure = error
     if (this.handoff.isTaken) this.handoff.pause()
     // The request closes after this, and must find the abort of its signal in place.

@@ -6,6 +6,7 @@ import { fieldLimitReached } from '../node/parser.ts'
 import { type Framing, NO_BODY, framingFields, minorVersion, requestFraming } from '../transfer/framing.ts'
 import { checkConnect } from '../transfer/tunnel.ts'
 
+/** Decides the framing of a request from its head. @returns the framing; with an `error`, the request cannot be read at all */
 export function frameRequest (request: IncomingMessage): { framing: Framing, error: Error | null } {
   const fields = framingFields(request.rawHeaders)
   try {

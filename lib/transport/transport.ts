@@ -31,7 +31,7 @@ export interface ExchangeEvents {
   /** Somebody else has sent the whole response. This is the last event. */
   onAnswered (): void
   /** The connection is gone, or was closed because of `error`. This is the last event. */
-  onLost (error: Error): void
+  onFailure (error: Error): void
 }
 
 export interface ResponseStart extends ResponseHead {
@@ -50,13 +50,13 @@ export type WriteCallback = (error?: Error | null) => void
 export interface Transport {
   exchange: ExchangeEvents | null
   /** The exchange has ended, one way or another. */
-  readonly ended: boolean
+  readonly hasEnded: boolean
   /** Called once when it has ended. */
   onEnded: () => void
   /** Called before the exchange fails because nothing has moved for `idleTimeout`. */
   onIdleTimeout: () => void
   /** Fastify has begun to answer: the response is its own, although the head may not have been sent. */
-  answerBegun: boolean
+  answerHasBegun: boolean
   readonly socket: Duplex
   /** The connection, if its bytes are the transport's; null where Node reads and writes them. */
   readonly rawSocket: Duplex | null
@@ -84,7 +84,7 @@ export interface Transport {
    * The connection is gone, and what is being written may not have been sent. A destroyed socket of Node calls back without an
    * error even for what it could not send.
    */
-  readonly gone: boolean
+  readonly connectionIsGone: boolean
   /** Sends content of `size` bytes, and the end of the body if `end`. Throws what the body writer throws. */
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void
   /** Sets the trailers of the response. Throws what the trailer writer throws. */
@@ -105,7 +105,7 @@ export interface Transport {
 /** What a transport must know of the app. */
 export interface App {
   /** The app is closing: no connection is kept. */
-  readonly closing: boolean
+  readonly isClosing: boolean
   /** Runs `action`, which makes Fastify drop its abort of `request.signal`, and keeps that abort. */
   keepingSignal (request: IncomingMessage, action: () => void): void
   /** Whether `app.inject()` has made this request, with a body. */

@@ -421,11 +421,11 @@ for (const leaves of [false, true]) {
 }
 
 t.test('memory that a detached connection may still send from is never read into again', LANDS, async (t) => {
-  const { wantPrivate } = ReadBuffers.prototype
-  t.teardown(() => { ReadBuffers.prototype.wantPrivate = wantPrivate })
+  const { requestPrivate } = ReadBuffers.prototype
+  t.teardown(() => { ReadBuffers.prototype.requestPrivate = requestPrivate })
   const owns = new Set<PrivateBuffer>()
-  ReadBuffers.prototype.wantPrivate = function () {
-    const own = wantPrivate.call(this)
+  ReadBuffers.prototype.requestPrivate = function () {
+    const own = requestPrivate.call(this)
     if (own !== null) owns.add(own)
     return own
   }
@@ -438,7 +438,7 @@ t.test('memory that a detached connection may still send from is never read into
   await untilStuck(() => source.duplex.bytesRead)
   source.duplex.unpipe(tunnel.duplex)
   const { socket } = tunnel.duplex
-  const own = [...owns].find(({ writer }) => writer === socket)!
+  const own = [...owns].find(({ writingSocket }) => writingSocket === socket)!
   t.ok(own, 'what is still to be sent lies there')
   tunnel.duplex.detach()
   socket.destroy() // as when it is sent to another process

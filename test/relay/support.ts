@@ -129,11 +129,11 @@ export function relaysOver (transport: Transport): boolean {
 
 /** Counts the reads whose bytes another connection writes from where they are, since it was last asked. */
 export function countRelayed (t: Test): () => number {
-  const { wantPrivate, retire } = ReadBuffers.prototype
-  t.teardown(() => { Object.assign(ReadBuffers.prototype, { wantPrivate, retire }) })
+  const { requestPrivate, retire } = ReadBuffers.prototype
+  t.teardown(() => { Object.assign(ReadBuffers.prototype, { requestPrivate, retire }) })
   let count = 0
-  ReadBuffers.prototype.wantPrivate = function () {
-    const own = wantPrivate.call(this)
+  ReadBuffers.prototype.requestPrivate = function () {
+    const own = requestPrivate.call(this)
     if (own !== null) count++
     return own
   }
