@@ -1,5 +1,5 @@
-// Every error of this package. The README lists them by code; test/options.test.ts compares the two. Fastify's error
-// handler answers with the `statusCode` as long as no byte of the response has been sent.
+// Every error of this package. The README lists them by code; test/documentation/options.test.ts compares the two. As long as
+// no byte of the response has been sent, Fastify's error handler answers with the `statusCode`.
 
 import createError from '@fastify/error'
 
@@ -11,8 +11,8 @@ export const NotEnabledError = createError('FST_ERR_DUPLEX_NOT_ENABLED', 'reply.
 export const FastifyError = createError('FST_ERR_DUPLEX_FASTIFY', 'Fastify %s lacks what fastify-duplex needs: %s', 500)
 export const InjectError = createError('FST_ERR_DUPLEX_INJECT', 'app.injectDuplex() speaks HTTP/1.1, which this server does not', 500)
 
-// Bad input from the client, or from the server where injectDuplex() reads its response: emitted on the readable side,
-// or sent as an ordinary answer.
+// Bad input from the client, or from the server when injectDuplex() reads the response: emitted on the readable side, or sent
+// as an ordinary answer.
 
 export const FramingError = createError('FST_ERR_DUPLEX_FRAMING', 'Bad message framing: %s', 400)
 export const TransferCodingError = createError('FST_ERR_DUPLEX_TRANSFER_CODING', 'Transfer coding "%s" is not implemented', 501)
@@ -27,7 +27,7 @@ export const BodyLimitError = createError('FST_ERR_DUPLEX_BODY_LIMIT', 'The requ
 export const TruncatedError = createError('FST_ERR_DUPLEX_TRUNCATED', 'The connection ended before the message was complete', 400)
 export const AuthorityError = createError('FST_ERR_DUPLEX_AUTHORITY', 'The target of a CONNECT request must be a host and a port', 400)
 
-// Reasons why an exchange is refused, or ends before it is complete.
+// Reasons to refuse an exchange, or to end it before it is complete.
 
 export const TooManyExchangesError = createError('FST_ERR_DUPLEX_TOO_MANY', 'Too many exchanges are open: the limit is %s', 503)
 export const AbortedError = createError('FST_ERR_DUPLEX_ABORTED', 'The client went away before the exchange was over', 499)

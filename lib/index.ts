@@ -1,4 +1,4 @@
-// The plugin: options, the hooks that make routes duplex, the decorators, the servers.
+// The plugin, as a table of contents: options, servers, decorators, the hooks that make routes duplex, closing.
 
 import type { Server } from 'node:http'
 import { Server as NetServer } from 'node:net'
@@ -8,7 +8,7 @@ import type { FastifyDuplexOptions } from '../types/index.d.ts'
 import { injectDuplex } from './client/inject.ts'
 import { FastifyError } from './errors.ts'
 import { Registry } from './exchange/registry.ts'
-import { runGenerators } from './fastify/handler.ts'
+import { wrapGenerator } from './fastify/handler.ts'
 import { hasInjectedBody, keepingSignal, makeTargetRoutable, missingFromFastify, otherServers, prependOnRoute, restoreTargets } from './fastify/internals.ts'
 import { makeDuplex } from './fastify/route.ts'
 import { type RouteSetup, getAuthority, getDuplex } from './fastify/route-exchange.ts'
@@ -16,14 +16,14 @@ import type { Gate } from './handoff/gate.ts'
 import { missingFromNode } from './handoff/probe.ts'
 import { routeStreams, watch } from './handoff/server.ts'
 import { otherRuntime } from './node/runtime.ts'
-import { DEFAULT_OPTIONS, type ResolvedOptions, resolveOptions } from './options.ts'
+import { DEFAULT_OPTIONS, MAX_TIMEOUT, type ResolvedOptions, resolveOptions } from './options.ts'
 import { IdleWatch } from './transport/idle-watch.ts'
 import { claimRaw } from './transport/raw.ts'
 import type { App } from './transport/transport.ts'
 
 async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
-  const lacks = missingFromFastify(app)
-  if (lacks !== null) throw new FastifyError(app.version, lacks)
+  const missing = missingFromFastify(app)
+  if (missing !== null) throw new FastifyError(app.version, missing)
   const setup = setUp(resolveOptions(options, DEFAULT_OPTIONS))
   const { registry, gate } = setup
 
@@ -46,11 +46,11 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   app.decorate('injectDuplex', injectDuplex)
   app.decorateRequest('authority', { getter: getAuthority })
   app.decorateReply('duplex', { getter: getDuplex })
-  prependOnRoute(app, runGenerators)
+  prependOnRoute(app, wrapGenerator)
   app.addHook('onRoute', function (route) {
     makeDuplex.call(this, route, setup)
   })
-  // After this hook the server itself waits for its open connections, but with `forceCloseConnections` Fastify destroys them.
+  // In preClose, since Fastify then waits for open connections, or destroys them if `forceCloseConnections` is set.
   app.addHook('preClose', () => registry.close(closeTimeout(app)))
 }
 
@@ -66,7 +66,7 @@ function setUp (options: ResolvedOptions): RouteSetup {
   return { options, registry, app, idleWatch, admitted: { count: 0 }, gate }
 }
 
-/** Why the connections of the app's server cannot be borrowed, and what that means; null if they can. */
+/** Why the connections of the app's server cannot be borrowed, and what that means, in words for a log line; null if they can. */
 function findObstacle (app: FastifyInstance): string | null {
   const runtime = otherRuntime()
   if (runtime !== null) {
@@ -77,16 +77,19 @@ function findObstacle (app: FastifyInstance): string | null {
   return missing === null ? null : `Node ${process.version} does not have the ${missing} it needs. Node will read and write them itself`
 }
 
+/** The part of `pluginTimeout` that the preClose hook uses. */
+const CLOSE_TIMEOUT_SHARE = 0.9
+
 /**
- * Milliseconds that a preClose hook may take. Fastify gives it as long as a plugin has to load, and fails to close when it
- * takes longer.
+ * Milliseconds that the preClose hook may take. Fastify's limit for it is `pluginTimeout`. If a hook takes longer, `app.close()`
+ * fails.
  */
 function closeTimeout (app: FastifyInstance): number {
   const { pluginTimeout } = app.initialConfig
-  return pluginTimeout ? pluginTimeout * 0.9 : 2 ** 31 - 1
+  return pluginTimeout ? pluginTimeout * CLOSE_TIMEOUT_SHARE : MAX_TIMEOUT
 }
 
-/** As in `peerDependencies`. Before 5.8.1 a body reaches the content-type parsers, or a client can end the process. */
+/** As in `peerDependencies`. Before 5.8.1, bodies reach the content-type parsers, or a client can end the process. */
 const FASTIFY_RANGE = '^5.8.1 || ^6.0.0-alpha.4'
 
 const fastifyDuplex = fp(duplex, { fastify: FASTIFY_RANGE, name: 'fastify-duplex' })

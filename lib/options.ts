@@ -1,5 +1,5 @@
-// The options of register() and of a route. OPTIONS is the only place of their defaults, units and ranges;
-// test/options.test.ts compares it with the README and with the comments in types/index.d.ts.
+// The options of register() and of a route. OPTIONS is the only place for their defaults, units and ranges.
+// test/documentation/options.test.ts compares it with the README and with the comments in types/index.d.ts.
 
 import { maxHeaderSize } from 'node:http'
 import type { DuplexOptions } from '../types/index.d.ts'
@@ -28,8 +28,11 @@ export const OPTIONS: { readonly [Name in keyof Required<ResolvedOptions>]: Opti
   highWaterMark: { unit: 'bytes', default: undefined, min: 1 }
 }
 
+/** The longest timeout in milliseconds: for more, setTimeout() fires at once. */
+export const MAX_TIMEOUT = 2 ** 31 - 1
+
 const MAX: Readonly<Record<Unit, number>> = {
-  ms: 2 ** 31 - 1, // setTimeout fires at once for more
+  ms: MAX_TIMEOUT,
   bytes: Number.MAX_SAFE_INTEGER,
   exchanges: Number.MAX_SAFE_INTEGER
 }
@@ -39,7 +42,7 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = Object.freeze(
 )
 
 /**
- * `options` over `defaults`.
+ * Merges `options` into `defaults`. An option that is undefined keeps its default.
  *
  * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown, or not a whole number in its range
  */

@@ -29,8 +29,8 @@ declare module 'fastify' {
     duplex?: boolean | fastifyDuplex.DuplexOptions
   }
 
-  // Overloads for routes with `duplex`, whose handlers may return an async iterable whatever the schema of the response
-  // is. They precede Fastify's overloads, and do not match other routes.
+  // Overloads for routes with `duplex`. Their handlers may return an async iterable, whatever the response schema is. These
+  // overloads come before Fastify's, and do not match other routes.
   interface RouteShorthandMethod<
     RawServer extends RawServerBase = RawServerDefault,
     RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
@@ -56,10 +56,11 @@ declare module 'fastify' {
 
     /**
      * Opens an exchange in memory, without a port. Node's parser and this plugin work as on a real connection. Calls
-     * `ready()`.
+     * `app.ready()` first.
      *
-     * @throws FST_ERR_DUPLEX_OPTION, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_FRAMING: the options do not make a request
-     * @throws FST_ERR_DUPLEX_INJECT the server speaks only HTTP/2
+     * @param options the request; a string is its URL
+     * @throws FST_ERR_DUPLEX_OPTION, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_FRAMING: these options do not make a valid request
+     * @throws FST_ERR_DUPLEX_INJECT: the server speaks only HTTP/2
      */
     injectDuplex (options: fastifyDuplex.InjectDuplexOptions | string): Promise<fastifyDuplex.InjectedDuplex>
   }
@@ -68,7 +69,7 @@ declare module 'fastify' {
     /**
      * The target of a CONNECT request to a duplex route; null for all other requests.
      *
-     * @throws FST_ERR_DUPLEX_AUTHORITY the target is not a host and a port
+     * @throws FST_ERR_DUPLEX_AUTHORITY: the target is not a host and a port
      */
     readonly authority: fastifyDuplex.Authority | null
   }
@@ -77,7 +78,7 @@ declare module 'fastify' {
     /**
      * Both directions of the exchange: the readable side is the request body, the writable side the response body.
      *
-     * @throws FST_ERR_DUPLEX_NOT_ENABLED on a route without `duplex`
+     * @throws FST_ERR_DUPLEX_NOT_ENABLED: the route is not a duplex route
      */
     readonly duplex: fastifyDuplex.HttpDuplex
   }
@@ -89,6 +90,7 @@ declare namespace fastifyDuplex {
   /** Defaults for all routes. */
   export interface FastifyDuplexOptions extends DuplexOptions {}
 
+  /** Options of `register()`, as defaults for all routes, and of a route. */
   export interface DuplexOptions {
     /** Milliseconds without a byte in either direction; then, or up to a quarter later, the exchange is destroyed. 0: never. Default: 120 000 */
     idleTimeout?: number
@@ -110,10 +112,10 @@ declare namespace fastifyDuplex {
     highWaterMark?: number
   }
 
-  /** A response body. Each value is written to `reply.duplex` as it comes. */
+  /** A response body. Each value is written to `reply.duplex` when it is yielded. */
   export type DuplexBody = AsyncIterable<string | Uint8Array>
 
-  /** A Fastify handler that may also return the response body as an async iterable: a generator, a Readable. */
+  /** A Fastify handler. It may also return the response body as an async iterable, such as a generator or a Readable. */
   export type DuplexHandler<
     RawServer extends RawServerBase = RawServerDefault,
     RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
@@ -175,7 +177,7 @@ declare namespace fastifyDuplex {
 
   /** Both directions of an exchange: the readable side is the request body, the writable side the response body. */
   export interface HttpDuplex extends Duplex {
-    /** Whether the response head is on its way. From then on `reply` is hijacked, and the head cannot be changed. */
+    /** Whether the response head was written. From then on `reply` is hijacked, and the head cannot be changed. */
     readonly headersSent: boolean
     /**
      * Sends the head now, instead of with the first bytes of the body. Does nothing if the client is gone, if the request
@@ -198,12 +200,13 @@ declare namespace fastifyDuplex {
     /** The request's trailers, complete once the readable side has ended. */
     readonly trailers: Trailers
     /**
-     * Sets the response's trailers, which are sent at its end. The response must be chunked; a client of HTTP/1.0 gets none.
+     * Sets the trailers of the response, which are sent at its end. The response must be chunked. A client of HTTP/1.0 gets no
+     * trailers.
      *
      * @throws FST_ERR_DUPLEX_NO_TRAILERS, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_DETACHED
      */
     setTrailers (fields: OutgoingFields): this
-    /** How the bodies are framed. The framing of the response is known once its head is on its way. */
+    /** How the bodies are framed. The framing of the response is undefined until its head is written. */
     readonly framing: { readonly request: FramingKind, readonly response: FramingKind | undefined }
     /** Bytes of request body received, without framing. */
     readonly bytesRead: number
@@ -217,26 +220,29 @@ declare namespace fastifyDuplex {
     on (event: string | symbol, listener: (...args: any[]) => void): this
     once (event: 'shutdown', listener: () => void): this
     once (event: string | symbol, listener: (...args: any[]) => void): this
-    /** The connection, for its addresses and certificates. Do not read from it or write to it. */
+    /** The connection, for its addresses and certificates. Reading from it or writing to it breaks the exchange. */
     readonly socket: Socket
     /**
-     * Leaves the connection to the caller for good, without timeouts, listeners or framing of this plugin. It can be
-     * called before the head, once the request body has been read, and in a tunnel. The exchange ends for Fastify, and the
+     * Leaves the connection to the caller for good, without timeouts, listeners or framing of this plugin. It can be called
+     * before the head if the request body has been read to its end, and in a tunnel. The exchange ends for Fastify, and the
      * stream cannot be used any more.
      *
-     * @param options `counted`: whether `app.close()` ends the connection, after `closeGrace`. Default: true
-     * @returns the socket, which has no listener for `'error'`, and the bytes that were read after the request
+     * @param options `counted`: whether `app.close()` destroys the connection after `closeGrace`, if it is still open. Default:
+     *   true
+     * @returns the socket, which has no listener for `'error'`, and the bytes that were received behind the request
      * @throws FST_ERR_DUPLEX_DETACH, FST_ERR_DUPLEX_DETACHED, FST_ERR_DUPLEX_HEAD_SENT
-     * @throws FST_ERR_DUPLEX_TUNNEL there is no connection to detach: HTTP/2, `app.inject()`, or one that Node reads itself
+     * @throws FST_ERR_DUPLEX_TUNNEL: there is no connection to detach: HTTP/2, `app.inject()`, or Node reads the connection
      */
     detach (options?: { counted?: boolean }): { socket: Socket, head: Buffer }
   }
 
+  /** The request of `app.injectDuplex()`. */
   export interface InjectDuplexOptions {
     /** Default: GET */
     method?: string
-    /** A path, or a URL, whose host becomes the `host` field. `path` means the same. */
+    /** A path, or a URL whose host becomes the `host` field. Required, here or in `path`. */
     url?: string
+    /** The same as `url` */
     path?: string
     /** Appended to the query of the URL. */
     query?: string | Record<string, string>
@@ -253,6 +259,7 @@ declare namespace fastifyDuplex {
     remoteAddress?: string
   }
 
+  /** The head of a response. */
   export interface InjectedResponse {
     statusCode: number
     statusMessage: string
@@ -264,7 +271,7 @@ declare namespace fastifyDuplex {
 
   /** The client's end of an injected exchange: the writable side is the request body, the readable side the response body. */
   export interface InjectedDuplex extends Duplex {
-    /** The head of the response, as soon as it has been read. */
+    /** The head of the response, as soon as it has been read. Rejects if the exchange ends earlier. */
     readonly response: Promise<InjectedResponse>
     /** The response's trailers, complete once the readable side has ended. */
     readonly trailers: Trailers

@@ -1,4 +1,4 @@
-// The types of lib/transfer/, which must not depend on Fastify's. index.d.ts publishes those that users need.
+// The types of lib/transfer/. They must not depend on Fastify's types. index.d.ts publishes those that users need.
 
 /** The target of a CONNECT request. */
 export interface Authority {
@@ -17,5 +17,5 @@ export type Trailers = Readonly<Fields>
 /** Fields to send, by name in any case. An array becomes one line per value. */
 export type OutgoingFields = Record<string, string | number | readonly (string | number)[] | undefined>
 
-/** What marks the end of a body: there is no body, its announced length, its last chunk, or the end of the connection. */
+/** What marks the end of a body. `none`: there is no body; `length`: its announced length; `chunked`: its last chunk; `close`: the end of the connection. */
 export type FramingKind = 'none' | 'length' | 'chunked' | 'close'

@@ -1,5 +1,5 @@
-// The client end of injected exchanges: writes requests and reads responses, with the same writers and readers as the server
-// end. The requests of a connection are sent one after another, and the responses arrive in the same order.
+// The client's end of injected exchanges: writes requests and reads responses, with the same writers and readers as the server's
+// end. The requests of a connection are sent one after another. Their responses arrive in the same order.
 
 import { maxHeaderSize } from 'node:http'
 import { Duplex } from 'node:stream'
@@ -15,29 +15,33 @@ import { type RequestStart, requestStart, writePayload } from './request.ts'
 
 type Done = (error?: Error | null) => void
 
-/** A write of this very buffer ends the body, behind what was written before. */
+/** Writing this buffer object ends the body, after everything that was written before. */
 const END_OF_BODY = Buffer.alloc(0)
 
 /** No limits: the server is in the same process. */
 const LIMITS = { maxTrailerSize: Infinity, maxChunkExtensionSize: Infinity }
 
-/** Opens an exchange on a new connection. */
+/**
+ * Opens an exchange on a new connection.
+ *
+ * @throws the errors of `requestStart`
+ */
 export function openClient (socket: MemorySocket, options: InjectDuplexOptions): InjectedDuplex {
   return new ClientConnection(socket).open(options)
 }
 
-/** A connection, with the exchanges that wait to send their request and those that wait for their response. */
+/** A connection with its exchanges. */
 class ClientConnection {
   readonly socket: MemorySocket
-  private readonly sending: Client[] = []
-  private readonly receiving: Client[] = []
+  private readonly sending: Client[] = [] // those whose request is not complete; the first one has its turn
+  private readonly receiving: Client[] = [] // those whose response is not complete, in the same order
 
   constructor (socket: MemorySocket) {
     this.socket = socket
     socket.on('data', (data: Buffer) => this.onData(data))
     socket.on('end', () => this.onEnd())
-    socket.on('error', (error) => this.onLost(error))
-    socket.on('close', () => this.onLost(null))
+    socket.on('error', (error) => this.onConnectionLost(error))
+    socket.on('close', () => this.onConnectionLost(null))
   }
 
   open (options: InjectDuplexOptions): Client {
@@ -46,12 +50,12 @@ class ClientConnection {
     this.sending.push(client)
     this.receiving.push(client)
     if (this.sending.length === 1) client.send()
-    if (this.socket.readableEnded || this.socket.destroyed) this.onLost(null)
+    if (this.socket.readableEnded || this.socket.destroyed) this.onConnectionLost(null)
     if (start.framing.kind !== 'none') writePayload(options, client)
     return client
   }
 
-  /** A request is complete: the next may be sent. */
+  /** Called when a request is complete: the next one may be sent. */
   onSent (): void {
     this.sending.shift()
     this.sending[0]?.send()
@@ -62,7 +66,7 @@ class ClientConnection {
     while (rest.length > 0 && this.receiving.length > 0) {
       const [client] = this.receiving
       rest = rest.subarray(client.receive(rest))
-      if (client.received) this.receiving.shift()
+      if (client.hasReceivedResponse) this.receiving.shift()
     }
   }
 
@@ -70,15 +74,16 @@ class ClientConnection {
     for (const client of this.receiving.splice(0)) client.onEnd()
   }
 
-  private onLost (error: Error | null): void {
+  private onConnectionLost (error: Error | null): void {
     for (const client of this.receiving.splice(0)) client.destroy(new AbortedError({ cause: error }))
   }
 }
 
+/** The client's end of one exchange: the writable side is the request body, the readable side the response body. */
 class Client extends Duplex implements InjectedDuplex {
   readonly response: Promise<InjectedResponse>
   /** The response is complete. */
-  received = false
+  hasReceivedResponse = false
   private readonly connection: ClientConnection
   private readonly start: RequestStart
   private readonly writer: BodyWriter
@@ -86,8 +91,8 @@ class Client extends Duplex implements InjectedDuplex {
   private headReader = new ResponseHeadReader(maxHeaderSize)
   private reader: BodyReader | null = null
   private trailerLines = ''
-  private sends = false
-  private waiting: (() => void) | null = null // a write, for its turn
+  private isSending = false
+  private waitingWrite: (() => void) | null = null // a write that waits until the request may be sent
   private phase: 'body' | 'waiting' | 'tunnel' | 'refused' = 'body'
   private afterBody: 'waiting' | 'tunnel' | 'refused' = 'waiting' // the response may arrive before the body has ended
   private resolve!: (response: InjectedResponse) => void
@@ -102,7 +107,7 @@ class Client extends Duplex implements InjectedDuplex {
       this.resolve = resolve
       this.reject = reject
     })
-    // A caller may use the promise or the stream: neither must be an unhandled error.
+    // A caller may use only the promise, or only the stream. An error of the other one must not be unhandled.
     this.response.catch(ignore)
     this.on('error', ignore)
     if (start.framing.kind === 'none') this.endBody()
@@ -127,11 +132,11 @@ class Client extends Duplex implements InjectedDuplex {
 
   // The request
 
-  /** Sends the head. The connection is this request's until its body has ended. */
+  /** Sends the head. No other request is sent before the body of this one has ended. */
   send (): void {
-    this.sends = true
+    this.isSending = true
     this.socket.write(this.start.head, 'latin1')
-    this.goOn()
+    this.runWaitingWrite()
   }
 
   override _write (content: Buffer, _encoding: BufferEncoding, done: Done): void {
@@ -153,7 +158,7 @@ class Client extends Duplex implements InjectedDuplex {
 
   /** Ends the body. If the request offers to switch protocols, the writable side stays open for the tunnel. */
   endBody (content?: string | Uint8Array): void {
-    if (!this.start.switches) {
+    if (!this.start.offersSwitch) {
       this.end(content)
       return
     }
@@ -163,11 +168,11 @@ class Client extends Duplex implements InjectedDuplex {
 
   private sendEnd (done: Done): void {
     this.sendParts((parts) => this.writer.end(this.trailerLines, parts), done)
-    if (this.start.switches) this.leaveBody()
+    if (this.start.offersSwitch) this.leaveBody()
     else this.connection.onSent()
   }
 
-  /** The server has switched protocols, or not: then what was written for the tunnel is dropped. */
+  /** Called when the server has switched protocols or refused to. If it has refused, writes for the tunnel are dropped. */
   private onSwitch (switched: boolean): void {
     this.afterBody = switched ? 'tunnel' : 'refused'
     if (this.phase === 'waiting') this.leaveBody()
@@ -177,18 +182,18 @@ class Client extends Duplex implements InjectedDuplex {
   private leaveBody (): void {
     this.phase = this.afterBody
     if (this.phase === 'refused') this.connection.onSent()
-    this.goOn()
+    this.runWaitingWrite()
   }
 
   private whenItsTurn (action: () => void): void {
-    if (this.sends && this.phase !== 'waiting') action()
-    else this.waiting = action
+    if (this.isSending && this.phase !== 'waiting') action()
+    else this.waitingWrite = action
   }
 
-  private goOn (): void {
-    const { waiting } = this
-    this.waiting = null
-    waiting?.()
+  private runWaitingWrite (): void {
+    const { waitingWrite } = this
+    this.waitingWrite = null
+    waitingWrite?.()
   }
 
   private sendParts (add: (parts: (string | Buffer)[]) => void, done: Done): void {
@@ -210,12 +215,12 @@ class Client extends Duplex implements InjectedDuplex {
     this.socket.resume()
   }
 
-  /** @returns how many bytes of `data` were for this response */
+  /** Reads the response. @returns how many bytes of `data` belong to it */
   receive (data: Buffer): number {
     if (this.reader === null) return this.receiveHead(data)
     const content = this.reader.read(data)
     if (content.length > 0 && !this.push(content)) this.socket.pause()
-    this.check()
+    this.checkReader()
     return this.reader.consumed
   }
 
@@ -234,38 +239,38 @@ class Client extends Duplex implements InjectedDuplex {
     try {
       const framing = receivedFraming(this.start.method, statusCode, head.fields, minorVersion)
       this.reader = bodyReader(framing, LIMITS)
-      if (this.start.switches) this.onSwitch(framing === TUNNEL)
+      if (this.start.offersSwitch) this.onSwitch(framing === TUNNEL)
     } catch (error) {
       this.destroy(error as Error)
       return data.length
     }
     this.resolve({ statusCode, statusMessage, headers, httpVersion: `1.${minorVersion}`, informational: this.informational })
-    this.check()
+    this.checkReader()
     return consumed
   }
 
-  /** The server has ended its side. */
+  /** Called when the server has ended its side. */
   onEnd (): void {
     if (this.reader === null) {
       this.headReader.end()
       this.destroy(this.headReader.error!)
     } else {
       this.reader.end()
-      this.check()
+      this.checkReader()
     }
   }
 
-  private check (): void {
+  private checkReader (): void {
     const { done, error } = this.reader!
     if (error !== null) this.destroy(error)
     if (!done) return
-    this.received = true
+    this.hasReceivedResponse = true
     this.push(null)
   }
 
   override _destroy (error: Error | null, done: Done): void {
-    // A client that has not finished takes the connection with it. Otherwise the next request may use it.
-    if (!this.received || !this.writableFinished) this.connection.socket.destroy()
+    // An incomplete exchange makes the connection unusable. After a complete one, the next request may use it.
+    if (!this.hasReceivedResponse || !this.writableFinished) this.connection.socket.destroy()
     this.reject(error ?? new AbortedError())
     done(error)
   }

@@ -1,4 +1,4 @@
-// app.injectDuplex(): a connection in memory, given to the app's server as if a port had accepted it.
+// app.injectDuplex(): makes a connection in memory, and gives it to the app's server as if it had been accepted on a port.
 
 import type { FastifyInstance } from 'fastify'
 import type { InjectDuplexOptions, InjectedDuplex } from '../../types/index.d.ts'
@@ -6,15 +6,18 @@ import { InjectError } from '../errors.ts'
 import { openClient } from './client.ts'
 import { MemorySocket } from './memory-socket.ts'
 
-/** The decorator of the app: see the public types. */
+/** The port from which an injected request seems to come: the first of the ephemeral ports (RFC 6335 section 6). */
+const CLIENT_PORT = 49152
+
+/** `app.injectDuplex()`: see the public types. */
 export async function injectDuplex (this: FastifyInstance, options: InjectDuplexOptions | string): Promise<InjectedDuplex> {
   await this.ready()
   const { http2, https } = this.initialConfig as { http2?: boolean, https?: boolean | { allowHTTP1?: boolean } }
   if (http2 && !(typeof https === 'object' && https.allowHTTP1)) throw new InjectError()
   const request = typeof options === 'string' ? { url: options } : options
-  const [client, server] = MemorySocket.pair({ address: request.remoteAddress ?? '127.0.0.1', port: 49152 }, { address: '127.0.0.1', port: https ? 443 : 80 })
+  const [client, server] = MemorySocket.pair({ address: request.remoteAddress ?? '127.0.0.1', port: CLIENT_PORT }, { address: '127.0.0.1', port: https ? 443 : 80 })
   const exchange = openClient(client, request)
-  // What an accepted socket has: its server, and with TLS the protocol.
+  // The properties of an accepted socket: its server, and for TLS the negotiated protocol.
   Object.assign(server, { server: this.server }, https ? { encrypted: true, alpnProtocol: 'http/1.1' } : {})
   this.server.emit(https ? 'secureConnection' : 'connection', server)
   return exchange

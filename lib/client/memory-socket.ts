@@ -8,7 +8,7 @@ export interface Address {
   port: number
 }
 
-/** An error of the system, as sockets have them. */
+/** An error like those of the system that a real socket emits. */
 function systemError (code: 'ECONNRESET' | 'EPIPE', syscall: string): Error {
   return Object.assign(new Error(`${syscall} ${code}`), { code, syscall })
 }
@@ -23,10 +23,10 @@ export class MemorySocket extends Duplex {
   bytesWritten = 0
   timeout = 0
   private peer!: MemorySocket
-  private written: (() => void) | null = null // to call when the other end has read what this end wrote
+  private confirmWrite: (() => void) | null = null // the callback of a write, until the other end has read it
   private timer: NodeJS.Timeout | null = null
 
-  /** @returns two ends, connected */
+  /** @returns the two ends of a new connection, the one at address `here` first */
   static pair (here: Address, there: Address): [MemorySocket, MemorySocket] {
     const one = new MemorySocket(here, there)
     const two = new MemorySocket(there, here)
@@ -45,10 +45,10 @@ export class MemorySocket extends Duplex {
   }
 
   override _read (): void {
-    const { written } = this.peer
-    this.peer.written = null
-    // Not within this call: a stream that is pushed to while it asks for more does not ask again.
-    if (written !== null) process.nextTick(written)
+    const { confirmWrite } = this.peer
+    this.peer.confirmWrite = null
+    // Not within this call: if data is pushed to a stream during its _read(), the stream does not call _read() again.
+    if (confirmWrite !== null) process.nextTick(confirmWrite)
   }
 
   override _write (chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error) => void): void {
@@ -60,8 +60,8 @@ export class MemorySocket extends Duplex {
     this.peer.timer?.refresh()
     this.bytesWritten += chunk.length
     this.peer.bytesRead += chunk.length
-    this.written = done
-    // A copy: the other end decodes in place, and this memory is the caller's.
+    this.confirmWrite = done
+    // A copy, since this memory belongs to the caller, and the other end decodes in place.
     this.peer.push(Buffer.from(chunk))
   }
 
@@ -73,12 +73,12 @@ export class MemorySocket extends Duplex {
   override _destroy (error: Error | null, done: (error: Error | null) => void): void {
     if (this.timer !== null) clearTimeout(this.timer)
     if (!this.writableFinished && !this.peer.destroyed) this.peer.push(null)
-    this.peer.written?.()
-    this.peer.written = null
+    this.peer.confirmWrite?.()
+    this.peer.confirmWrite = null
     done(error)
   }
 
-  /** Like the timeout of a socket, it does not keep the process alive. */
+  /** As `socket.setTimeout()`: the timer does not keep the process alive. */
   setTimeout (milliseconds: number): this {
     if (this.timer !== null) clearTimeout(this.timer)
     this.timeout = milliseconds

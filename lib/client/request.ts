@@ -1,4 +1,4 @@
-// The options of an injected request, as those of `app.inject()`: what they make of the head and of the body.
+// The head and the body of an injected request, made from options like those of `app.inject()`.
 
 import { Readable, type Writable } from 'node:stream'
 import type { InjectDuplexOptions, OutgoingFields } from '../../types/index.d.ts'
@@ -8,30 +8,30 @@ import { writeRequestHead } from '../transfer/head-writer.ts'
 
 export interface RequestStart {
   method: string
-  /** The whole head, as it goes out. */
+  /** The whole head, in latin1. */
   head: string
   framing: Framing
   /** The client offers to switch protocols, or asks for a tunnel. */
-  switches: boolean
+  offersSwitch: boolean
 }
 
-/** Where the body of a request goes. */
+/** The stream to which the body of a request is written. */
 type Body = Writable & { endBody (content: string | Uint8Array): void }
 
-/** Methods whose requests have no body, unless a payload or a framing field says so. */
+/** Methods whose requests have no body, unless there is a payload or a framing field. */
 const WITHOUT_BODY: ReadonlySet<string> = new Set(['GET', 'HEAD', 'DELETE', 'OPTIONS', 'TRACE'])
 
 /**
- * The head of a request.
+ * Makes the head of a request, and decides its framing.
  *
- * @throws {OptionError} FST_ERR_DUPLEX_OPTION: there is no URL, or the payload is nothing that can be sent
+ * @throws {OptionError} FST_ERR_DUPLEX_OPTION: there is no URL, or the payload cannot be sent with this request
  * @throws {FieldError} FST_ERR_DUPLEX_FIELD
  * @throws {FramingError} FST_ERR_DUPLEX_FRAMING: the framing fields contradict each other
  */
 export function requestStart (options: InjectDuplexOptions): RequestStart {
   const method = (options.method ?? 'GET').toUpperCase()
   const target = options.url ?? options.path ?? fail('url', 'there is none')
-  // The target of CONNECT is a host and a port, with nothing before and behind.
+  // The target of CONNECT is a host and a port only.
   const url = new URL(method === 'CONNECT' ? `http://${target}` : target, 'http://localhost')
   for (const [name, value] of new URLSearchParams(options.query)) url.searchParams.append(name, value)
   const minorVersion = options.httpVersion === '1.0' ? 0 : 1
@@ -46,7 +46,7 @@ export function requestStart (options: InjectDuplexOptions): RequestStart {
   frame(fields, switches || WITHOUT_BODY.has(method), minorVersion, payloadOf(options))
   return {
     method,
-    switches,
+    offersSwitch: switches,
     head: writeRequestHead(method, method === 'CONNECT' ? target : url.pathname + url.search, fields, minorVersion),
     framing: requestFraming({
       'content-length': fields['content-length']?.toString(),
@@ -55,7 +55,7 @@ export function requestStart (options: InjectDuplexOptions): RequestStart {
   }
 }
 
-/** Writes the payload there is; without one the body stays open for the caller. */
+/** Writes the payload, if there is one. Without a payload the body stays open for the caller. */
 export function writePayload (options: InjectDuplexOptions, client: Body): void {
   const payload = payloadOf(options)
   if (payload === undefined) return
@@ -68,7 +68,7 @@ export function writePayload (options: InjectDuplexOptions, client: Body): void 
   }
 }
 
-/** Adds the fields that frame the body, where the caller has not. */
+/** Adds the field that frames the body, if the caller has set none. */
 function frame (fields: OutgoingFields, isWithoutBody: boolean, minorVersion: number, payload: Payload): void {
   if (fields['content-length'] !== undefined || fields['transfer-encoding'] !== undefined) return
   if (payload !== undefined && !isIterable(payload)) fields['content-length'] = Buffer.byteLength(payload)
@@ -82,7 +82,7 @@ function payloadOf ({ payload }: InjectDuplexOptions): Payload {
   return isJson(payload) ? JSON.stringify(payload) : payload as Payload
 }
 
-/** Any object that is neither bytes nor a stream of them. */
+/** Whether a payload is sent as JSON: an object that is neither bytes nor iterable. */
 function isJson (payload: unknown): boolean {
   return typeof payload === 'object' && payload !== null && !(payload instanceof Uint8Array) && !isIterable(payload)
 }

@@ -1,9 +1,9 @@
-// The exchange, as a stream: joins the two sides of one transport, and knows when both have ended. One class, since a Duplex
-// has one state for both of its sides.
+// The exchange as a stream: `reply.duplex`. It connects both sides of the stream to a transport, and ends the exchange when both
+// sides have ended. One class, since a Duplex has one state for both of its sides.
 //
-// The point of no return is the first write: the head is made, checked and written there, in one call, so that what is wrong
-// with it can still be answered. Everything written in one tick is sent as one chunk in one write, together with the head and
-// the end of the body if they fall into the same tick.
+// The first write of the handler is the point of no return. It makes, checks and writes the head in one call, so that an error
+// in the head can still be answered. All writes of one tick are sent as one chunk in one write to the socket. The head and the
+// end of the body are sent along if they fall into that tick.
 
 import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
@@ -20,27 +20,36 @@ import { failed, finished, headWritten, publish, started } from './diagnostics.t
 import type { OpenExchange, Registry } from './registry.ts'
 import { writeHead } from './response-head.ts'
 
+/** See `DuplexOptions`. */
 export interface ExchangeOptions {
+  /** Milliseconds */
   closeGrace: number
+  /** Milliseconds */
   drainTimeout: number
+  /** Bytes */
   bodyLimit: number
+  /** Bytes; undefined: Node's default */
   highWaterMark?: number
 }
 
-/** The owner of an exchange answers for it to Fastify. */
+/** What an exchange needs of Fastify. */
 export interface ExchangeOwner {
   readonly handlerHasReturned: boolean
-  /** Every error of the stream. One that nobody listens for would end the process. */
+  /** Called for every error of the stream. */
   onStreamError (): void
-  /** The response is about to be cut off. */
+  /** Called when the response is about to be cut off. */
   onCutOff (error: Error): void
-  /** Takes the reply out of Fastify's care. @returns a function to call when the exchange has ended well */
+  /**
+   * As `reply.hijack()`: Fastify sends no response of its own any more.
+   *
+   * @returns a function to call when the exchange has ended well: otherwise `request.signal` would abort then
+   */
   hijack (): () => void
   /** Aborts `request.signal`. */
   abortSignal (reason: Error): void
 }
 
-/** What can be asked of an exchange that has ended. */
+/** What remains of the transport after a clean finish. */
 type Summary = Pick<Transport, 'failure' | 'requestFraming' | 'socket' | 'trailers'>
 
 export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEvents, OpenExchange, RelayTarget {
@@ -57,20 +66,20 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   private responseFraming: Framing | null = null
   private requestEnded = false
   private responseEnded = false
-  private ended = false
-  private endedWell = false
-  private detached: Socket | null = null
-  private readerIsWatched = false
+  private hasEnded = false
+  private hasEndedWell = false
+  private detachedSocket: Socket | null = null
+  private isReaderWatched = false
   private pauseTimer: NodeJS.Timeout | null = null
-  private dropAbort: () => void = ignore // of `request.signal`, when the request closes
-  // Writing
-  writesAtOnce = false // in the order of `relay/`
-  private isCorkedForTick = false
-  private endCalled = false
-  private size = 0 //     of the write under way, if `done` is set: a Writable has one at a time
-  private last = false // that write, or an earlier one, has the end of the body
-  private done: WriteCallback = ignore
-  /** Of the last pipe into another exchange. */
+  private cancelSignalAbort: () => void = ignore // keeps `request.signal` from aborting when the request closes
+  // Writing. A Writable has one write under way at a time.
+  writesAtOnce = false // set by the relay
+  private isCorkedForTick = false // until the end of the tick
+  private endWasCalled = false
+  private writeSize = 0 // bytes of the write under way
+  private writeCallback: WriteCallback = ignore // of the write under way; `ignore` if there is none
+  private endWasWritten = false // the end of the body was given to the transport
+  /** The relay of the last pipe into another exchange. */
   private relay: Relay | null = null
 
   constructor (transport: Transport, reply: FastifyReply, owner: ExchangeOwner, registry: Registry, options: ExchangeOptions) {
@@ -83,10 +92,11 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     this.bodyLimit = options.bodyLimit
     this.closeGrace = options.closeGrace
     this.drainTimeout = options.drainTimeout
+    // An 'error' without a listener would end the process.
     this.on('error', this.tellOwner)
     if (transport.hasEnded) {
-      // Opened too late: by a handler whose client left during the hooks, or by an onResponse hook.
-      this.ended = true
+      // Opened too late: the client has left during the hooks, or an onResponse hook opens it.
+      this.hasEnded = true
       this.destroy(transport.failure ?? undefined)
       return
     }
@@ -95,13 +105,13 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     publish(started, this, reply)
   }
 
-  /** Why the exchange failed: after the head, or with its connection. */
+  /** Why the exchange has failed, after its head or together with its connection; null if it has not. */
   get failure (): Error | null {
     return this.summary.failure
   }
 
   get isDetached (): boolean {
-    return this.detached !== null
+    return this.detachedSocket !== null
   }
 
   get headersSent (): boolean {
@@ -136,8 +146,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   }
 
   /**
-   * The client has left or sent nonsense, or somebody else answers, as Fastify does after `handlerTimeout`. A timer or a
-   * listener of the handler need not know that: like Node's own methods, ours do not throw then.
+   * The client has left, the request is malformed, or Fastify answers, for example after `handlerTimeout`. A timer or a listener
+   * of the handler may not know that. So our methods do not throw then, like Node's own methods.
    */
   private get cannotAnswer (): boolean {
     return this.destroyed || this.reply.sent || this.transport.answerHasBegun
@@ -148,15 +158,15 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     if (this.isDetached) throw new DetachedError()
     if (this.destroyed) throw new DetachError('the exchange is over')
     if (!this.headersSent && (reply.sent || this.transport.answerHasBegun)) throw new HeadSentError()
-    if (this.isCorkedForTick) this.uncorkTick()
-    // What the socket was given is sent before anything that the caller will write.
-    if (this.writableLength > this.size) throw new DetachError('something is still to be written')
+    if (this.isCorkedForTick) this.uncorkAfterTick()
+    // The write under way does not matter: the socket sends it before anything that the caller will write.
+    if (this.writableLength > this.writeSize) throw new DetachError('something is still to be written')
     if (!this.headersSent && this.readableLength > 0) throw new DetachError('the request body has not been read to its end')
     const { socket, head } = this.transport.detach()
-    if (!this.headersSent) this.dropAbort = this.owner!.hijack()
-    this.detached = socket
+    if (!this.headersSent) this.cancelSignalAbort = this.owner!.hijack()
+    this.detachedSocket = socket
     this.removeAllListeners('data')
-    // One by one, like a flowing stream.
+    // In a loop: a stream that flows returns one chunk at a time.
     const unread: Buffer[] = []
     for (let chunk; (chunk = this.read() as Buffer | string | null) !== null;) {
       unread.push(typeof chunk === 'string' ? Buffer.from(chunk, this.readableEncoding!) : chunk)
@@ -171,15 +181,13 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   setTrailers (fields: OutgoingFields): this {
     if (this.isDetached) throw new DetachedError()
     const framing = this.responseFraming
-    // A client of HTTP/1.0 is sent none: any recipient may drop them (RFC 9110 section 6.5.1).
-    if (this.endCalled || (framing !== null && framing.kind !== 'chunked' && framing !== UNTIL_CLOSE)) throw new TrailersError()
+    // A client of HTTP/1.0 gets none, but that is no error: any recipient may drop trailers (RFC 9110 section 6.5.1).
+    if (this.endWasCalled || (framing !== null && framing.kind !== 'chunked' && framing !== UNTIL_CLOSE)) throw new TrailersError()
     this.transport.setTrailers(fields)
     return this
   }
 
-  /**
-   * Leaving a `for await` loop must not destroy the exchange, as it would destroy another stream: the response goes on.
-   */
+  /** A handler that leaves a `for await` loop may still write the response. So this does not destroy the stream, as it usually does. */
   override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
     return this.iterator({ destroyOnReturn: false })
   }
@@ -187,13 +195,13 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   // Writing
 
   override write (chunk: any, encoding?: any, done?: any): boolean {
-    // Node throws for anything else, and that can still be answered.
+    // For any other type Node throws, before the head is written: that error can still be answered.
     if (typeof chunk !== 'string' && !ArrayBuffer.isView(chunk)) return super.write(chunk, encoding, done)
-    if (!this.begin(chunk, typeof encoding === 'function' ? encoding : done)) return false
+    if (!this.prepareWrite(chunk, typeof encoding === 'function' ? encoding : done)) return false
     if (!this.isCorkedForTick && !this.writesAtOnce) {
       this.isCorkedForTick = true
       this.cork()
-      process.nextTick(uncorkTick, this)
+      process.nextTick(uncorkAfterTick, this)
     }
     return super.write(chunk, encoding, done)
   }
@@ -205,20 +213,20 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   }
 
   override end (chunk?: any, encoding?: any, done?: any): this {
-    this.endCalled = true
+    this.endWasCalled = true
     const callback = [chunk, encoding, done].find((argument) => typeof argument === 'function')
-    if (!this.begin(chunk === callback ? null : chunk, callback)) return this
+    if (!this.prepareWrite(chunk === callback ? null : chunk, callback)) return this
     return super.end(chunk, encoding, done)
   }
 
-  uncorkTick (): void {
+  uncorkAfterTick (): void {
     this.isCorkedForTick = false
     this.uncork()
   }
 
-  /** Writes the head, if that was not done yet. @returns false when the stream cannot be written to */
-  private begin (chunk: unknown, callback: WriteCallback | undefined): boolean {
-    if (this.detached === null && (this.destroyed || this.writableEnded)) return true // the stream's own errors are the right ones
+  /** Writes the head, if it was not written yet. @returns false if the write has failed: then `callback` gets the error */
+  private prepareWrite (chunk: unknown, callback: WriteCallback | undefined): boolean {
+    if (this.detachedSocket === null && (this.destroyed || this.writableEnded)) return true // Node reports the error
     try {
       if (this.isDetached) throw new DetachedError()
       if (this.responseFraming === null) this.writeHead(chunk)
@@ -232,12 +240,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   private writeHead (content?: unknown): void {
     this.responseFraming = writeHead(this.transport, this.reply, content)
-    this.dropAbort = this.owner!.hijack()
+    this.cancelSignalAbort = this.owner!.hijack()
     publish(headWritten, this, this.reply)
   }
 
   override _write (chunk: Buffer, _encoding: BufferEncoding, done: WriteCallback): void {
-    this.send([chunk], chunk.length, done)
+    this.writeInTurn([chunk], chunk.length, done)
   }
 
   override _writev (chunks: { chunk: Buffer }[], done: WriteCallback): void {
@@ -247,49 +255,49 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
       content[i] = chunks[i].chunk
       size += content[i].length
     }
-    this.send(content, size, done)
+    this.writeInTurn(content, size, done)
   }
 
   override _final (done: WriteCallback): void {
-    this.send([], 0, done)
+    this.writeInTurn([], 0, done)
   }
 
-  private send (content: readonly Buffer[], size: number, done: WriteCallback): void {
-    this.size = size
-    this.done = done
-    if (this.transport.mayWrite) this.dispatch(content)
-    else this.transport.whenMayWrite(() => this.dispatch(content))
+  private writeInTurn (content: readonly Buffer[], size: number, done: WriteCallback): void {
+    this.writeSize = size
+    this.writeCallback = done
+    if (this.transport.mayWrite) this.writeNow(content)
+    else this.transport.whenMayWrite(() => this.writeNow(content))
   }
 
-  private callBack (error?: Error): void {
-    const { done } = this
-    this.done = ignore
+  private finishWrite (error?: Error): void {
+    const { writeCallback: done } = this
+    this.writeCallback = ignore
     done(error)
   }
 
-  private dispatch (content: readonly Buffer[]): void {
-    // After end(), with nothing buffered behind this write, the end of the body is sent along; once, for empty writes may
-    // follow.
-    if (this.last) {
-      this.callBack()
+  private writeNow (content: readonly Buffer[]): void {
+    // The end of the body is sent along with the last write: after end(), if nothing is buffered behind it. Node may still call
+    // _write or _final after that, with nothing to send.
+    if (this.endWasWritten) {
+      this.finishWrite()
       return
     }
-    this.last = this.endCalled && this.writableLength === this.size
+    this.endWasWritten = this.endWasCalled && this.writableLength === this.writeSize
     try {
-      this.transport.write(content, this.size, this.last, this.onWritten)
+      this.transport.write(content, this.writeSize, this.endWasWritten, this.onWritten)
     } catch (error) {
-      this.callBack(error as Error)
+      this.finishWrite(error as Error)
     }
   }
 
   private readonly onWritten: WriteCallback = (error) => {
     if (error || this.transport.connectionIsGone) {
-      this.callBack(new AbortedError({ cause: error }))
+      this.finishWrite(new AbortedError({ cause: error }))
       return
     }
-    this.bytesWritten += this.size
-    this.responseEnded = this.last
-    this.callBack()
+    this.bytesWritten += this.writeSize
+    this.responseEnded = this.endWasWritten
+    this.finishWrite()
     if (this.responseEnded) this.finishIfComplete()
   }
 
@@ -305,7 +313,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
       this.onReadError(new BodyLimitError(this.bodyLimit))
       return false
     }
-    // The last of a body is not relayed: the end of the response may follow it in the same tick, in the same write.
+    // The last content of a body is not relayed: it waits for the end of the response, which may follow in the same tick.
     return this.relay === null || last ? this.push(copyForUser(content)) : this.relay.push(content)
   }
 
@@ -317,17 +325,17 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   }
 
   get relaySocket (): Socket | null {
-    const isFree = this.headersSent && this.writable && this.done === ignore && this.writableCorked === 0 && this.transport.mayWrite
+    const isFree = this.headersSent && this.writable && this.writeCallback === ignore && this.writableCorked === 0 && this.transport.mayWrite
     return isFree ? unseenSocket(this.transport.rawSocket) : null
   }
 
   isWritingOnly (size: number): boolean {
-    return this.done !== ignore && this.size === size && this.writableLength === size
+    return this.writeCallback !== ignore && this.writeSize === size && this.writableLength === size
   }
 
   onBodyEnd (): boolean {
     const { reply } = this
-    // A handler that reads on wants what the client sends through the tunnel, and the client waits for the head.
+    // A handler that reads behind the body waits for bytes from the tunnel. But the client sends none before it has the head.
     if (this.responseFraming === null && !reply.sent && !this.transport.answerHasBegun && isTunnel(reply.request.method, reply.statusCode)) {
       try {
         this.flushHeaders()
@@ -346,7 +354,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   onReadError (error: Error): void {
     this.destroy(error)
-    // Before the head the error is answered, and nothing else aborts the signal. A handler that does not read may wait for it.
+    // Before the head, the error is answered and the connection stays open, so nothing else aborts the signal. A handler that
+    // does not read may wait for the signal.
     this.owner!.abortSignal(error)
   }
 
@@ -358,12 +367,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   }
 
   onAnswered (): void {
-    this.ended = true
+    this.hasEnded = true
     this.destroy()
   }
 
   private fail (error: Error): void {
-    this.ended = true
+    this.hasEnded = true
     publish(failed, this, this.reply, error)
   }
 
@@ -374,9 +383,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     this.emit('shutdown')
   }
 
-  /** Ends the exchange when the response is complete, and the request is complete or nobody reads it. */
+  /** Ends the exchange if the response is complete, and the request is complete or nobody reads it. */
   finishIfComplete (): void {
-    if (this.ended || !this.responseEnded) return
+    if (this.hasEnded || !this.responseEnded) return
     const isRead = this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
     if (!this.requestEnded && isRead) this.watchReader()
     else this.finish(isRead)
@@ -384,15 +393,15 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   /** The reader may leave at any time. After the handler has returned, one that pauses has `drainTimeout` to resume. */
   private watchReader (): void {
-    if (!this.readerIsWatched) {
-      this.readerIsWatched = true
+    if (!this.isReaderWatched) {
+      this.isReaderWatched = true
       this.on('pause', this.onReaderChange)
     }
     if (this.isLeft) this.pauseTimer ??= setTimeout(() => { this.onPauseTimeout() }, this.drainTimeout)
   }
 
   private onReaderChange (): void {
-    if (this.readerIsWatched) process.nextTick(() => this.finishIfComplete())
+    if (this.isReaderWatched) process.nextTick(() => this.finishIfComplete())
   }
 
   // Not by 'removeListener', which Node does not always emit for streams.
@@ -422,38 +431,38 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   }
 
   private finish (isRead: boolean): void {
-    this.endedWell = true
+    this.hasEndedWell = true
     this.registry.remove(this)
     this.complete()
     this.transport.finish()
     if (!this.requestEnded && this.summary.requestFraming === NO_BODY) this.onRequestEnd()
     if (!this.requestEnded) this.destroy()
-    else if (!isRead) this.resume() // otherwise its unread end would keep the stream open
+    else if (!isRead) this.resume() // otherwise the stream would not close, since its end was not read
   }
 
   private complete (): void {
-    this.ended = true
-    this.dropAbort()
-    this.dropAbort = ignore
+    this.hasEnded = true
+    this.cancelSignalAbort()
+    this.cancelSignalAbort = ignore
     publish(finished, this, this.reply)
   }
 
   destroyForClosing (reason: Error): void {
-    if (this.detached !== null) this.detached.destroy()
+    if (this.detachedSocket !== null) this.detachedSocket.destroy()
     else this.destroy(reason)
   }
 
   override _destroy (error: Error | null, done: WriteCallback): void {
-    if (this.detached === null) this.registry.remove(this)
+    if (this.detachedSocket === null) this.registry.remove(this)
     if (this.pauseTimer !== null) clearTimeout(this.pauseTimer)
     if (this.listenerCount('drain') > 0) setImmediate(emitDrain, this)
-    if (this.ended) {
-      if (this.endedWell && error === null) this.keepSummary()
+    if (this.hasEnded) {
+      if (this.hasEndedWell && error === null) this.keepSummary()
       done(error)
       return
     }
     const failure = error ?? new DestroyedError()
-    // Before the head Fastify can still answer, and the connection lives.
+    // Before the head, Fastify can still answer on the connection.
     if (this.headersSent) {
       this.owner!.onCutOff(failure)
       this.transport.abort(failure)
@@ -462,7 +471,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     done(failure)
   }
 
-  /** After a clean finish, keep a summary only: on Node 24 and 26 a Writable survives minor collections, and all it refers to. */
+  /**
+   * After a clean finish, keeps a summary only. On Node 24 and 26 a Writable survives minor garbage collections, together with
+   * everything that it refers to.
+   */
   private keepSummary (): void {
     const { failure, requestFraming, socket, trailers } = this.transport
     this.summary = { failure, requestFraming, socket, trailers }
@@ -470,13 +482,13 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     this.relay = null
   }
 
-  /** A listener: `this` is the stream. */
+  /** The listener for 'error': `this` is the stream. */
   private tellOwner (): void {
-    this.owner?.onStreamError() // there is none after a clean finish
+    this.owner?.onStreamError() // there is no owner after a clean finish
   }
 }
 
-// As they are while nobody has replaced them.
+/** The original methods, which the relay compares with. */
 const { on, write, _write, _writev } = HttpDuplex.prototype
 const methods = { on, write, _write, _writev }
 
@@ -484,8 +496,8 @@ function emitDrain (stream: HttpDuplex): void {
   stream.emit('drain')
 }
 
-function uncorkTick (stream: HttpDuplex): void {
-  stream.uncorkTick()
+function uncorkAfterTick (stream: HttpDuplex): void {
+  stream.uncorkAfterTick()
 }
 
 function ignore (): void {}

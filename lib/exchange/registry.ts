@@ -1,20 +1,20 @@
-// The open exchanges of one app, and what happens to them when it closes.
+// The open exchanges of one app, and how they end when it closes.
 
 import { ClosingError } from '../errors.ts'
 
 /** An exchange, as the registry sees it. */
 export interface OpenExchange {
-  /** Milliseconds */
+  /** Milliseconds that it gets to finish when the app closes */
   readonly closeGrace: number
-  /** The app is closing: the exchange is to end soon. */
+  /** Tells it that the app is closing. It should end within `closeGrace`. */
   shutDown (reason: Error): void
-  /** `closeGrace` is over. */
+  /** Destroys it when `closeGrace` has passed. */
   destroyForClosing (reason: Error): void
 }
 
 export class Registry {
   isClosing = false
-  /** Each with its timer, once the app is closing. */
+  /** The open exchanges, each with its `closeGrace` timer while the app is closing; otherwise with null. */
   private readonly open = new Map<OpenExchange, NodeJS.Timeout | null>()
   private onEmpty: (() => void) | null = null
 
@@ -31,9 +31,10 @@ export class Registry {
   }
 
   /**
-   * Tells all open exchanges to end. Those still open after their `closeGrace` are destroyed.
+   * Tells all open exchanges to end. Those still open after their `closeGrace` are destroyed. Resolves when none is open any
+   * more, or after `timeout`.
    *
-   * @param timeout milliseconds to wait until none is open
+   * @param timeout milliseconds
    */
   async close (timeout: number): Promise<void> {
     this.isClosing = true

@@ -1,5 +1,5 @@
-// The head of a response, from what the reply says: made and checked in one call, so that what is wrong with it can still be
-// answered.
+// The head of a response, from the status and the headers of the reply. It is made and checked in one call, so that an error can
+// still be answered.
 
 import type { FastifyError, FastifyReply } from 'fastify'
 import type { OutgoingFields } from '../../types/index.d.ts'
@@ -9,10 +9,13 @@ import { asksToClose, isSendable } from '../transfer/head-writer.ts'
 import type { Transport } from '../transport/transport.ts'
 
 /**
- * Writes the head of the response.
+ * Gives the head of the response to the transport.
  *
  * @param content the first content of the body, if there is any
  * @returns the framing of the body
+ * @throws {HeadSentError} FST_ERR_DUPLEX_HEAD_SENT: other code has begun to answer
+ * @throws {NoBodyError} FST_ERR_DUPLEX_NO_BODY: there is content, but this response has no body
+ * @throws the errors of `responseFraming` and of `Transport.writeHead`
  */
 export function writeHead (transport: Transport, reply: FastifyReply, content: unknown): Framing {
   if (reply.sent || reply.raw.headersSent || transport.answerHasBegun) throw new HeadSentError()
@@ -20,7 +23,7 @@ export function writeHead (transport: Transport, reply: FastifyReply, content: u
   try {
     return write(transport, reply, fields, content)
   } catch (error) {
-    // What cannot be sent must not be sent with the answer to this error either.
+    // The answer to this error uses the same headers: remove those that cannot be sent.
     for (const name of Object.keys(fields)) {
       if (!isSendable(name, fields[name])) reply.removeHeader(name)
     }

@@ -1,4 +1,4 @@
-// Between routing and the handler: the body is kept from Fastify's parsers, and the request is let in or refused.
+// Between routing and the handler: Fastify does not parse the body, and the request is admitted or refused.
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { BodyLimitError, TooManyExchangesError } from '../errors.ts'
@@ -6,41 +6,50 @@ import { runHooks } from './hooks.ts'
 import { endsErrorHandling, hideBody, hooksOf, isInOnError, runsLast } from './internals.ts'
 import { type RouteExchange, exchangeOf } from './route-exchange.ts'
 
-/** Seconds after which a refused client may try again. */
+/** The value of `Retry-After` for a refused client, in seconds. */
 const RETRY_AFTER = 1
 
 /** The preParsing hook of duplex routes. */
 export function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: (error: Error | null, payload?: unknown) => void): void {
   const exchange = exchangeOf(request.raw)
-  if (!exchange.skippedOnce && !isLast(reply)) {
-    exchange.skippedOnce = true
+  if (!exchange.hasSkippedOnce && !ensureLastHook(reply)) {
+    exchange.hasSkippedOnce = true
     done(null, payload)
     return
   }
   const error = admit(exchange, reply)
-  // Without an asynchronous hook before, Node's parser is still on the call stack, and the connection not borrowed yet.
+  // Deferred: if no earlier hook was asynchronous, Node's parser is still on the call stack, and the connection not borrowed yet.
   process.nextTick(() => {
     if (error === null) hideBody(request)
     done(error, payload)
   })
 }
 
-/** The preParsing hooks of routes, and whether `skipBodyParsing` was the last of them when they were first seen. */
-const orders = new WeakMap<object, boolean>()
+/** For the preParsing hooks of each route: whether `skipBodyParsing` was the last of them at the first request. */
+const wasLastHook = new WeakMap<object, boolean>()
 
-/** A plugin that was registered later may have added a hook behind ours. Then ours runs once more, behind that one. */
-function isLast (reply: FastifyReply): boolean {
+/**
+ * Makes `skipBodyParsing` the last preParsing hook of the route. A plugin that was registered later may have added a hook behind
+ * it. Then `skipBodyParsing` is added once more, behind that hook.
+ *
+ * @returns whether it already was the last
+ */
+function ensureLastHook (reply: FastifyReply): boolean {
   const hooks = hooksOf(reply, 'preParsing')
-  let last = orders.get(hooks)
+  let last = wasLastHook.get(hooks)
   if (last === undefined) {
     last = hooks.length === 0 || runsLast(reply, skipBodyParsing)
     if (!last) hooks.push(skipBodyParsing)
-    orders.set(hooks, last)
+    wasLastHook.set(hooks, last)
   }
   return last
 }
 
-/** Lets a request in, which then counts until its exchange has ended. @returns the error that refuses it; null if it is let in */
+/**
+ * Admits a request or refuses it. An admitted request counts for `maxExchanges` until its exchange has ended.
+ *
+ * @returns the error with which it is refused; null if it is admitted
+ */
 function admit (exchange: RouteExchange, reply: FastifyReply): Error | null {
   const { setup: { options, admitted } } = exchange
   const transport = exchange.transportOf(reply)
@@ -69,20 +78,20 @@ function admit (exchange: RouteExchange, reply: FastifyReply): Error | null {
 }
 
 /**
- * Stands in the place of `reply.send`. Hooks that take their time may run between it and the head, and nothing else tells of
- * the answer meanwhile. One function for all replies: with one for each, V8 was seen to keep every exchange until the next
- * full collection.
+ * Replaces `reply.send`, to record that an answer has begun. Asynchronous hooks may run between `send` and the head, and nothing
+ * else shows during that time that there is an answer. One function for all replies: with a function for each, V8 kept every
+ * exchange until the next full garbage collection.
  */
 function noteAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
   const exchange = exchangeOf(this.request.raw)
-  // Nothing can be answered any more. What has failed may be the very answer that hooks are still running for.
+  // Nothing can be answered any more. The hooks of an answer may still be running when its exchange fails.
   if (exchange.failure !== null) return this
-  exchange.setAnswerBegun()
-  if (!exchange.answersFailure) return exchange.send!.call(this, payload)
-  // Fastify would throw for a handler that answers late, or run the onSend hooks twice.
-  if (exchange.failureAnswered || isInOnError(this)) return this
+  exchange.markAnswerBegun()
+  if (!exchange.isAnsweringFailure) return exchange.send!.call(this, payload)
+  // Otherwise Fastify would throw if the handler answers late, or would run the onSend hooks twice.
+  if (exchange.hasAnsweredFailure || isInOnError(this)) return this
   const isLastAnswer = endsErrorHandling(this, payload)
   exchange.send!.call(this, payload)
-  if (isLastAnswer) exchange.failureAnswered = true
+  if (isLastAnswer) exchange.hasAnsweredFailure = true
   return this
 }

@@ -1,4 +1,5 @@
-// Running the handler of a duplex route: what it returns or yields is written, what it throws is answered or cuts off.
+// Runs the handler of a duplex route. What it returns or yields is written to the response. What it throws is answered, or cuts
+// the response off.
 
 import { type Duplex, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -12,26 +13,30 @@ export type Handler = (this: FastifyInstance, request: FastifyRequest, reply: Fa
 const AsyncGeneratorFunction = Object.getPrototypeOf(async function * () {}).constructor
 
 /**
- * The onRoute hook that comes before those of other plugins. What they wrap around the handler (the span of a tracer, for
- * example) then spans the whole run of a generator, not only the call that creates it.
+ * The onRoute hook that runs before those of other plugins. It wraps a handler that is a generator into one that returns a
+ * promise. Other plugins may wrap the handler too. A tracer, for example, then measures the whole run of the generator, not only
+ * the call that creates it.
  */
-export function runGenerators (route: RouteOptions): void {
+export function wrapGenerator (route: RouteOptions): void {
   const { duplex, handler } = route as { duplex?: unknown, handler: Handler }
   if (!duplex || !(handler instanceof AsyncGeneratorFunction)) return
-  route.handler = named(handler, function (request, reply) {
+  route.handler = copyProperties(handler, function (request, reply) {
     return writeBody(handler.call(this, request, reply) as AsyncIterable<unknown>, request, reply)
   })
 }
 
-/** Gives a handler the name of the one it wraps, by which tracers call their spans, and the properties that others have set on that. */
-function named (wrapped: Handler, handler: Handler): Handler {
+/**
+ * Gives a handler the properties of the one that it wraps: the name, after which tracers name their spans, and those that other
+ * plugins have set.
+ */
+function copyProperties (wrapped: Handler, handler: Handler): Handler {
   const { prototype, ...properties } = Object.getOwnPropertyDescriptors(wrapped)
   return Object.defineProperties(handler, properties)
 }
 
-/** Wraps the handler of a route. @fastify/websocket wraps handlers as (request, reply): the signature must stay. */
-export function runHandler (handler: Handler): Handler {
-  return named(handler, function (request, reply) {
+/** Wraps the handler of a route. The signature (request, reply) must stay: @fastify/websocket calls handlers with it. */
+export function wrapHandler (handler: Handler): Handler {
+  return copyProperties(handler, function (request, reply) {
     const exchange = exchangeOf(request.raw)
     let result
     try {
@@ -39,9 +44,9 @@ export function runHandler (handler: Handler): Handler {
     } catch (error) {
       return onThrow(exchange, reply, error as Error)
     }
-    if (isAsyncIterable(result, exchange)) result = writeBody(result, request, reply)
+    if (isBody(result, exchange)) result = writeBody(result, request, reply)
     if (isPromise(result) && result !== reply as unknown) return afterPromise(result, exchange, request, reply)
-    exchange.unattended = true
+    exchange.isUnattended = true
     exchange.handlerHasReturned = true
     exchange.stream?.finishIfComplete()
     exchange.answerFailure(reply)
@@ -52,11 +57,11 @@ export function runHandler (handler: Handler): Handler {
 async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchange, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
   try {
     let value = await result
-    if (isAsyncIterable(value, exchange)) value = await writeBody(value, request, reply)
+    if (isBody(value, exchange)) value = await writeBody(value, request, reply)
     exchange.handlerHasReturned = true
     exchange.stream?.finishIfComplete()
-    if (exchange.answersFailure) return reply
-    // Nobody has answered, and the exchange has failed: that is the answer.
+    if (exchange.isAnsweringFailure) return reply
+    // The exchange has failed, and nobody has answered: answer with that failure.
     if ((value === undefined || value === exchange.stream) && exchange.isFailedUnanswered) return onThrow(exchange, reply, exchange.stream!.errored!)
     return answerOf(exchange, value)
   } catch (error) {
@@ -64,12 +69,15 @@ async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchan
   }
 }
 
-/** What a handler returns is its answer, unless the answer has begun: `reply.duplex.end()` returns the stream. */
+/**
+ * The answer that Fastify is to send: the value that the handler has returned. Undefined if the response has begun, or if the
+ * value is the stream, which `reply.duplex.end()` returns.
+ */
 function answerOf ({ stream }: RouteExchange, value: unknown): unknown {
   return stream?.headersSent || value === stream ? undefined : value
 }
 
-/** Writes what a handler yields. */
+/** Writes a body that the handler has returned, and ends the response. */
 async function writeBody (content: AsyncIterable<unknown>, request: FastifyRequest, reply: FastifyReply): Promise<void> {
   const { duplex } = reply
   if (request.method === 'HEAD') {
@@ -77,16 +85,16 @@ async function writeBody (content: AsyncIterable<unknown>, request: FastifyReque
   } else if (content instanceof Readable) {
     return pipeline(content, duplex)
   } else {
-    // A pipeline would cost more than the rest of a short exchange, mostly for its AbortController.
+    // Not with pipeline(): that would cost more than the rest of a short exchange, mostly for its AbortController.
     for await (const chunk of content) {
-      if (!duplex.write(chunk)) await drained(duplex)
+      if (!duplex.write(chunk)) await waitForDrain(duplex)
     }
   }
   duplex.end()
 }
 
-/** Resolves when more may be written; rejects when nothing can be. */
-async function drained (stream: Duplex): Promise<void> {
+/** Resolves when more may be written. Rejects if nothing can be written any more. */
+async function waitForDrain (stream: Duplex): Promise<void> {
   if (!stream.closed) {
     await new Promise<void>((resolve) => {
       const onEvent = (): void => {
@@ -96,18 +104,18 @@ async function drained (stream: Duplex): Promise<void> {
       stream.on('drain', onEvent).on('close', onEvent)
     })
   }
-  // Without an error if somebody else has answered.
+  // If other code has answered, the stream was destroyed without an error.
   if (stream.destroyed) throw stream.errored ?? new HeadSentError()
 }
 
-/** A handler has failed. Before the head that is Fastify's to answer; after it the response can only be cut off. */
-function onThrow ({ stream, answersFailure }: RouteExchange, reply: FastifyReply, error: Error): FastifyReply | undefined {
+/** The handler has failed. Before the head, Fastify answers. After the head, the response can only be cut off. */
+function onThrow ({ stream, isAnsweringFailure }: RouteExchange, reply: FastifyReply, error: Error): FastifyReply | undefined {
   if (stream === null) throw error
   const { failure } = stream
-  if (answersFailure || failure !== null) {
-    // The exchange had failed before, and that is mostly what the handler throws now.
-    if (answersFailure || failure !== error) reply.log.debug({ err: error }, 'duplex handler failed after its exchange')
-    return answersFailure ? reply : undefined
+  if (isAnsweringFailure || failure !== null) {
+    // The exchange had failed before. Usually the handler throws that same failure.
+    if (isAnsweringFailure || failure !== error) reply.log.debug({ err: error }, 'duplex handler failed after its exchange')
+    return isAnsweringFailure ? reply : undefined
   }
   if (!stream.headersSent && !stream.isDetached) {
     stream.destroy(error)
@@ -121,6 +129,7 @@ function onThrow ({ stream, answersFailure }: RouteExchange, reply: FastifyReply
   return undefined
 }
 
-function isAsyncIterable (value: unknown, exchange: RouteExchange): value is AsyncIterable<unknown> {
+/** Whether a value is a response body to write: an async iterable other than the stream itself. */
+function isBody (value: unknown, exchange: RouteExchange): value is AsyncIterable<unknown> {
   return typeof (value as AsyncIterable<unknown> | null | undefined)?.[Symbol.asyncIterator] === 'function' && value !== exchange.stream
 }

@@ -1,8 +1,13 @@
-// Running hooks of a route where Fastify would not.
+// Runs hooks of a route where Fastify would not.
 
 type Hook = (...args: any[]) => unknown
 
-/** Runs hooks one after the other, those with callbacks and those with promises alike. What they throw has nowhere to go. */
+/**
+ * Runs hooks one after the other, whether they take a callback or return a promise. Their errors are dropped, since nothing could
+ * handle them.
+ *
+ * @param args the arguments of each hook, without the callback
+ */
 export function runHooks (hooks: Hook[], ...args: unknown[]): void {
   const left = hooks.values()
   const next = (): void => {

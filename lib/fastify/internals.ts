@@ -1,5 +1,5 @@
-// Every fact about Fastify that its documentation does not give: where it keeps hooks and servers, what `hijack()` forgets, when
-// it looks at a method or a URL. The same from Fastify 5.8.1 to 6.0.0-alpha.4.
+// Every fact about Fastify that its documentation does not give: where it keeps hooks and servers, what `hijack()` does to
+// `request.signal`, when it reads the method and the URL. The same from Fastify 5.8.1 to 6.0.0-alpha.4.
 
 import { EventEmitter } from 'node:events'
 import type { IncomingMessage, Server } from 'node:http'
@@ -9,12 +9,12 @@ type Listener = (...args: any[]) => void
 /** Called before any hook, right after a request was routed. The last argument is Node's request. */
 export type LoggerFactory = (this: FastifyInstance, logger: any, bindings: any, options: any, request: IncomingMessage) => any
 
-/** The servers that Fastify has made beside its own, for the other addresses of `localhost`. There are none before it listens. */
+/** The servers that Fastify has made besides `app.server`, for the other addresses of `localhost`. Empty before it listens. */
 export function otherServers (app: FastifyInstance): Server[] {
   return ownSymbol(app, 'fastify.serverBindings') ?? []
 }
 
-/** The hooks of the reply's route in order, those of the app first. This is the array that Fastify runs them from. */
+/** The hooks of the reply's route in order, those of the app first. This is the array that Fastify itself uses: it can be changed. */
 export function hooksOf (reply: FastifyReply, name: 'preParsing' | 'onError' | 'onTimeout'): ((...args: any[]) => unknown)[] {
   return ownSymbol(reply.request, 'fastify.context')?.[name] ?? []
 }
@@ -27,9 +27,10 @@ export function prependOnRoute (app: FastifyInstance, hook: onRouteHookHandler):
 }
 
 /**
- * As `reply.hijack()`, which makes Fastify drop its abort of `request.signal`, but keeps that abort.
+ * As `reply.hijack()`, but `request.signal` still aborts when the request closes. `reply.hijack()` alone removes Fastify's
+ * listener for that.
  *
- * @returns a function to call when the exchange has ended well: otherwise `request.signal` would abort then
+ * @returns a function to call when the exchange has ended well: it removes that listener, so that the signal does not abort
  */
 export function hijack (reply: FastifyReply): () => void {
   const { raw } = reply.request
@@ -37,7 +38,12 @@ export function hijack (reply: FastifyReply): () => void {
   return onAbort === undefined ? ignore : () => { raw.removeListener('close', onAbort) }
 }
 
-/** Runs `action`, which makes Fastify take its abort of `request.signal` off the request, and puts that listener back. */
+/**
+ * Runs `action`, during which Fastify removes its listener that aborts `request.signal` when the request closes. Puts that
+ * listener back.
+ *
+ * @returns the listener; undefined if none was removed
+ */
 export function keepingSignal (request: IncomingMessage, action: () => void): Listener | undefined {
   const before = request.listenerCount('close') > 0 ? request.listeners('close') : []
   action()
@@ -47,7 +53,10 @@ export function keepingSignal (request: IncomingMessage, action: () => void): Li
   return gone
 }
 
-/** Aborts `request.signal` with a reason, which Fastify's own aborts do not have. A signal that is asked for later is aborted too. */
+/**
+ * Aborts `request.signal` with a reason. (Fastify itself aborts it without one.) If the signal is first used later, it is
+ * aborted by then.
+ */
 export function abortSignal (request: FastifyRequest, reason: Error): void {
   if (!request.signal.aborted) ownSymbol(request, 'fastify.request.signal')?.abort(reason)
 }
@@ -62,23 +71,24 @@ const methodWithoutBody: PropertyDescriptor & ThisType<{ method?: string }> = {
 
 /**
  * Keeps Fastify from parsing the body of a request, whatever its content type. Right after the preParsing hooks, Fastify reads
- * `request.method` once to see whether there can be a body. For an empty method there cannot. The next read gets the true one.
+ * `request.method` once to see whether there can be a body. This first read gets an empty string, for which there cannot be one.
+ * Later reads get the true method.
  */
 export function hideBody (request: FastifyRequest): void {
   Object.defineProperty(request, 'method', methodWithoutBody)
 }
 
-/** Whether `hook` is the last of the route's preParsing hooks. Fastify binds hooks. */
+/** Whether `hook` is the last of the route's preParsing hooks. They are compared by name, since Fastify binds hooks. */
 export function runsLast (reply: FastifyReply, hook: Function): boolean {
   return hooksOf(reply, 'preParsing').at(-1)?.name === `bound ${hook.name}`
 }
 
-// The router expects a path, and the target of CONNECT is none. find-my-way 9.10.2 refuses it before it looks at any route;
-// earlier versions drop its first character. So a target is routed as a path of one segment.
+// The router expects a path, but the target of CONNECT is a host and a port. find-my-way 9.10.2 refuses it before it looks at any
+// route. Earlier versions drop its first character. So the target is routed as a path of one segment.
 
 const targets = new WeakMap<IncomingMessage, { target: string, path: string }>()
 
-/** Called before a CONNECT request is routed. Only the extended CONNECT of HTTP/2 has a path (RFC 8441). */
+/** Makes a path of the target of a CONNECT request, before it is routed. The extended CONNECT of HTTP/2 has a path (RFC 8441). */
 export function makeTargetRoutable (request: IncomingMessage): void {
   const target = request.url!
   if (target.startsWith('/')) return
@@ -87,9 +97,9 @@ export function makeTargetRoutable (request: IncomingMessage): void {
 }
 
 /**
- * Gives routed requests their target back. Called once, when the app is ready. Right behind its router, whatever that has
- * found, Fastify asks for the id of the request; this is where the target is restored. `rewriteUrl` and constraints run before
- * and see the path.
+ * Makes an app restore the targets of CONNECT requests after they were routed. Called once, when the app is ready. Right after
+ * routing, Fastify generates the id of the request, whether a route was found or not. That is where the target is restored.
+ * `rewriteUrl` and constraints run earlier, and see the path.
  */
 export function restoreTargets (app: FastifyInstance): void {
   let root = app
@@ -114,34 +124,38 @@ function restoreTarget (request: IncomingMessage & { originalUrl?: string }): vo
   const { target, path } = targets.get(request) ?? {}
   if (target === undefined) return
   if (request.url === path) request.url = target
-  if (request.originalUrl === path) request.originalUrl = target // what an app's `rewriteUrl` was given
+  if (request.originalUrl === path) request.originalUrl = target // set if the app has a `rewriteUrl`
 }
 
-/** The first hook of a CONNECT route. The onRequest hooks of the app run before it, and see a slash before `params['*']`. */
+/**
+ * Restores `params['*']` of a CONNECT request: the first onRequest hook of a CONNECT route. The onRequest hooks of the app run
+ * earlier, and see the path there.
+ */
 export function restoreParameter ({ raw, params }: FastifyRequest, _reply: FastifyReply, done: () => void): void {
   const { target } = targets.get(raw) ?? {}
   if (target !== undefined && '*' in (params as object)) (params as Record<string, string>)['*'] = target
   done()
 }
 
-/** Whether onError hooks are running for a reply. Its `send` throws then. */
+/** Whether onError hooks are running for a reply. Its `send` throws during that time. */
 export function isInOnError (reply: FastifyReply): boolean {
   return ownSymbol(reply, 'fastify.reply.isRunningOnErrorHook') === true
 }
 
-/** Whether `send` with this payload ends the handling of an error, because no further error handler would be called. */
+/** Whether `send` with this payload is the last step of error handling: no further error handler would be called. */
 export function endsErrorHandling (reply: FastifyReply, payload: unknown): boolean {
   return !(payload instanceof Error) || ownSymbol(reply, 'fastify.reply.nextErrorHandler')?.func === undefined
 }
 
-/** Whether `app.inject()` has made this request, with a body. light-my-request does not announce the body of a stream. */
+/** Whether `app.inject()` has made this request, with a body. A payload that is a stream is not announced in the head. */
 export function hasInjectedBody ({ _lightMyRequest: injected }: IncomingMessage & { _lightMyRequest?: { payload: unknown } }): boolean {
   return injected !== undefined && injected.payload !== null
 }
 
-/** Symbols that were found before: searching an object for them is slow. */
+/** Symbols that were found before, by description. Searching an object for them is slow. */
 const known = new Map<string, symbol>()
 
+/** The value of an object's own property whose key is the symbol of this description; undefined if there is none. */
 function ownSymbol (object: object, description: string): any {
   let symbol = known.get(description)
   if (symbol === undefined || !Object.hasOwn(object, symbol)) {
@@ -153,10 +167,10 @@ function ownSymbol (object: object, description: string): any {
 }
 
 /**
- * Checks for every name used above that exists at registration. The order of Fastify's steps, and names that exist only while
- * it handles an error, cannot be checked here. The test matrix covers them.
+ * Checks that Fastify has the names that this file uses, as far as they exist at registration. It cannot check the order of
+ * Fastify's steps, or names that exist only during error handling. The test matrix covers those.
  *
- * @returns what this Fastify lacks; null if nothing
+ * @returns what this Fastify lacks, in words for an error message; null if nothing
  */
 export function missingFromFastify (app: FastifyInstance): string | null {
   const missing: string[] = []
@@ -185,7 +199,7 @@ export function missingFromFastify (app: FastifyInstance): string | null {
   return missing.length === 0 ? null : missing.join(', ')
 }
 
-/** As `ownSymbol`, also on what the object inherits from: the instance of a plugin inherits from its parent's. */
+/** As `ownSymbol`, but also for inherited properties: the instance of a plugin inherits from that of its parent. */
 function findSymbol (object: object, description: string): any {
   for (let one = object; one !== null; one = Object.getPrototypeOf(one)) {
     const found = ownSymbol(one, description)

@@ -1,5 +1,5 @@
-// What `duplex: true` does to a route. The route keeps its place in Fastify's life cycle: every hook runs, with the true method
-// and headers. Only the body is left unparsed, and the handler gets `reply.duplex`.
+// What `duplex: true` does to a route. The route keeps its place in Fastify's life cycle: every hook runs, and sees the true
+// method and headers. Only two things differ: the body is not parsed, and the handler gets `reply.duplex`.
 
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
@@ -9,11 +9,17 @@ import { resolveOptions } from '../options.ts'
 import { IdleWatch } from '../transport/idle-watch.ts'
 import { claimRaw } from '../transport/raw.ts'
 import { skipBodyParsing } from './admission.ts'
-import { runHandler } from './handler.ts'
+import { wrapHandler } from './handler.ts'
 import { type LoggerFactory, restoreParameter } from './internals.ts'
 import { RouteExchange, type RouteSetup, exchangeOf, setExchange } from './route-exchange.ts'
 
-/** The onRoute hook. */
+/**
+ * The onRoute hook: makes a route duplex if it has `duplex` set.
+ *
+ * @param plugin what the routes share by default
+ * @throws {BodySchemaError} FST_ERR_DUPLEX_BODY_SCHEMA
+ * @throws {OptionError} FST_ERR_DUPLEX_OPTION
+ */
 export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: RouteSetup): void {
   const { duplex } = route as { duplex?: boolean | DuplexOptions }
   const isConnect = [route.method].flat().includes('CONNECT')
@@ -28,7 +34,7 @@ export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: 
   options.childLoggerFactory = claimWithLogger(options.childLoggerFactory ?? this.childLoggerFactory, setup)
   options.preParsing = [options.preParsing ?? []].flat().concat(skipBodyParsing)
   options.onResponse = [options.onResponse ?? []].flat().concat(passFailure)
-  options.handler = runHandler(options.handler)
+  options.handler = wrapHandler(options.handler)
 }
 
 function setUp (plugin: RouteSetup, routeOptions: DuplexOptions, bodyLimit = plugin.options.bodyLimit): RouteSetup {
@@ -42,8 +48,9 @@ function setUp (plugin: RouteSetup, routeOptions: DuplexOptions, bodyLimit = plu
 }
 
 /**
- * The first thing Fastify does with a request it has routed is to make its logger. That is the only place on a route that
- * comes before any hook, while Node's 'request' event is on the call stack and the connection can still be claimed.
+ * Wraps the logger factory of a route, to claim the connection there. Making the logger is the first thing that Fastify does
+ * with a routed request, before any hook. Node's 'request' event is still on the call stack then, and the connection can only be
+ * claimed during that event.
  */
 function claimWithLogger (makeLogger: LoggerFactory, setup: RouteSetup): LoggerFactory {
   const { app, idleWatch, options } = setup
@@ -53,7 +60,7 @@ function claimWithLogger (makeLogger: LoggerFactory, setup: RouteSetup): LoggerF
   }
 }
 
-/** Makes Fastify log why an exchange has failed: "request errored" takes the error of the last onResponse hook. */
+/** The last onResponse hook of the route: makes Fastify log "request errored" with the failure of the exchange, if it has failed. */
 function passFailure (request: FastifyRequest, _reply: FastifyReply, done: (error: Error | null) => void): void {
   done(exchangeOf(request.raw).failure)
 }

@@ -1,5 +1,6 @@
-// Node's request/response pair instead of the raw connection: app.inject(), HTTP/2, servers whose connections cannot be
-// borrowed, and requests that were not routed at once. Node reads and frames. For the handler the exchange is the same.
+// Node's request/response pair instead of the raw connection: for app.inject(), HTTP/2, servers whose connections cannot be
+// borrowed, and requests that were not routed at once. Node reads the request and frames the response. For the handler the
+// exchange is the same.
 
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { constants } from 'node:http2'
@@ -18,7 +19,7 @@ import { NodeResponse, checkTrailers } from './node-response.ts'
 import { frameRequest } from './request-framing.ts'
 import type { App, ExchangeEvents, ResponseStart, Transport, WriteCallback } from './transport.ts'
 
-/** Milliseconds */
+/** See `DuplexOptions`: both in milliseconds. */
 export interface NodeTransportOptions {
   idleTimeout: number
   drainTimeout: number
@@ -30,7 +31,7 @@ export class NodeTransport implements Transport, Watched {
   onEnded: () => void = ignore
   onIdleTimeout: () => void = ignore
   answerHasBegun = false
-  readonly mayWrite = true // Node holds back what is out of turn
+  readonly mayWrite = true // Node itself holds back responses that are out of turn
   readonly rawSocket = null
   readonly requestFraming: Framing
   readonly framingError: Error | null
@@ -40,11 +41,11 @@ export class NodeTransport implements Transport, Watched {
   private responseBody: NodeResponse | null = null
   private trailersToSend: OutgoingFields | null = null
   private contentWasRequested = false
-  private previousTimeout: number | null = null // of the connection, while the idle watch replaces it
+  private previousTimeout: number | null = null // milliseconds: the connection's timeout, while the idle watch replaces it
   private readonly idleWatch: IdleWatch
   private readonly options: NodeTransportOptions
-  private contentBytes = 0 //         bytes of content, in both directions
-  private responseIsWritten = false //   the whole response was written
+  private contentBytes = 0 // of both directions
+  private responseIsWritten = false // to its end
   private endsWithHead = false
 
   constructor (request: IncomingMessage, response: ServerResponse, app: App, idleWatch: IdleWatch, options: NodeTransportOptions) {
@@ -57,11 +58,11 @@ export class NodeTransport implements Transport, Watched {
     this.requestFraming = isUnannounced ? UNTIL_CLOSE : framing
     this.framingError = error
     if (request.httpVersionMajor > 1) dropConnectionFields(response)
-    // Before Fastify's own listener, which asks for the failure.
+    // Before Fastify's own listener, which logs the failure.
     response.prependListener('finish', () => this.onFinish())
     response.on('close', () => this.onClose())
     if (request.aborted || (request.httpVersionMajor === 1 && request.socket.destroyed)) {
-      this.abort(new AbortedError()) // the client left during the hooks, before anybody listened
+      this.abort(new AbortedError()) // the client has left during the hooks
       return
     }
     if (countsBytes(request, response)) {
@@ -71,7 +72,10 @@ export class NodeTransport implements Transport, Watched {
     if (!isInTurn(response)) this.watchForClose()
   }
 
-  /** Node does not close a response that is out of turn. One listener for all those of a connection, or Node warns. */
+  /**
+   * Watches the socket, since Node does not emit 'close' on a response that is out of turn. All such responses of a connection
+   * share one listener: Node warns about too many.
+   */
   private watchForClose (): void {
     const { request: { socket }, response } = this
     let waiting = outOfTurn.get(socket)
@@ -101,10 +105,10 @@ export class NodeTransport implements Transport, Watched {
       return
     }
     this.contentWasRequested = true
-    if (request.method === 'CONNECT') this.exchange!.onBodyEnd() // which has no body
+    if (request.method === 'CONNECT') this.exchange!.onBodyEnd() // CONNECT has no body
     request.on('data', (content: Buffer) => {
       this.contentBytes += content.length
-      // HTTP/2 gives views of what it has read of the connection, with other streams in it.
+      // HTTP/2 emits views of what it has read from the connection, which may hold data of other streams. So it is `Landed`.
       if (this.exchange?.onContent(asLanded(content), false) === false) request.pause()
     })
     request.on('end', () => this.exchange?.onRequestEnd())
@@ -121,12 +125,12 @@ export class NodeTransport implements Transport, Watched {
     const { response } = this
     // After CONNECT, a stream of HTTP/2 is a tunnel (RFC 9113 section 8.5). Node refuses a 101 on it.
     if (start.framing === TUNNEL && streamOf(response) === undefined) throw new TunnelError('A tunnel')
-    // The same rules, though Node writes the head.
+    // Only to apply the same checks: Node writes the head.
     writeResponseHead(start, true)
     this.responseBody = new NodeResponse(response, start.framing)
     const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && name.toLowerCase() !== 'connection')
     if (start.close && streamOf(response) === undefined) fields.push(['connection', 'close'])
-    // Without content, Node ends a stream with its head.
+    // Node ends an HTTP/2 stream with the head if there is no content.
     this.endsWithHead = start.framing === NO_BODY && streamOf(response) !== undefined
     response.writeHead(start.statusCode, Object.fromEntries(fields) as OutgoingHttpHeaders)
   }
@@ -140,9 +144,10 @@ export class NodeTransport implements Transport, Watched {
       stream.additionalHeaders({ ':status': statusCode, ...fields } as OutgoingHttpHeaders)
       return true
     }
-    // RFC 9110 section 15.2: not to a client of HTTP/1.0. And app.inject() has no place for it.
+    // Not to a client of HTTP/1.0 (RFC 9110 section 15.2). A response of app.inject() cannot hold one.
     if (request.httpVersionMinor === 0 || isInjected(request, response)) return false
-    // Node has methods for some of the statuses, and from Node 24 on for all. It writes nothing before the head.
+    // Straight to the socket: Node has methods for some statuses, and only from Node 24 on for all. Node itself writes nothing
+    // before the head.
     this.whenInTurn(() => { response.socket!.write(head, 'latin1') })
     return true
   }
@@ -152,7 +157,7 @@ export class NodeTransport implements Transport, Watched {
   }
 
   get connectionIsGone (): boolean {
-    // HTTP/2 calls back when the stream was destroyed, well or not.
+    // Only for HTTP/1. An HTTP/2 stream may be destroyed when a write calls back, even after a good end.
     return this.request.httpVersionMajor === 1 && this.request.socket.destroyed
   }
 
@@ -171,12 +176,12 @@ export class NodeTransport implements Transport, Watched {
   finish (): void {
     const { request, response } = this
     this.markEnded()
-    this.exchange = null // what is still received is dropped
+    this.exchange = null // the rest of the request is dropped
     if (request.readableEnded) return
     request.resume()
     const stream = streamOf(response)
     if (stream === undefined) return
-    // The stream does not close until the client has sent the rest, which it need not do (RFC 9113 section 8.1).
+    // The stream would not close before the client has sent the rest of the request. It need not send it (RFC 9113 section 8.1).
     const timer = setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), this.options.drainTimeout)
     stream.on('close', () => clearTimeout(timer))
   }
@@ -186,7 +191,7 @@ export class NodeTransport implements Transport, Watched {
     else onTurn(this.response, callback)
   }
 
-  /** The timeout of the connection is meant for requests that are answered at once. */
+  /** Suspends the connection's timeout, which is meant for requests that are answered at once. The idle watch replaces it. */
   private suspendTimeout (): void {
     if (this.hasEnded) return
     this.previousTimeout = this.request.socket.timeout ?? 0
@@ -206,12 +211,12 @@ export class NodeTransport implements Transport, Watched {
     this.failure = error
     const { response } = this
     if (response.listenerCount('error') > 0) response.emit('error', error)
-    response.on('error', ignore) // Fastify listens once, and app.inject() has an error of its own for a client that leaves
-    // With an error: a stream of HTTP/2 that is only destroyed may look like one that has ended. Not `close(code)`, on which
-    // Node 26 was seen to abort (an assertion in Http2Stream::OnTrailers).
+    response.on('error', ignore) // Fastify's listener is called only once, and app.inject() emits another error
+    // With an error, since an HTTP/2 stream that is destroyed without one may look complete. Not with `close(code)`: it made
+    // Node 26 abort (an assertion in Http2Stream::OnTrailers).
     const stream = streamOf(response)
     if (stream !== undefined) stream.destroy(error)
-    // From Node 24 on, a response that is destroyed before its turn leaves the connection open when its turn comes.
+    // In turn: from Node 24 on, a response that is destroyed earlier would leave the connection open.
     else this.whenInTurn(() => { response.destroy() })
   }
 
@@ -221,7 +226,7 @@ export class NodeTransport implements Transport, Watched {
     if (this.responseBody === null && this.response.writableEnded) {
       this.exchange?.onAnswered()
     } else if (!this.responseIsWritten) {
-      // HTTP/2 also calls a stream finished that was reset. Fastify's listener, next in the queue, asks for the failure.
+      // HTTP/2 also emits 'finish' for a stream that was reset. Fastify's listener, which is called next, logs the failure.
       this.failure = new AbortedError()
       this.exchange?.onFailure(this.failure)
     }
@@ -231,13 +236,13 @@ export class NodeTransport implements Transport, Watched {
     if (!this.hasEnded) this.failExchange(new AbortedError())
   }
 
-  // What the idle watch asks
+  // For the idle watch
 
   get progress (): number {
-    const { request, response, contentBytes: moved } = this
+    const { request, response, contentBytes } = this
     const stream = streamOf(response)
-    // Of HTTP/2, the bytes of this stream alone: what moves on another must not keep it open.
-    return stream === undefined ? progressOf(request.socket) : moved - stream.bufferSize
+    // For HTTP/2 only the bytes of this stream: progress on another stream must not keep this one open.
+    return stream === undefined ? progressOf(request.socket) : contentBytes - stream.bufferSize
   }
 
   get isStuck (): boolean {
@@ -247,28 +252,30 @@ export class NodeTransport implements Transport, Watched {
 
   onIdle (): void {
     const { request: { socket, httpVersionMajor }, response } = this
-    // A response to an earlier request is due. The app may take its time for that; the client may not.
+    // A response to an earlier request is due. Waiting for the app is not limited, but waiting for the client is.
     if (httpVersionMajor === 1 && !isInTurn(response) && !this.isStuck && socket.writable) return
     this.onIdleTimeout()
     this.failExchange(new IdleError(this.options.idleTimeout))
-    if (httpVersionMajor === 1 && !socket.writable) socket.destroy() // no response can be sent, and Node waits for the earlier ones
+    // No response can be sent any more, but Node would wait for the earlier ones.
+    if (httpVersionMajor === 1 && !socket.writable) socket.destroy()
   }
 
+  /** Cuts the response off, and tells the exchange. */
   private failExchange (error: Error): void {
     this.abort(error)
     this.exchange?.onFailure(error)
   }
 }
 
-/** The exchanges of a connection whose responses are out of turn. */
+/** Connections, with those of their exchanges whose responses are out of turn. */
 const outOfTurn = new WeakMap<Duplex, Set<NodeTransport>>()
 
-/** Whether app.inject() has made the pair: there is no connection below, and what is written goes elsewhere. */
+/** Whether app.inject() has made the pair. Then there is no connection below it, and the response is collected elsewhere. */
 function isInjected (request: IncomingMessage, response: ServerResponse): boolean {
   return response.socket !== null && request.httpVersionMajor === 1 && response.socket !== request.socket
 }
 
-/** Whether silence can be noticed: not with app.inject(), and not on every stream that serves as a connection. */
+/** Whether progress can be measured: not with app.inject(), and not on a connection that does not count its bytes. */
 function countsBytes (request: IncomingMessage, response: ServerResponse): boolean {
   return request.httpVersionMajor > 1 || (!isInjected(request, response) && 'bytesWritten' in request.socket)
 }

@@ -1,4 +1,4 @@
-// A response body, written through Node's ServerResponse, which frames it.
+// Writes a response body through Node's ServerResponse, which frames it.
 
 import type { ServerResponse } from 'node:http'
 import type { Writable } from 'node:stream'
@@ -9,14 +9,14 @@ import { writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, UNTIL_CLOSE } from '../transfer/framing.ts'
 import type { WriteCallback } from './transport.ts'
 
-/** Bytes given to a stream of HTTP/2 at a time. A client that takes none of them for `idleTimeout` is silent. */
+/** Bytes given to an HTTP/2 stream at a time. A client that accepts none of them for `idleTimeout` is idle. */
 const STREAM_WRITE_SIZE = 64 * 1024
 
 export class NodeResponse {
   private readonly response: ServerResponse
   private readonly writer: BodyWriter
   private writes = 0
-  private pending: WriteCallback = ignore // of the last write
+  private pending: WriteCallback = ignore // the callback of the last write
 
   constructor (response: ServerResponse, framing: Framing) {
     this.response = response
@@ -24,6 +24,7 @@ export class NodeResponse {
     response.on('drain', () => this.onWritten())
   }
 
+  /** As `Transport.write`. `trailers` are sent at the end of the body. */
   write (content: readonly Buffer[], size: number, trailers: OutgoingFields | null, end: boolean, done: WriteCallback): void {
     const { response } = this
     const parts: Part[] = []
@@ -35,7 +36,8 @@ export class NodeResponse {
       this.writeInSlices(buffers, end, done)
       return
     }
-    // One chunk of all buffers. Uncork before `end`: Node 22.0 to 25.9 and 26.0 to 26.8 would send the last chunk first.
+    // Corked, so that Node makes one chunk of all buffers. Uncorked before `end`: Node 22.0 to 25.9 and 26.0 to 26.8 would send
+    // the last chunk first.
     if (buffers.length > 1) response.cork()
     for (const buffer of buffers.slice(0, -1)) response.write(buffer)
     if (buffers.length > 0) this.writeLast(buffers.at(-1)!, end ? ignore : done)
@@ -49,8 +51,8 @@ export class NodeResponse {
   }
 
   /**
-   * Done when more may be written: by the callback, or by 'drain'. Others replace `write`, and compression drops the callback.
-   * Node 22 to 26 emit no 'drain' for corked content.
+   * Writes a buffer, and calls back when more may be written: after the callback of Node's `write`, or after 'drain'. Neither is
+   * enough alone. Compression replaces `write` and drops the callback; Node 22 to 26 emit no 'drain' for corked content.
    */
   private writeLast (buffer: Buffer, done: WriteCallback): void {
     const write = ++this.writes
@@ -65,7 +67,7 @@ export class NodeResponse {
     pending(error)
   }
 
-  /** Writes one slice after another: a stream of HTTP/2 does not tell how much of a write was sent. */
+  /** Writes one slice after another, since an HTTP/2 stream does not tell how much of a write was sent. */
   private writeInSlices (buffers: readonly Buffer[], end: boolean, done: WriteCallback): void {
     const slices = buffers.flatMap((buffer) => {
       const slices: Buffer[] = []
@@ -81,18 +83,21 @@ export class NodeResponse {
     next()
   }
 
-  /** Without a callback: others replace `end` and take it for content (compression, light-my-request 6.8.0). */
+  /**
+   * Ends the response. Does not give `end` a callback: compression and light-my-request 6.8.0 replace `end`, and take a callback
+   * for content.
+   */
   private end (done: () => void): void {
     const { response } = this
-    // The response of HTTP/2 is finished only when its stream is closed.
-    const written: Writable = streamOf(response) ?? response
-    if (written.writableFinished) process.nextTick(done)
-    else written.once('finish', done)
+    // The stream, since an HTTP/2 response finishes only when its stream is closed.
+    const writable: Writable = streamOf(response) ?? response
+    if (writable.writableFinished) process.nextTick(done)
+    else writable.once('finish', done)
     response.end()
   }
 }
 
-/** Trailers for `NodeResponse.write`. Throws what the trailer writer throws. */
+/** Checks trailers. Throws the errors of the trailer writer. @returns trailers for `NodeResponse.write`, without undefined values */
 export function checkTrailers (fields: OutgoingFields): OutgoingFields {
   writeTrailers(fields)
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))

@@ -1,7 +1,8 @@
 // The raw connection: bytes go from the socket through the body reader to the exchange, and from the exchange through the body
-// writer to the socket. From the claim of a request until its connection is returned or closed, both directions are ours.
+// writer to the socket. This class has both directions of the connection from the claim of a request until the connection is
+// returned or closed.
 //
-// One class, since reading, writing and ending are decided from the same state.
+// One class, since reading, writing and ending depend on the same state.
 
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
@@ -22,6 +23,7 @@ import { RawResponse } from './raw-response.ts'
 import { frameRequest } from './request-framing.ts'
 import type { App, Detached, ExchangeEvents, ResponseStart, Transport, WriteCallback } from './transport.ts'
 
+/** See `DuplexOptions`: times in milliseconds, sizes in bytes. */
 export interface RawTransportOptions {
   idleTimeout: number
   maxTrailerSize: number
@@ -33,7 +35,7 @@ export interface RawTransportOptions {
 /**
  * Claims the connection of a request that is being routed.
  *
- * @returns null when there is none to claim
+ * @returns null if it cannot be claimed: then Node must read and write it
  */
 export function claimRaw (request: IncomingMessage, app: App, idleWatch: IdleWatch, options: RawTransportOptions): RawTransport | null {
   const transport = new RawTransport(request, app, idleWatch, options)
@@ -42,7 +44,7 @@ export function claimRaw (request: IncomingMessage, app: App, idleWatch: IdleWat
 
 export class RawTransport implements Transport, Borrower, Watched {
   exchange: ExchangeEvents | null = null
-  hasEnded = false // the connection may not have been returned or closed yet
+  hasEnded = false // after this, the connection may still be drained before it is returned or closed
   onEnded: () => void = ignore
   onIdleTimeout: () => void = ignore
   answerHasBegun = false
@@ -55,14 +57,14 @@ export class RawTransport implements Transport, Borrower, Watched {
   private readonly idleWatch: IdleWatch
   private readonly options: RawTransportOptions
   private readonly bodyReader: BodyReader
-  private reader: BodyReader // the body's; behind it, in a tunnel, one that reads to the end
+  private reader: BodyReader // `bodyReader`; after the body, in a tunnel, one that reads until the connection ends
   private handoff!: Handoff
   private readonly response: RawResponse
   private responseCloses = false
-  private hasPromisedToPersist = false //  the response has told the client that the connection is kept
-  private contentWasRequested = false //   the exchange has asked for content
-  private isFlowing = false //   what is read is ours
-  private rest: Buffer = NO_BYTES // behind the body, while its last content is passed on
+  private hasPromisedToPersist = false // the response head has told the client that the connection is kept
+  private contentWasRequested = false // the exchange has asked for content at least once
+  private isFlowing = false // bytes from the connection go to `reader`
+  private rest: Buffer = NO_BYTES // the bytes behind the body, while its last content is passed on
   private isDetached = false
   private readonly drain: Drain
 
@@ -81,11 +83,12 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.drain = new Drain(options.drainLimit)
   }
 
+  /** @returns whether the connection is borrowed now */
   claim (): boolean {
     const handoff = claim(this.request, this)
     if (handoff === null) return false
     this.handoff = handoff
-    // Without a body no 100 is needed. Node would take it for missing, and close after an answer of its own.
+    // Without a body no 100 is needed. Node would miss it, and close the connection after an answer that Node writes.
     if (this.reader.done) handoff.setContinued()
     this.tellNodeIfKept()
     return true
@@ -113,12 +116,12 @@ export class RawTransport implements Transport, Borrower, Watched {
     }) === null
   }
 
-  /** Tells Node whether to keep the connection, in case it writes the answer. */
+  /** Tells Node whether to keep the connection, in case Node writes the answer. */
   private tellNodeIfKept (): void {
     this.handoff.setKeepAlive(this.isKept)
   }
 
-  /** Closes the connection behind an answer that somebody else gives. */
+  /** Closes the connection after an answer that Node writes, such as a 404. */
   refuse (): void {
     this.responseCloses = true
     this.tellNodeIfKept()
@@ -134,7 +137,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   private deliver (): void {
     if (this.isFlowing) {
       this.handoff.read()
-    } else if (this.enterTunnel()) {
+    } else if (this.completeBody()) {
       this.exchange!.onRequestEnd()
     } else {
       if (this.handoff.expectsContinue) this.writeContinue()
@@ -142,8 +145,8 @@ export class RawTransport implements Transport, Borrower, Watched {
     }
   }
 
-  /** Once the body was read, goes on to the tunnel behind it, if there is one. @returns whether the request is complete */
-  private enterTunnel (): boolean {
+  /** At the end of the body, continues with the tunnel behind it, if there is one. @returns whether the request is complete */
+  private completeBody (): boolean {
     if (this.reader === this.bodyReader && this.reader.done && this.exchange!.onBodyEnd()) this.reader = new CloseReader()
     return this.reader.done
   }
@@ -157,7 +160,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     const { reader } = this
     const input = bytesOf(data)
     const content = reader.read(input)
-    // What follows the body is the parser's, or the tunnel's.
+    // The bytes behind the body belong to the next request or to the tunnel.
     this.rest = reader.done ? copyIfLanded(asLanded(restOf(input, reader.consumed))) : NO_BYTES
     let wantsMore = true
     let tooMuch = false
@@ -180,7 +183,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.drain.stop()
     if (this.hasEnded) {
       this.returnOrClose()
-    } else if (this.enterTunnel()) {
+    } else if (this.completeBody()) {
       this.tellNodeIfKept()
       this.exchange!.onRequestEnd()
     } else if (wantsMore) {
@@ -222,7 +225,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.responseCloses = start.close || start.framing.kind === 'close'
     const persistent = this.isKept
     let head = writeResponseHead(start, persistent, handoff.keepAliveField)
-    // RFC 9110 section 7.8: before a 101. Before any other answer it would be pointless.
+    // A 100 comes before a 101 (RFC 9110 section 7.8). Before any other final response it would be pointless.
     if (start.statusCode === 101 && handoff.expectsContinue) {
       handoff.setContinued()
       head = writeInterimHead(100, {}) + head
@@ -238,7 +241,7 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   writeInterim (statusCode: number, fields: OutgoingFields): boolean {
     const head = writeInterimHead(statusCode, fields)
-    // RFC 9110 section 15.2: not to a client of HTTP/1.0.
+    // Not to a client of HTTP/1.0 (RFC 9110 section 15.2).
     if (this.request.httpVersionMinor === 0) return false
     this.whenMayWrite(() => this.socket.write(head, 'latin1'))
     return true
@@ -270,7 +273,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     if (response.hasBegun && !response.isTunnel) throw new DetachError('the response has begun')
     this.markEnded()
     this.isDetached = true
-    this.stopFlow() // the caller may just have been given the last of the body
+    this.stopFlow() // the last content of the body may be on its way to the caller, with more bytes behind it
     handoff.finish()
     return { socket, head: handoff.detach() }
   }
@@ -297,7 +300,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.onEnded()
   }
 
-  /** After the response: returns the connection to Node if it is kept, once the rest of the request was dropped. */
+  /** After the response: drops the rest of the request, and returns the connection to Node if it is kept. Otherwise closes it. */
   private returnOrClose (): void {
     if (!this.hasPromisedToPersist || !this.isKept) {
       this.close()
@@ -315,34 +318,34 @@ export class RawTransport implements Transport, Borrower, Watched {
     lingeringClose(this.socket, this.handoff.isHalfClosed, this.options.drainTimeout)
   }
 
-  // What the hand-off tells
+  // Events of the borrowed connection
 
   onTaken (): void {
-    if (this.hasEnded) return // while the request was routed: the connection is being cut off
-    // Streams that are no sockets do not count their bytes.
+    if (this.hasEnded) return // it has ended while the request was routed, and the connection is being cut off
+    // Streams that are not sockets do not count their bytes.
     if ('bytesWritten' in this.socket) this.idleWatch.add(this)
     if (this.contentWasRequested) this.deliver()
   }
 
-  onAnswered (persistent: boolean): void {
+  onAnswered (promisedToPersist: boolean): void {
     if (this.response.hasBegun) {
-      // Somebody else has ended a response that is ours, without what its framing needs.
+      // Other code has ended `reply.raw` after our head: the end of the body, as its framing requires it, is missing.
       this.failExchange(new DestroyedError())
       this.cutOff()
       return
     }
     this.markEnded()
-    this.hasPromisedToPersist = persistent
+    this.hasPromisedToPersist = promisedToPersist
     this.exchange?.onAnswered()
     this.returnOrClose()
   }
 
   onTimeout (): void {
     if (this.hasEnded) return
-    // In turn and before the head, Fastify's own listener for 'timeout' was called.
+    // If the response is in turn and has not begun, Fastify's own listener for 'timeout' has run the onTimeout hooks.
     if (!this.mayWrite || this.response.hasBegun) this.onIdleTimeout()
     this.failExchange(new IdleError(this.options.idleTimeout))
-    // Out of turn, the responses to earlier requests may still be sent.
+    // If it is not in turn, the responses to earlier requests may still be sent.
     if (this.socket.writable) this.whenMayWrite(() => this.cutOff())
     else this.cutOff()
   }
@@ -362,7 +365,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.failExchange(new AbortedError({ cause: error }))
   }
 
-  // What the idle watch asks
+  // For the idle watch
 
   get progress (): number {
     return progressOf(this.socket)
@@ -373,11 +376,12 @@ export class RawTransport implements Transport, Borrower, Watched {
   }
 
   onIdle (): void {
-    if (this.mayWrite) this.socket.emit('timeout') // Fastify and the app may listen
-    // Otherwise a response to an earlier request is due. The app may take its time for that; the client may not.
+    if (this.mayWrite) this.socket.emit('timeout') // as Node would: Fastify and the app may listen
+    // Otherwise a response to an earlier request is due. Waiting for the app is not limited, but waiting for the client is.
     else if (this.isStuck || !this.socket.writable) this.onTimeout()
   }
 
+  /** Fails the exchange, unless it has ended, and tells it. */
   private failExchange (error: Error): void {
     if (this.hasEnded) return
     this.fail(error)
@@ -388,7 +392,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.markEnded()
     this.failure = error
     if (this.handoff.isTaken) this.handoff.pause()
-    // The request closes after this, and must find the abort of its signal in place.
+    // The request closes after this. `request.signal` must still abort then.
     this.app.keepingSignal(this.request, () => this.handoff.fail(error))
   }
 }

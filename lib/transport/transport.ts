@@ -1,5 +1,5 @@
 // The contract between an exchange and its transport. The transport delivers the decoded request body and writes the response.
-// For the time of the exchange it has both directions of the connection.
+// While the exchange lasts, it has both directions of the connection.
 
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
@@ -12,101 +12,108 @@ import type { ResponseHead } from '../transfer/head-writer.ts'
 /** The exchange, as its transport sees it. */
 export interface ExchangeEvents {
   /**
-   * Some content.
+   * Some content was read.
    *
-   * @param last with it the request body is complete: `onBodyEnd` follows
-   * @returns false: no more until `transport.read` is called
+   * @param last whether the request body is complete with it: `onBodyEnd` follows
+   * @returns whether more content is wanted; if false, none is delivered until `transport.read` is called
    */
   onContent (content: Landed, last: boolean): boolean
   /**
-   * The request's own body was read to its end. The exchange may answer with the head of a tunnel now.
+   * The body of the request was read to its end. The exchange may now send the response head that opens a tunnel.
    *
-   * @returns whether it is a tunnel: what the client sends from here on is content too
+   * @returns whether the connection is a tunnel now: then everything that the client sends after the body is content too
    */
   onBodyEnd (): boolean
-  /** The request is complete, with all that the client sends through a tunnel. */
+  /** The request is complete. In a tunnel: the client has ended its side. */
   onRequestEnd (): void
   /** The request cannot be read any further: it is malformed, too long, or cut off. */
   onReadError (error: Error): void
-  /** Somebody else has sent the whole response. This is the last event. */
+  /** The whole response was sent by other code than the exchange, for example by Fastify. This is the last event. */
   onAnswered (): void
-  /** The connection is gone, or was closed because of `error`. This is the last event. */
+  /** The exchange has failed: the connection is gone, or is being closed because of `error`. This is the last event. */
   onFailure (error: Error): void
 }
 
 export interface ResponseStart extends ResponseHead {
-  /** Whether the user asks to close the connection. */
+  /** Whether the user asks to close the connection after the response. */
   close: boolean
 }
 
+/** A connection that was left to the user. */
 export interface Detached {
   socket: Socket
+  /** The bytes that were received behind the request. */
   head: Buffer
 }
 
-/** Called once: when more may be written, or with the error that has prevented it. */
+/** Called once: when more may be written, or with the error that prevented the write. */
 export type WriteCallback = (error?: Error | null) => void
 
 export interface Transport {
   exchange: ExchangeEvents | null
-  /** The exchange has ended, one way or another. */
+  /** The exchange has ended, well or not. */
   readonly hasEnded: boolean
-  /** Called once when it has ended. */
+  /** Called once, when the exchange has ended. */
   onEnded: () => void
-  /** Called before the exchange fails because nothing has moved for `idleTimeout`. */
+  /** Called before the exchange fails because no byte has moved for `idleTimeout`. */
   onIdleTimeout: () => void
-  /** Fastify has begun to answer: the response is its own, although the head may not have been sent. */
+  /** Fastify has begun to answer: the response is Fastify's, even if its head has not been sent yet. */
   answerHasBegun: boolean
   readonly socket: Duplex
-  /** The connection, if its bytes are the transport's; null where Node reads and writes them. */
+  /** The connection, if this transport reads and writes its bytes; null if Node does. */
   readonly rawSocket: Duplex | null
   readonly requestFraming: Framing
-  /** Why the request cannot be read at all. Its connection is closed with the answer. */
+  /** Why the request cannot be read at all; null if it can. Its connection is closed after the answer. */
   readonly framingError: Error | null
-  /** Why the exchange has failed: the error of `abort` or of `onLost`. */
+  /** Why the exchange has failed: the error of `abort` or of `onFailure`; null if it has not. */
   readonly failure: Error | null
-  /** Complete when the request is. */
+  /** The trailers of the request, complete when the request is. */
   readonly trailers: Trailers
-  /** Starts to deliver content, or goes on. */
+  /** Starts or resumes delivering content. */
   read (): void
-  /** Whether the response may be written: not before the responses to earlier requests of the connection. */
+  /** Whether the response may be written: the responses to earlier requests of the connection come first. */
   readonly mayWrite: boolean
-  /** Calls back when it may be. */
+  /** Calls back once: now if `mayWrite` is true, otherwise when it becomes true. */
   whenMayWrite (callback: () => void): void
   /**
-   * The head, to be sent with the next `write`. Throws what the head writer throws. After the head of a tunnel, everything the
-   * client sends behind the request's own body is content.
+   * Takes the head, which is sent with the next `write`. After the head of a tunnel, everything that the client sends behind the
+   * request body is content. Throws the errors of the head writer.
    */
   writeHead (head: ResponseStart): void
-  /** Sends an interim response; false where the client understands none. Throws what the head writer throws. */
+  /** Sends an interim response. Throws the errors of the head writer. @returns false if the client understands none */
   writeInterim (statusCode: number, fields: OutgoingFields): boolean
   /**
-   * The connection is gone, and what is being written may not have been sent. A destroyed socket of Node calls back without an
-   * error even for what it could not send.
+   * The connection is gone, and a write under way may not have been sent. The callback of that write does not tell: a destroyed
+   * socket calls back without an error.
    */
   readonly connectionIsGone: boolean
-  /** Sends content of `size` bytes, and the end of the body if `end`. Throws what the body writer throws. */
+  /**
+   * Sends content. Throws the errors of the body writer.
+   *
+   * @param size the total number of bytes in `content`; may be 0
+   * @param end whether the body ends with it
+   */
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void
-  /** Sets the trailers of the response. Throws what the trailer writer throws. */
+  /** Sets the trailers of the response. Throws the errors of the trailer writer. */
   setTrailers (fields: OutgoingFields): void
   /**
    * Leaves the connection to the caller, with the bytes that were received behind the request. Ends the exchange for Fastify.
    *
-   * @throws {TunnelError} FST_ERR_DUPLEX_TUNNEL: there is no connection to leave
-   * @throws {DetachError} FST_ERR_DUPLEX_DETACH: something is still to be read or written
+   * @throws {TunnelError} FST_ERR_DUPLEX_TUNNEL: this transport has no raw connection
+   * @throws {DetachError} FST_ERR_DUPLEX_DETACH: something is left to read or write
    */
   detach (): Detached
-  /** The response is complete: ends the exchange. The rest of the request is dropped. */
+  /** Ends the exchange after a complete response. The rest of the request is dropped. */
   finish (): void
-  /** Ends the exchange before the response is complete, so that the client can tell. */
+  /** Ends the exchange before the response is complete. The response is cut off, so that the client can tell. */
   abort (error: Error): void
 }
 
-/** What a transport must know of the app. */
+/** What a transport must know about the app. */
 export interface App {
   /** The app is closing: no connection is kept. */
   readonly isClosing: boolean
-  /** Runs `action`, which makes Fastify drop its abort of `request.signal`, and keeps that abort. */
+  /** Runs `action` without its side effect on Fastify, which would remove the listener that aborts `request.signal`. */
   keepingSignal (request: IncomingMessage, action: () => void): void
   /** Whether `app.inject()` has made this request, with a body. */
   hasInjectedBody (request: IncomingMessage): boolean
