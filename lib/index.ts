@@ -9,7 +9,7 @@ import { injectDuplex } from './client/inject.ts'
 import { FastifyError } from './errors.ts'
 import { Registry } from './exchange/registry.ts'
 import { wrapGenerator } from './fastify/handler.ts'
-import { hasInjectedBody, keepingSignal, makeTargetRoutable, missingFromFastify, otherServers, prependOnRoute, restoreTargets } from './fastify/internals.ts'
+import { hasInjectedBody, keepSignalDuring, makeTargetRoutable, missingFromFastify, otherServers, prependOnRoute, restoreTargets } from './fastify/internals.ts'
 import { makeDuplex } from './fastify/route.ts'
 import { type RouteSetup, getAuthority, getDuplex } from './fastify/route-exchange.ts'
 import type { Gate } from './handoff/gate.ts'
@@ -56,7 +56,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
 
 function setUp (options: ResolvedOptions): RouteSetup {
   const registry = new Registry()
-  const app: App = { get isClosing () { return registry.isClosing }, keepingSignal, hasInjectedBody }
+  const app: App = { get isClosing () { return registry.isClosing }, keepSignalDuring, hasInjectedBody }
   const idleWatch = new IdleWatch(options.idleTimeout)
   const gate: Gate = {
     routesConnect: false,

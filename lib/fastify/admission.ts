@@ -55,7 +55,7 @@ function admit (exchange: RouteExchange, reply: FastifyReply): Error | null {
   const transport = exchange.transportOf(reply)
   const { framingError, requestFraming } = transport
   exchange.send = reply.send
-  reply.send = noteAnswer
+  reply.send = recordAnswer
   const onTimeout = hooksOf(reply, 'onTimeout')
   if (onTimeout.length > 0) transport.onIdleTimeout = () => { runHooks(onTimeout, reply.request, reply) }
   if (framingError !== null) return framingError
@@ -82,7 +82,7 @@ function admit (exchange: RouteExchange, reply: FastifyReply): Error | null {
  * else shows during that time that there is an answer. One function for all replies: with a function for each, V8 kept every
  * exchange until the next full garbage collection.
  */
-function noteAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
+function recordAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
   const exchange = exchangeOf(this.request.raw)
   // Nothing can be answered any more. The hooks of an answer may still be running when its exchange fails.
   if (exchange.failure !== null) return this

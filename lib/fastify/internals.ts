@@ -34,7 +34,7 @@ export function prependOnRoute (app: FastifyInstance, hook: onRouteHookHandler):
  */
 export function hijack (reply: FastifyReply): () => void {
   const { raw } = reply.request
-  const onAbort = keepingSignal(raw, () => { reply.hijack() })
+  const onAbort = keepSignalDuring(raw, () => { reply.hijack() })
   return onAbort === undefined ? ignore : () => { raw.removeListener('close', onAbort) }
 }
 
@@ -44,7 +44,7 @@ export function hijack (reply: FastifyReply): () => void {
  *
  * @returns the listener; undefined if none was removed
  */
-export function keepingSignal (request: IncomingMessage, action: () => void): Listener | undefined {
+export function keepSignalDuring (request: IncomingMessage, action: () => void): Listener | undefined {
   const before = request.listenerCount('close') > 0 ? request.listeners('close') : []
   action()
   const after = before.length > 0 ? request.listeners('close') : []

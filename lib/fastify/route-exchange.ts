@@ -34,7 +34,7 @@ export class RouteExchange implements ExchangeOwner {
   isUnattended = false
   /** `skipBodyParsing` was called, and other preParsing hooks were behind it. */
   hasSkippedOnce = false
-  /** The original `reply.send`, which `noteAnswer` replaces. */
+  /** The original `reply.send`, which `recordAnswer` replaces. */
   send: FastifyReply['send'] | null = null
   /** We have begun to answer with the error of the stream. An answer of the handler now comes too late. */
   isAnsweringFailure = false

@@ -95,7 +95,7 @@ export class Connection {
 
   onExecuted (parsed: number | Error): void {
     this.parsed = parsed
-    if (this.hasStopped) this.take(bufferOf(this.parser))
+    if (this.parserHasStopped) this.take(bufferOf(this.parser))
   }
 
   execute (buffer: Buffer): number | Error {
@@ -103,13 +103,13 @@ export class Connection {
     // calls this method, gets the whole buffer: after the head of an upgrade it gives the rest to the listeners for 'upgrade'.
     const share = this.ourListeners !== null && buffer.length > NODE_READ_SIZE ? buffer.subarray(0, NODE_READ_SIZE) : buffer
     this.parsed = parse(this.parser, share)
-    if (this.hasStopped) this.take(buffer)
+    if (this.parserHasStopped) this.take(buffer)
     else if (share !== buffer && this.ourListeners !== null && typeof this.parsed === 'number') this.held = join(buffer.subarray(this.parsed), this.held)
     return this.parsed
   }
 
   /** Whether the parser has just stopped behind the head of a claimed request. */
-  private get hasStopped (): boolean {
+  private get parserHasStopped (): boolean {
     return this.claim !== null && !this.claim.isTaken && typeof this.parsed === 'number'
   }
 

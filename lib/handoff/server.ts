@@ -20,11 +20,11 @@ export function watch (server: Server, gate: Gate): void {
   // listeners have run before ours, so the socket has its parser.
   server.on('connection', watchConnection)
   server.on('secureConnection', watchConnection)
-  server.prependListener('request', (request, response) => { noteResponse(request, response, gate) })
+  server.prependListener('request', (request, response) => { recordResponse(request, response, gate) })
   server.on('checkContinue', onCheckContinue)
 }
 
-function noteResponse (request: IncomingMessage, response: ServerResponse, gate: Gate): void {
+function recordResponse (request: IncomingMessage, response: ServerResponse, gate: Gate): void {
   const connection = routingConnection(request)
   if (connection === null) return
   connection.response = response

@@ -223,15 +223,15 @@ export class RawTransport implements Transport, Borrower, Watched {
     const { connection, upgrade } = request.headers
     if (start.statusCode === 101) checkUpgrade(request.httpVersionMinor, connection, upgrade, start.fields.upgrade)
     this.responseCloses = start.close || start.framing.kind === 'close'
-    const persistent = this.isKept
-    let head = writeResponseHead(start, persistent, handoff.keepAliveField)
+    const { isKept } = this
+    let head = writeResponseHead(start, isKept, handoff.keepAliveField)
     // A 100 comes before a 101 (RFC 9110 section 7.8). Before any other final response it would be pointless.
     if (start.statusCode === 101 && handoff.expectsContinue) {
       handoff.setContinued()
       head = writeInterimHead(100, {}) + head
     }
     this.response.begin(head, start.framing)
-    this.hasPromisedToPersist = persistent
+    this.hasPromisedToPersist = isKept
     handoff.setHeadSent(head)
   }
 
@@ -393,7 +393,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.failure = error
     if (this.handoff.isTaken) this.handoff.pause()
     // The request closes after this. `request.signal` must still abort then.
-    this.app.keepingSignal(this.request, () => this.handoff.fail(error))
+    this.app.keepSignalDuring(this.request, () => this.handoff.fail(error))
   }
 }
 

@@ -114,7 +114,7 @@ export interface App {
   /** The app is closing: no connection is kept. */
   readonly isClosing: boolean
   /** Runs `action` without its side effect on Fastify, which would remove the listener that aborts `request.signal`. */
-  keepingSignal (request: IncomingMessage, action: () => void): void
+  keepSignalDuring (request: IncomingMessage, action: () => void): void
   /** Whether `app.inject()` has made this request, with a body. */
   hasInjectedBody (request: IncomingMessage): boolean
 }
