@@ -129,17 +129,17 @@ export function relaysOver (transport: Transport): boolean {
 
 /** Counts the reads whose bytes another connection writes from where they are, since it was last asked. */
 export function countRelayed (t: Test): () => number {
-  const { requestPrivate, retire } = ReadBuffers.prototype
-  t.teardown(() => { Object.assign(ReadBuffers.prototype, { requestPrivate, retire }) })
+  const { requestPrivate, retirePrivate } = ReadBuffers.prototype
+  t.teardown(() => { Object.assign(ReadBuffers.prototype, { requestPrivate, retirePrivate }) })
   let count = 0
   ReadBuffers.prototype.requestPrivate = function () {
     const own = requestPrivate.call(this)
     if (own !== null) count++
     return own
   }
-  ReadBuffers.prototype.retire = function (own) {
+  ReadBuffers.prototype.retirePrivate = function (own) {
     count--
-    retire.call(this, own)
+    retirePrivate.call(this, own)
   }
   return () => {
     const counted = count
