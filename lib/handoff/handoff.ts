@@ -114,9 +114,14 @@ export class Handoff implements Claim {
 
   // Ending
 
+  /** Whether somebody else has ended the ServerResponse. Its 'finish' may not have been emitted yet. */
+  get isEndedByOthers (): boolean {
+    return this.responseHasEnded || this.response.writableEnded
+  }
+
   /** Ends the exchange for Node and Fastify: log line, onResponse, keepAliveTimeout, the turn of the next response. */
   finish (): void {
-    assert(!this.responseHasEnded)
+    assert(!this.isEndedByOthers)
     this.responseHasEnded = true
     finishResponse(this.response)
   }

@@ -5,6 +5,8 @@ import { closeSoon, resetConnection, startReading } from '../node/socket.ts'
 
 /** The limits on dropping the rest of a request after its response, so that the connection can be kept. */
 export class Drain {
+  /** One of the limits is exceeded. */
+  hasFailed = false
   private readonly limit: number
   private dropped = 0
   private timer: NodeJS.Timeout | null = null
@@ -16,13 +18,16 @@ export class Drain {
 
   /** @param timeout milliseconds until `onTimeout` is called */
   start (timeout: number, onTimeout: () => void): void {
-    this.timer = setTimeout(onTimeout, timeout)
+    this.timer = setTimeout(() => {
+      this.hasFailed = true
+      onTimeout()
+    }, timeout)
   }
 
-  /** Counts bytes of content that were dropped. @returns whether the limit is exceeded */
-  countDropped (size: number): boolean {
+  /** Counts bytes of content that were dropped. */
+  countDropped (size: number): void {
     this.dropped += size
-    return this.dropped > this.limit
+    if (this.dropped > this.limit) this.hasFailed = true
   }
 
   stop (): void {

@@ -11,23 +11,36 @@ export type CloseReason =
   | 'response'
   /** The request is malformed: where the next one begins is unknown. */
   | 'malformed'
-  /** The rest of the body may be too long to be dropped, or the client waits for a 100 that was never sent. */
+  /** The rest of the body may be too long to be dropped, was too long or too slow, or the client waits for a 100 that was not sent. */
   | 'unread body'
   /** The client has ended its side. */
   | 'half-closed'
   /** The app is closing. */
   | 'closing'
+  /** The response has told the client that the connection is closed. */
+  | 'announced'
 
-/** The facts of the decision: the reasons above, in the same order. */
+/** The facts of the decision. */
 export interface ConnectionState {
   requestPersists: boolean
   responseCloses: boolean
   isMalformed: boolean
-  /** The whole body was read, is being read, or can be dropped. */
-  isBodyReadable: boolean
+  /** The whole body was read. */
+  bodyIsRead: boolean
+  /** The handler has asked for content. */
+  bodyIsWanted: boolean
+  awaitsContinue: boolean
+  /** Bytes that are announced; 0 for a chunked body. */
+  bodyLength: number
+  /** Bytes that may be dropped after the response. */
+  drainLimit: number
+  /** The rest of the body could not be dropped within the limits. */
+  drainHasFailed: boolean
   /** The client has ended its side, and all that it has sent was read. */
   isHalfClosed: boolean
   isClosing: boolean
+  /** What the response head has told the client; null before it. */
+  announced: 'close' | 'keep-alive' | null
 }
 
 /** @returns the first reason that applies; null if the connection is kept */
@@ -35,7 +48,13 @@ export function reasonToClose (state: ConnectionState): CloseReason | null {
   if (!state.requestPersists) return 'request'
   if (state.responseCloses) return 'response'
   if (state.isMalformed) return 'malformed'
-  if (!state.isBodyReadable) return 'unread body'
+  if (state.drainHasFailed || !(state.bodyIsRead || willBeRead(state))) return 'unread body'
   if (state.isHalfClosed) return 'half-closed'
-  return state.isClosing ? 'closing' : null
+  if (state.isClosing) return 'closing'
+  return state.announced === 'close' ? 'announced' : null
+}
+
+/** As far as can be known: a chunked body is dropped within the limits. So is any, once the connection is announced to be kept. */
+function willBeRead ({ bodyIsWanted, awaitsContinue, bodyLength, drainLimit, announced }: ConnectionState): boolean {
+  return bodyIsWanted || (!awaitsContinue && (announced === 'keep-alive' || bodyLength <= drainLimit))
 }

@@ -18,7 +18,7 @@ import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import { checkUpgrade } from '../transfer/tunnel.ts'
 import { Drain, cutOff, lingeringClose } from './ending.ts'
 import type { IdleWatch, Watched } from './idle-watch.ts'
-import { reasonToClose } from './persistence.ts'
+import { type ConnectionState, reasonToClose } from './persistence.ts'
 import { RawResponse } from './raw-response.ts'
 import { frameRequest } from './request-framing.ts'
 import type { App, Detached, ExchangeEvents, ResponseStart, Transport, WriteCallback } from './transport.ts'
@@ -61,7 +61,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   private handoff!: Handoff
   private readonly response: RawResponse
   private responseCloses = false
-  private hasPromisedToPersist = false // the response head has told the client that the connection is kept
+  private announced: ConnectionState['announced'] = null
   private contentWasRequested = false // the exchange has asked for content at least once
   private isFlowing = false // bytes from the connection go to `reader`
   private rest: Buffer = NO_BYTES // the bytes behind the body, while its last content is passed on
@@ -104,21 +104,27 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   // Is the connection kept?
 
-  private get isKept (): boolean {
+  private isKept (responseCloses = this.responseCloses): boolean {
     const { handoff, reader, options } = this
     return reasonToClose({
       requestPersists: handoff.requestPersists,
-      responseCloses: this.responseCloses,
+      responseCloses,
       isMalformed: this.framingError !== null || reader.error !== null,
-      isBodyReadable: reader.done || this.contentWasRequested || (!handoff.expectsContinue && (this.hasPromisedToPersist || this.requestFraming.length <= options.drainLimit)),
+      bodyIsRead: reader.done,
+      bodyIsWanted: this.contentWasRequested,
+      awaitsContinue: handoff.expectsContinue,
+      bodyLength: this.requestFraming.length,
+      drainLimit: options.drainLimit,
+      drainHasFailed: this.drain.hasFailed,
       isHalfClosed: handoff.isHalfClosed,
-      isClosing: this.app.isClosing
+      isClosing: this.app.isClosing,
+      announced: this.announced
     }) === null
   }
 
   /** Tells Node whether to keep the connection, in case Node writes the answer. */
   private tellNodeIfKept (): void {
-    this.handoff.setKeepAlive(this.isKept)
+    this.handoff.setKeepAlive(this.isKept())
   }
 
   /** Closes the connection after an answer that Node writes, such as a 404. */
@@ -163,14 +169,13 @@ export class RawTransport implements Transport, Borrower, Watched {
     // The bytes behind the body belong to the next request or to the tunnel.
     this.rest = reader.done ? copyIfLanded(asLanded(restOf(input, reader.consumed))) : NO_BYTES
     let wantsMore = true
-    let tooMuch = false
-    if (this.hasEnded) tooMuch = this.drain.countDropped(content.length)
+    if (this.hasEnded) this.drain.countDropped(content.length)
     else if (content.length > 0) wantsMore = this.exchange!.onContent(asLanded(content), reader.done)
     if (this.failure !== null || this.isDetached) return
     if (reader.error !== null) {
       this.onReaderError(reader.error)
-    } else if (tooMuch) {
-      this.close()
+    } else if (this.drain.hasFailed) {
+      this.returnOrClose()
     } else if (reader.done) {
       this.stopFlow()
       this.onReaderDone(wantsMore)
@@ -194,7 +199,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   private onReaderError (error: Error): void {
     this.stopFlow()
     if (this.hasEnded) {
-      this.close()
+      this.returnOrClose()
     } else {
       this.tellNodeIfKept()
       this.exchange!.onReadError(error)
@@ -222,8 +227,8 @@ export class RawTransport implements Transport, Borrower, Watched {
     const { handoff, request } = this
     const { connection, upgrade } = request.headers
     if (start.statusCode === 101) checkUpgrade(request.httpVersionMinor, connection, upgrade, start.fields.upgrade)
-    this.responseCloses = start.close || start.framing.kind === 'close'
-    const { isKept } = this
+    const responseCloses = start.close || start.framing.kind === 'close'
+    const isKept = this.isKept(responseCloses)
     let head = writeResponseHead(start, isKept, handoff.keepAliveField)
     // A 100 comes before a 101 (RFC 9110 section 7.8). Before any other final response it would be pointless.
     if (start.statusCode === 101 && handoff.expectsContinue) {
@@ -231,7 +236,8 @@ export class RawTransport implements Transport, Borrower, Watched {
       head = writeInterimHead(100, {}) + head
     }
     this.response.begin(head, start.framing)
-    this.hasPromisedToPersist = isKept
+    this.responseCloses = responseCloses
+    this.announced = isKept ? 'keep-alive' : 'close'
     handoff.setHeadSent(head)
   }
 
@@ -270,7 +276,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     if (!handoff.isTaken) throw new DetachError('the request is still being routed')
     if (!handoff.mayWrite) throw new DetachError('it is the turn of a request before this one')
     if (!this.bodyReader.done) throw new DetachError('the request body has not been read to its end')
-    if (response.hasBegun && !response.isTunnel) throw new DetachError('the response has begun')
+    if ((response.hasBegun && !response.isTunnel) || handoff.isEndedByOthers) throw new DetachError('the response has begun')
     this.markEnded()
     this.isDetached = true
     this.stopFlow() // the last content of the body may be on its way to the caller, with more bytes behind it
@@ -279,6 +285,10 @@ export class RawTransport implements Transport, Borrower, Watched {
   }
 
   finish (): void {
+    if (this.handoff.isEndedByOthers) {
+      this.exchange = null // `onAnswered` follows, and cuts off
+      return
+    }
     this.markEnded()
     this.handoff.finish()
     this.returnOrClose()
@@ -302,12 +312,12 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   /** After the response: drops the rest of the request, and returns the connection to Node if it is kept. Otherwise closes it. */
   private returnOrClose (): void {
-    if (!this.hasPromisedToPersist || !this.isKept) {
+    if (!this.isKept()) {
       this.close()
     } else if (this.reader.done) {
       this.handoff.returnToNode()
     } else {
-      this.drain.start(this.options.drainTimeout, () => this.close())
+      this.drain.start(this.options.drainTimeout, () => this.returnOrClose())
       this.startFlow()
     }
   }
@@ -335,7 +345,7 @@ export class RawTransport implements Transport, Borrower, Watched {
       return
     }
     this.markEnded()
-    this.hasPromisedToPersist = promisedToPersist
+    this.announced = promisedToPersist ? 'keep-alive' : 'close'
     this.exchange?.onAnswered()
     this.returnOrClose()
   }

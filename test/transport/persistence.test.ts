@@ -9,6 +9,7 @@ import { promisify } from 'node:util'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { NodeTransport } from '../../lib/transport/node-pair.ts'
+import { type CloseReason, type ConnectionState, reasonToClose } from '../../lib/transport/persistence.ts'
 import { RawTransport } from '../../lib/transport/raw.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
 import { addLaterConstraint } from '../support/later-constraint.ts'
@@ -17,6 +18,46 @@ import { GET, OPEN, type ServeOptions, type Wire, accepted, chunk, chunked, reso
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
   await pipeline(reply.duplex, reply.duplex)
 }
+
+t.test('every reason to close', async (t) => {
+  const kept: ConnectionState = {
+    requestPersists: true,
+    responseCloses: false,
+    isMalformed: false,
+    bodyIsRead: true,
+    bodyIsWanted: false,
+    awaitsContinue: false,
+    bodyLength: 5,
+    drainLimit: 10,
+    drainHasFailed: false,
+    isHalfClosed: false,
+    isClosing: false,
+    announced: null
+  }
+  const unread = { ...kept, bodyIsRead: false }
+  const long = { ...unread, bodyLength: 11 }
+  const cases: [ConnectionState, CloseReason | null][] = [
+    [kept, null],
+    [{ ...kept, announced: 'keep-alive' }, null],
+    [unread, null],
+    [{ ...long, bodyIsWanted: true }, null],
+    [{ ...long, announced: 'keep-alive' }, null],
+    [{ ...unread, awaitsContinue: true, bodyIsWanted: true }, null],
+    [{ ...kept, bodyLength: 11, awaitsContinue: true }, null],
+    [{ ...kept, requestPersists: false }, 'request'],
+    [{ ...kept, responseCloses: true }, 'response'],
+    [{ ...kept, isMalformed: true }, 'malformed'],
+    [long, 'unread body'],
+    [{ ...unread, awaitsContinue: true }, 'unread body'],
+    [{ ...unread, awaitsContinue: true, announced: 'keep-alive' }, 'unread body'],
+    [{ ...unread, bodyIsWanted: true, drainHasFailed: true }, 'unread body'],
+    [{ ...kept, drainHasFailed: true }, 'unread body'],
+    [{ ...kept, isHalfClosed: true }, 'half-closed'],
+    [{ ...kept, isClosing: true }, 'closing'],
+    [{ ...kept, announced: 'close' }, 'announced']
+  ]
+  for (const [state, reason] of cases) t.equal(reasonToClose(state), reason, JSON.stringify(state))
+})
 
 /** More than the buffers of a connection hold. */
 const BIG = Buffer.alloc(32 * 1024 * 1024)
