@@ -245,6 +245,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   }
 
   override _write (chunk: Buffer, _encoding: BufferEncoding, done: WriteCallback): void {
+    // From Node 26.12 on, a pipe may call this past `write`.
+    if (this.responseFraming === null && !this.prepareWrite(chunk, done)) return
     this.writeInTurn([chunk], chunk.length, done)
   }
 

@@ -38,12 +38,16 @@ export type Methods = Pick<Duplex, 'on' | 'write' | '_write' | '_writev'>
  */
 export function pipeToRelay (source: Duplex, target: RelayTarget, methods: Methods, pipe: () => void): Relay | null {
   const isUnseen = pipesByNode(source)
-  const before = source.listeners('data')
-  pipe()
-  if (!isUnseen) return null
-  // Node's pipe adds one listener. A listener for 'newListener' may add others.
-  const added = source.listeners('data').filter((listener) => !before.includes(listener))
-  return added.length === 1 ? new Relay(source, target, added[0], methods) : null
+  // Node's pipe adds one listener. A listener for 'newListener' or 'pipe' may add others, and may have removed that one.
+  const added: Function[] = []
+  const onNewListener = (event: string | symbol, listener: Function): void => { if (event === 'data') added.push(listener) }
+  source.on('newListener', onNewListener)
+  try {
+    pipe()
+  } finally {
+    source.removeListener('newListener', onNewListener)
+  }
+  return isUnseen && added.length === 1 ? new Relay(source, target, added[0], methods) : null
 }
 
 export class Relay {

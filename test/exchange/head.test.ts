@@ -256,3 +256,30 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
   })
 }
+
+t.test('the answer to a head that could not be sent, and the next request', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.get('/field', { duplex: true }, (request, reply) => { reply.header('x', 'a\nb').duplex.end('ok') })
+    app.get('/switch', { duplex: true }, (request, reply) => { reply.code(101).header('upgrade', 'x').duplex.end() })
+  })
+  const persistent = 'GET /field HTTP/1.0\r\nConnection: keep-alive\r\n\r\n'
+  for (const request of [persistent, GET('/field'), GET('/switch')]) {
+    const wire = await connect()
+    for (let i = 0; i < 2; i++) {
+      t.match(await wire.request(request), { statusCode: 500, fields: { connection: 'keep-alive' } })
+    }
+  }
+})
+
+t.test('a pipe that writes past write()', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    // As Node's own from 26.12 on.
+    app.get('/', { duplex: true }, (request, { duplex }) => { duplex._write(Buffer.from('content'), 'utf8', () => { duplex.end() }) })
+    app.get('/refused', { duplex: true }, (request, reply) => {
+      reply.header('x', 'a\nb').duplex._write(Buffer.from('content'), 'utf8', () => {})
+    })
+  })
+  const wire = await connect()
+  t.match(await wire.request(GET('/')), { statusCode: 200, body: 'content' })
+  t.match(await wire.request(GET('/refused')), { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/ })
+})

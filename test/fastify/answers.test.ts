@@ -8,7 +8,7 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
 import { KINDS, serveKind } from '../support/kinds.ts'
-import { CUT_OFF, GET, OPEN, chunk, chunked, resolvers, serve } from '../support/wire.ts'
+import { CUT_OFF, GET, OPEN, UPGRADE, chunk, chunked, resolvers, serve } from '../support/wire.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
   reply.type(request.headers['content-type'] ?? 'application/octet-stream')
@@ -463,5 +463,44 @@ for (const [name, kind] of Object.entries(KINDS)) {
       goOn.resolve()
       for (let turns = 0; turns < 5; turns++) await immediate()
     }
+  })
+}
+
+/** Handlers whose response somebody else ends, in the same turn as they do. */
+const BOTH_END: Record<string, (reply: FastifyReply) => void> = {
+  'before the end': ({ duplex, raw }) => {
+    duplex.write('x')
+    raw.end()
+    duplex.end()
+  },
+  'behind the end': ({ duplex, raw }) => {
+    duplex.end('x')
+    raw.end()
+  },
+  'in a later turn': ({ duplex, raw }) => {
+    duplex.end('x')
+    process.nextTick(() => raw.end())
+  }
+}
+
+for (const [when, end] of Object.entries(BOTH_END)) {
+  t.test(`a response that somebody else ends, ${when}`, async (t) => {
+    const { connect } = await serve(t, 'tcp', (app) => {
+      app.get('/', { duplex: true }, (request, reply) => { end(reply) })
+      app.get('/tunnel', { duplex: true }, (request, reply) => {
+        reply.code(101).header('upgrade', 'x').duplex.flushHeaders()
+        reply.raw.end()
+        t.throws(() => reply.duplex.detach(), { code: 'FST_ERR_DUPLEX_DETACH' })
+      })
+    })
+    const wire = await connect()
+    wire.send(GET('/'))
+    // What went through our writer is whole; what may have gone past it is cut off.
+    t.match(await wire.response(), { statusCode: 200, body: 'x' })
+    if (when !== 'in a later turn') await wire.ended
+    const tunnel = await connect()
+    tunnel.send(UPGRADE('/tunnel'))
+    t.equal((await tunnel.head()).statusCode, 101)
+    await tunnel.ended
   })
 }

@@ -3,12 +3,13 @@
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
+import { PassThrough, type Readable } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { TLSSocket, connect as tlsConnect } from 'node:tls'
 import { satisfies } from 'semver'
 import t from 'tap'
 import { MAX_PRIVATE } from '../../lib/relay/read-buffers.ts'
-import type { ExchangeEvent } from '../../types/index.d.ts'
+import type { ExchangeEvent, HttpDuplex } from '../../types/index.d.ts'
 import { CUT_OFF, GET, TLS, TRANSPORTS, type Wire, hash, serve, untilStuck } from '../support/wire.ts'
 import { END, FRAMINGS, MIB, chunks, content, countRelayed, echo, handled, hashOf, queued, relaysOver } from './support.ts'
 
@@ -320,3 +321,53 @@ t.test('a tick that throws whenever something is relayed', async (t) => {
   }
   t.ok(uncaught.length > 0)
 })
+
+/** What code does that takes a pipe off and reads by itself, keeping what it gets. */
+const REPLACEMENTS: Record<string, (duplex: HttpDuplex, kept: Buffer[]) => void> = {
+  'a listener for \'pipe\' that reads': (duplex, kept) => {
+    duplex.on('pipe', (source: Readable) => {
+      source.unpipe(duplex)
+      source.on('data', (chunk: Buffer) => {
+        kept.push(chunk)
+        duplex.write(chunk)
+      })
+      source.on('end', () => { duplex.end() })
+    })
+  },
+  'a listener for \'pipe\' that pipes through another stream': (duplex, kept) => {
+    duplex.once('pipe', (source: Readable) => {
+      source.unpipe(duplex)
+      source.pipe(new PassThrough().on('data', (chunk: Buffer) => { kept.push(chunk) })).pipe(duplex)
+    })
+  },
+  'a listener for \'newListener\' of the target': (duplex, kept) => {
+    duplex.once('newListener', () => {
+      duplex.on('data', (chunk: Buffer) => {
+        kept.push(chunk)
+        duplex.write(chunk)
+      })
+      duplex.on('end', () => { duplex.end() })
+      process.nextTick(() => duplex.unpipe(duplex))
+    })
+  }
+}
+
+for (const transport of ['tcp', 'unix'] as const) {
+  for (const [name, replace] of Object.entries(REPLACEMENTS)) {
+    t.test(`content that is kept is not overwritten: ${name}, over ${transport}`, async (t) => {
+      const kept: Buffer[] = []
+      const { open } = await handled(t, transport)
+      const { duplex, wire } = await open('/')
+      const bytes = content(1, 4 * MIB)
+      duplex.flushHeaders()
+      replace(duplex, kept)
+      duplex.pipe(duplex)
+      wire.send(chunks(bytes)).send(END)
+      await wire.head()
+      await wire.body()
+      const all = Buffer.concat(kept)
+      t.equal(all.length, bytes.length)
+      t.equal(hash(all), hash(bytes))
+    })
+  }
+}
