@@ -32,7 +32,7 @@ t.test('a conversation, before listen()', async (t) => {
   for (const options of [{}, { https: TLS }, { http2: true, https: { ...TLS, allowHTTP1: true } }]) {
     const app = await make(t, (app) => {
       app.post('/upper', { duplex: true }, async function * (request, reply) {
-        t.equal(request.protocol, options === undefined || !('https' in options) ? 'http' : 'https')
+        t.equal(request.protocol, 'https' in options ? 'https' : 'http')
         t.equal(reply.duplex.framing.request, 'chunked')
         for await (const piece of reply.header('x-ip', request.ip).duplex) yield String(piece).toUpperCase()
         reply.duplex.setTrailers({ 'x-sum': reply.duplex.trailers['x-sum'] })

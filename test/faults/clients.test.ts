@@ -7,12 +7,11 @@ import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { satisfies } from 'semver'
 import t from 'tap'
 import { ChunkedReader } from '../../lib/transfer/chunked-reader.ts'
 import { feed, whole } from '../support/feed.ts'
 import { TRANSPORTS, type Transport, chunk, untilStuck } from '../support/wire.ts'
-import { CHUNKED, CHUNKED_BODY, FAULTS, type Fault, GARBAGE, HANDLERS, type Handler, PATIENT, REQUESTS, closed, each, fallSilent, inject, newId, over, plain, post, routes, start } from './support.ts'
+import { CHUNKED, CHUNKED_BODY, FAULTS, type Fault, GARBAGE, HANDLERS, type Handler, PATIENT, REQUESTS, closed, doLostAnswersFinish, each, fallSilent, inject, newId, over, plain, post, routes, start } from './support.ts'
 
 const MOMENTS = ['at once', 'once all is read'] as const
 type Moment = typeof MOMENTS[number]
@@ -71,8 +70,8 @@ const NEVER_ROUTED = /^$/
 const IDLE = /^errored FST_ERR_DUPLEX_IDLE$/
 const ABORTED = 'errored FST_ERR_DUPLEX_ABORTED'
 
-/** Node 24 and 25 do not emit 'finish' on a response of theirs that fails to be sent; all others do. */
-const LOST_ANSWERS_FINISH = !satisfies(process.version, '24 || 25')
+let lostAnswersFinish: boolean
+t.before(async () => { lostAnswersFinish = await doLostAnswersFinish() })
 
 /** How a request must end of whose body `sent` bytes come before the fault. */
 function endOf (transport: Transport, moment: Moment, fault: Fault, url: string, body: string, sent: number): RegExp {
@@ -102,7 +101,7 @@ function endWhenRead (transport: Transport, fault: Fault, url: string, body: str
   const hasBegun = url === 'both' || (url !== 'upload' && isEchoed)
   if (hasBegun) return `errored ${isChunked ? chunkedError(body.slice(0, sent) + (fault === 'garbage' ? GARBAGE : '')) : 'FST_ERR_DUPLEX_TRUNCATED'}`
   // To a Unix socket whose other end is closed nothing can be sent.
-  return isGone(fault) && transport === 'unix' && !LOST_ANSWERS_FINISH ? ABORTED : 'completed 400'
+  return isGone(fault) && transport === 'unix' && !lostAnswersFinish ? ABORTED : 'completed 400'
 }
 
 /** What the pure reader, which other tests compare with other parsers, finds wrong with a body that ends here. */
@@ -212,11 +211,13 @@ for (const transport of TRANSPORTS) {
       await over(wire, connect)
     })
     t.strictSame(await ledger.balance(), [])
+    // Over TLS a last write and the end may be taken before the reset that answers the write is seen.
+    const takesLast = transport === 'tls'
     const wrong: unknown[] = []
     for (const one of all) {
       const { fault, pieces, id } = one
-      const gone = fault === 'reset' || fault === 'leave'
-      const expected = gone ? /^completed 200$|ABORTED$/ : fault === 'stall' && pieces < PIECES ? /IDLE$/ : /^completed 200$/
+      const gone = isGone(fault)
+      const expected = pieces === PIECES || !(gone || fault === 'stall') ? /^completed 200$/ : !gone ? IDLE : takesLast && pieces === PIECES - 1 ? /^completed 200$|ABORTED$/ : /ABORTED$/
       if (!expected.test(ledger.end(id)!)) wrong.push([one, ledger.end(id)])
     }
     t.strictSame(wrong, [], `${all.length} places`)
@@ -276,7 +277,7 @@ for (const transport of TRANSPORTS) {
     t.strictSame(await mine.ledger.balance(), [])
     t.strictSame(await byNode.ledger.balance(), [])
     for (const [url, fault, id] of all) {
-      const expected = fault !== 'reset' && fault !== 'leave' ? /IDLE$/ : url === 'answer' ? /^completed 200$|ABORTED$/ : /ABORTED$/
+      const expected = fault !== 'reset' && fault !== 'leave' ? /IDLE$/ : url === 'answer' && lostAnswersFinish ? /^completed 200$/ : /ABORTED$/
       t.match(mine.ledger.end(id) ?? byNode.ledger.end(id), expected, `${url} ${fault}`)
     }
     t.equal(called, written, 'every callback is called')

@@ -186,8 +186,7 @@ for (const transport of TRANSPORTS) {
           if (late) injectAll()
           for (const { release } of scenes) release?.()
           await closed
-          const wrong = await ledger.balance()
-          if (wrong.length > 0) t.strictSame(wrong, [], `${forceCloseConnections} ${fault} ${late}`)
+          t.strictSame(await ledger.balance(), [], `${forceCloseConnections} ${fault} ${late}`)
           for (const { wire } of scenes) wire.socket.destroy()
         }
       }

@@ -132,6 +132,11 @@ export class Wire {
     })
   }
 
+  /** Bytes that have come, and that no call of this class has taken yet. */
+  get pending (): number {
+    return this.received.length
+  }
+
   send (bytes: string | Buffer): this {
     this.socket.write(bytes as string, 'latin1')
     return this
