@@ -24,8 +24,8 @@ async function make (t: Test, routes: (app: FastifyInstance) => unknown, { fasti
 
 async function say (client: InjectedDuplex, words: string): Promise<string> {
   client.write(words)
-  const [piece] = await once(client, 'data')
-  return String(piece)
+  const [chunk] = await once(client, 'data')
+  return String(chunk)
 }
 
 t.test('a conversation, before listen()', async (t) => {
@@ -34,7 +34,7 @@ t.test('a conversation, before listen()', async (t) => {
       app.post('/upper', { duplex: true }, async function * (request, reply) {
         t.equal(request.protocol, 'https' in options ? 'https' : 'http')
         t.equal(reply.duplex.framing.request, 'chunked')
-        for await (const piece of reply.header('x-ip', request.ip).duplex) yield String(piece).toUpperCase()
+        for await (const chunk of reply.header('x-ip', request.ip).duplex) yield String(chunk).toUpperCase()
         reply.duplex.setTrailers({ 'x-sum': reply.duplex.trailers['x-sum'] })
       })
     }, { fastify: options })
@@ -110,7 +110,7 @@ t.test('several exchanges on one connection', async (t) => {
 t.test('two apps at once', async (t) => {
   const apps = await Promise.all(['a', 'b'].map((name) => make(t, (app) => {
     app.post('/', { duplex: true }, async function * (request, reply) {
-      for await (const piece of reply.duplex) yield `${name}${piece}`
+      for await (const chunk of reply.duplex) yield `${name}${chunk}`
     })
   })))
   const clients = await Promise.all(apps.map((app) => app.injectDuplex({ method: 'POST', url: '/' })))
@@ -189,18 +189,18 @@ t.test('backpressure is felt at both ends', async (t) => {
       server.flushHeaders()
     })
   })
-  const piece = Buffer.alloc(100_000, 'x')
+  const chunk = Buffer.alloc(100_000, 'x')
   const client = await app.injectDuplex({ method: 'POST', url: '/' })
   await client.response
   for (const [from, to] of [[client, server], [server, client]]) {
     let sent = 0
-    while (from.write(piece)) sent += piece.length
+    while (from.write(chunk)) sent += chunk.length
     t.equal(from.writableNeedDrain, true)
-    sent += piece.length
+    sent += chunk.length
     from.end()
     t.equal((await text(to)).length, sent)
   }
-  t.equal(piece.every((byte) => byte === 120), true, 'the bytes of the writer are not touched')
+  t.equal(chunk.every((byte) => byte === 120), true, 'the bytes of the writer are not touched')
 })
 
 t.test('responses that are wrong', async (t) => {

@@ -1,4 +1,4 @@
-// Backpressure: however much one side sends, what the other does not take stays where it is. Measured, not believed.
+// Backpressure: what one side sends and the other does not read is not buffered. Measured, in bytes of memory.
 
 import { EventEmitter, once } from 'node:events'
 import type { Writable } from 'node:stream'
@@ -14,7 +14,7 @@ const HIGH_WATER_MARK = 16 * 1024
 const PIECE = Buffer.alloc(MIB, 'x')
 const CHUNK = Buffer.concat([Buffer.from(MIB.toString(16) + '\r\n'), PIECE, Buffer.from('\r\n')])
 
-/** Bytes in use by this process, server and client together, garbage left out. */
+/** Bytes in use by this process, server and client together, without garbage. */
 function memory (): number {
   collectGarbage()
   const { heapUsed, arrayBuffers } = process.memoryUsage()
@@ -24,10 +24,10 @@ function memory (): number {
 interface Flow { sent: number }
 
 /** Writes 1 GiB, as fast as the other side takes it. */
-async function flood (stream: Writable, piece: Buffer, flow: Flow): Promise<void> {
+async function flood (stream: Writable, chunk: Buffer, flow: Flow): Promise<void> {
   while (flow.sent < TOTAL) {
     flow.sent += MIB
-    if (!stream.write(piece)) await new Promise<void>((resolve) => { stream.once('drain', resolve) })
+    if (!stream.write(chunk)) await new Promise<void>((resolve) => { stream.once('drain', resolve) })
   }
 }
 
@@ -67,7 +67,7 @@ for (const transport of TRANSPORTS) {
       const opened = new EventEmitter()
       const { connect } = await serve(t, transport, (app) => {
         app.post('/', { duplex: { highWaterMark: HIGH_WATER_MARK } }, (request, reply) => {
-          reply.duplex.once('readable', () => {}) // one look, and no more
+          reply.duplex.once('readable', () => {}) // reads once, then no more
           opened.emit('duplex', reply.duplex)
         })
       })
@@ -80,13 +80,13 @@ for (const transport of TRANSPORTS) {
       t.ok(flow.sent > 0 && flow.sent < TOTAL / 8, `stuck after ${flow.sent / MIB} MiB`)
       const growth = memory() - before
       t.ok(growth < MAX_GROWTH, `grown by ${growth} bytes`)
-      // Where reads do not land, what one of TLS decrypts to may be split between the two.
+      // Where the socket's own buffers are used, what one TLS read decrypts to may be split between the two.
       const held = duplex.readableLength + duplex.socket.readableLength
       t.ok(held <= HIGH_WATER_MARK + READ_SIZE, `one highWaterMark and one read at the most: ${held} bytes`)
       if (transport !== 'tcp') return
 
       let received = 0
-      duplex.on('data', (piece: Buffer) => { received += piece.length })
+      duplex.on('data', (chunk: Buffer) => { received += chunk.length })
       duplex.on('end', () => duplex.end(String(received)))
       await sent
       t.equal((await wire.response()).body, String(TOTAL))

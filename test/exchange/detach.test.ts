@@ -1,4 +1,4 @@
-// detach(): the connection is the handler's.
+// detach(): the handler takes the connection.
 
 import { once } from 'node:events'
 import net from 'node:net'
@@ -26,7 +26,7 @@ t.test('detach() after the client has ended its side', async (t) => {
     app.server.on('connection', (socket) => socket.on('end', tell))
     const wire = await connect()
     let answer = ''
-    wire.socket.on('data', (piece) => { answer += String(piece) })
+    wire.socket.on('data', (chunk) => { answer += String(chunk) })
     wire.socket.end(GET('/') + rest)
     await wire.ended
     t.equal(answer, `bye ${rest}`)
@@ -62,7 +62,7 @@ t.test('detach()', async (t) => {
       const { socket, head } = stream.detach()
       detached = socket
       socket.write(`raw ${String(head)}`)
-      socket.on('data', (piece) => socket.write(piece))
+      socket.on('data', (chunk) => socket.write(chunk))
       socket.on('end', () => socket.end())
       for (const action of [() => stream.detach(), () => stream.flushHeaders(), () => stream.setTrailers({}), () => stream.writeInformation(102)]) code(action)
       stream.write('a', (error) => { codes.push((error as unknown as { code: string }).code) })
@@ -104,7 +104,7 @@ t.test('detach()', async (t) => {
       while (stream.readableLength < stream.readableHighWaterMark) await once(stream, 'readable').then(() => stream.read(0))
       const { socket, head } = stream.detach()
       let size = head.length
-      socket.on('data', (piece) => { size += piece.length })
+      socket.on('data', (chunk) => { size += chunk.length })
       socket.on('end', () => socket.end(String(size)))
     })
     app.get('/begun', { duplex: true }, async (request, reply) => {
@@ -142,7 +142,7 @@ t.test('detach()', async (t) => {
     app.get('/slow', async () => { await new Promise((resolve) => setImmediate(resolve)); return 'slow' })
   })
 
-  await t.test('hands the connection to another library', async (t) => {
+  await t.test('passes the connection to another library', async (t) => {
     const client = new WebSocket(`ws://127.0.0.1:${port}/ws`)
     await once(client, 'open')
     client.send('hello')
@@ -152,10 +152,10 @@ t.test('detach()', async (t) => {
     await once(client, 'close')
   })
 
-  await t.test('after the request body, with what came behind it', async (t) => {
+  await t.test('after the request body, with the bytes behind it', async (t) => {
     const wire = await connect()
     let received = ''
-    wire.socket.on('data', (piece: Buffer) => { received += piece.toString() })
+    wire.socket.on('data', (chunk: Buffer) => { received += chunk.toString() })
     wire.send(chunked('/raw', 'body') + 'behind')
     while (!received.endsWith('behind')) await once(wire.socket, 'data')
     wire.send('on')
@@ -167,7 +167,7 @@ t.test('detach()', async (t) => {
     t.strictSame(codes.splice(0), ['FST_ERR_DUPLEX_DETACH', ...Array(6).fill('FST_ERR_DUPLEX_DETACHED')])
   })
 
-  await t.test('in a tunnel, with what nobody has read', async (t) => {
+  await t.test('in a tunnel, with unread bytes', async (t) => {
     const wire = await connect()
     wire.send(UPGRADE('/tunnel') + 'unread')
     await wire.head()
@@ -184,7 +184,7 @@ t.test('detach()', async (t) => {
     t.strictSame(codes.splice(0), ['FST_ERR_DUPLEX_DETACH'])
   })
 
-  await t.test('in a tunnel that flows, with all that was still to come', async (t) => {
+  await t.test('in a flowing tunnel, with the bytes that follow', async (t) => {
     const wire = await connect()
     wire.send(UPGRADE('/flowing') + 'a')
     await wire.head()
@@ -204,7 +204,7 @@ t.test('detach()', async (t) => {
     t.equal(await wire.body(), '3000000')
   })
 
-  await t.test('not where the connection is not one', async (t) => {
+  await t.test('refused where the connection cannot be detached', async (t) => {
     const wire = await connect()
     t.equal((await wire.request(GET('/begun'))).body, 'begun')
     t.equal((await wire.request(GET('/answered'))).body, 'answered')

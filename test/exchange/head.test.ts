@@ -10,7 +10,7 @@ import t from 'tap'
 import { KINDS, serveKind } from '../support/kinds.ts'
 import { CUT_OFF, GET, OPEN, chunk, chunked, resolvers, serve } from '../support/wire.ts'
 
-t.test('the head is what the app and its plugins set', async (t) => {
+t.test('the head has what the app and its plugins have set', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.addHook('onRequest', async (request, reply) => { reply.header('x-hook', 'a').header('Set-Cookie', 'b') })
     app.post('/', { duplex: true }, async (request, reply) => {
@@ -36,7 +36,7 @@ t.test('the head is what the app and its plugins set', async (t) => {
   t.equal(await wire.body(), 'abc')
 })
 
-t.test('what is wrong with the head is still answered', async (t) => {
+t.test('an invalid head is answered with an error', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.get('/own', { duplex: true }, async (request, reply) => { await once(reply.header('transfer-encoding', 'x').duplex.end('a'), 'finish') })
     app.get('/value', { duplex: true }, async (request, reply) => { await once(reply.header('x-a', 'b\r\nc: d').duplex.end('a'), 'finish') })
@@ -108,7 +108,7 @@ t.test('trailers both ways', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.post('/', { duplex: true }, async (request, reply) => {
       const { duplex } = reply
-      for await (const piece of duplex) duplex.write(piece)
+      for await (const chunk of duplex) duplex.write(chunk)
       duplex.setTrailers({ 'X-Seen': duplex.trailers['x-sum'], 'x-size': duplex.bytesRead })
       duplex.end()
       t.throws(() => duplex.setTrailers({ a: '1' }), { code: 'FST_ERR_DUPLEX_NO_TRAILERS' })
@@ -130,10 +130,10 @@ t.test('trailers both ways', async (t) => {
 })
 
 const version = Fastify().version
-// Its error handler writes a second head, also on an ordinary route: uncaught, which ends the process.
+// Fastify's error handler writes a second head, on an ordinary route too. The error is uncaught and ends the process.
 const writesTwoHeads = satisfies(version, '>=5.12.8 <6') ? false : `a fault of Fastify ${version}, which 5.12.8 has mended`
 
-t.test('a head that a handler has written by hand', { skip: writesTwoHeads }, async (t) => {
+t.test('a head that a handler has written with reply.raw', { skip: writesTwoHeads }, async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.post('/', { duplex: true }, (request, reply) => {
       reply.raw.writeHead(200)
@@ -166,7 +166,7 @@ t.test('the callbacks of writes are called when the head is refused', async (t) 
 })
 
 for (const [name, kind] of Object.entries(KINDS)) {
-  t.test(`${name}: heads and interim heads, once the client is gone or has sent nonsense`, async (t) => {
+  t.test(`${name}: heads and interim heads, after the client has left or sent an invalid body`, async (t) => {
     for (const fault of ['leave', 'nonsense'] as const) {
       for (const style of ['reads', 'ignores'] as const) {
         await t.test(`${fault}, the handler ${style}`, async (t) => {
@@ -206,7 +206,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
   })
 
-  t.test(`${name}: interim heads, once the response is another's or the stream is closed`, async (t) => {
+  t.test(`${name}: interim heads, after an answer by Fastify, and on a closed stream`, async (t) => {
     let answer!: () => void
     const handled = resolvers()
     const { ask } = await serveKind(t, kind, (app, routeOptions) => {
@@ -237,7 +237,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
     await handled.promise
   })
 
-  t.test(`${name}: the README's /attach, asked without an offer`, async (t) => {
+  t.test(`${name}: a 426 with an Upgrade field`, async (t) => {
     const { ask } = await serveKind(t, kind, (app, routeOptions) => {
       app.post('/attach', { ...routeOptions, duplex: true }, async (request, reply) => {
         if (request.headers.upgrade !== 'tcp') return reply.code(426).header('upgrade', 'tcp').header('Keep-Alive', 'timeout=1').send()

@@ -22,7 +22,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       let finish!: () => void
       const { connect } = await serve(t, transport, (app) => {
         app.post('/', { duplex: true }, async (request, reply) => {
-          for await (const piece of reply.duplex) reply.duplex.write(piece)
+          for await (const chunk of reply.duplex) reply.duplex.write(chunk)
           await new Promise<void>((resolve) => { finish = resolve })
           t.equal(request.signal.aborted, false)
           reply.duplex.end('the rest')
@@ -45,7 +45,7 @@ for (const transport of ['tcp', 'tls'] as const) {
         app.addHook('onSend', async () => { seen.push('onSend') })
         app.post('/', { duplex: true }, async (request, reply) => {
           seen.push('handler')
-          for await (const piece of reply.duplex) seen.push(String(piece))
+          for await (const chunk of reply.duplex) seen.push(String(chunk))
         })
         app.post('/hook', { duplex: true, preHandler: async (request) => { seen.push('hook'); await once(request.signal, 'abort') } }, echo)
       })
@@ -61,7 +61,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       t.strictSame(seen, ['handler', 'a', 'onResponse', 'hook', 'onResponse'])
     })
 
-    t.test('hooks and logs tell the true end', async (t) => {
+    t.test('hooks and logs show the real end', async (t) => {
       const times: number[] = []
       const { connect, log } = await serve(t, transport, (app) => {
         app.addHook('onResponse', async (request, reply) => { times.push(reply.elapsedTime) })
@@ -123,7 +123,7 @@ for (const transport of ['tcp', 'tls'] as const) {
         await idle.request(GET('/none'))
         const errored = logged('request errored')
         const closed = app.close()
-        t.equal(await polite.body(), 'talking and done', 'a handler may finish its sentence')
+        t.equal(await polite.body(), 'talking and done', 'a handler may send its last words')
         await polite.ended
         for (const resolve of tell) resolve()
         t.match(await late.response(), { body: 'late', fields: { connection: 'close' } }, 'an exchange that opens late is told too')
@@ -185,13 +185,13 @@ t.test('100 000 exchanges on one connection leave nothing behind', async (t) => 
       for (let j = 0; j < 100; j++) if ((await wire.response()).body !== 'x') throw new Error('mixed')
     }
   }
-  await rounds(200) // also so that what is compiled is compiled
+  await rounds(200) // V8 has compiled the code by then
   const before = listeners()
   const heapUsed = (): number => {
     collectGarbage()
     return process.memoryUsage().heapUsed
   }
-  // V8's own code and tables come and go by 3 MB at a time; what exchanges leave behind, they leave every time.
+  // V8's code and tables vary by 3 MB. A leak shows in every round, so the smallest growth counts.
   let growth = Infinity
   for (let i = 0; i < 4 && growth >= 2e6; i++) {
     const heap = heapUsed()

@@ -29,7 +29,7 @@ function routes (app: FastifyInstance): void {
   app.post('/refused', { duplex: true, onRequest: async (request, reply) => reply.code(403).send('no') }, echo)
   app.get('/other', { duplex: true }, async (request, reply) => reply.code(101).header('upgrade', 'y').duplex.end('never'))
   app.get('/426', { duplex: true }, (request, reply) => { reply.code(426).header('upgrade', 'x').duplex.end('upgrade first') })
-  // Says all it has, and hears the client out after that.
+  // Ends its side first, then reads until the client ends its side.
   app.get('/first', { duplex: true }, async (request, reply) => {
     reply.code(101).header('upgrade', 'x').duplex.end('all I have')
     request.log.info({ heard: await text(reply.duplex) }, 'heard')
@@ -96,7 +96,7 @@ for (const transport of TRANSPORTS) {
       for (let cut = whole.indexOf('\r\n\r\n') + 4; cut <= whole.length; cut++) {
         const wire = await connect()
         wire.send(whole.slice(0, cut))
-        // The head comes with the first content, or with the wish for more behind the body.
+        // The head comes with the first content, or when more is read after the end of the body.
         if (cut > whole.indexOf('bo')) t.match(await wire.head(), { statusCode: 101 })
         wire.send(whole.slice(cut))
         if (cut <= whole.indexOf('bo')) t.match(await wire.head(), { statusCode: 101 })
@@ -115,7 +115,7 @@ for (const transport of TRANSPORTS) {
       t.equal(await wire.body(), 'hello bodyraw')
     })
 
-    await t.test('what the server says first, and what the client says after', async (t) => {
+    await t.test('the server ends its side first, the client later', async (t) => {
       const wire = await connect()
       const heard = logged('heard')
       wire.send(UPGRADE('/first'))
@@ -175,11 +175,11 @@ for (const transport of TRANSPORTS) {
       await reset.content(1)
       if (transport === 'tcp') reset.socket.resetAndDestroy()
       else reset.socket.destroy()
-      // A FIN is all one sees of it, but over TCP.
+      // Only TCP shows the reset. TLS and Unix sockets show a FIN.
       if (transport === 'tcp') t.match(await lost, { err: { code: 'FST_ERR_DUPLEX_ABORTED' } })
     })
 
-    await t.test('a tunnel that is silent for too long does not end like one that is over', async (t) => {
+    await t.test('a tunnel that is idle for too long is reset, not ended', async (t) => {
       const wire = await connect()
       const errored = logged('request errored')
       const reset = once(wire.socket, 'error').then(([error]) => error.code, () => null)
@@ -189,7 +189,7 @@ for (const transport of TRANSPORTS) {
       if (transport === 'tcp') t.equal(await reset, 'ECONNRESET')
     })
 
-    await t.test('nothing was logged that should not be', (t) => {
+    await t.test('no unexpected log lines', (t) => {
       const unexpected = log.filter((line) => line.level > 40 && !['cut', 'FST_ERR_DUPLEX_ABORTED', 'FST_ERR_DUPLEX_IDLE'].includes(line.err?.code ?? line.err?.message ?? '') && line.err?.code !== 'FST_ERR_DUPLEX_UPGRADE')
       t.strictSame(unexpected, [])
       t.equal(app.initialConfig.http2, undefined)
@@ -217,7 +217,7 @@ t.test('beside @fastify/websocket', async (t) => {
   t.equal(await wire.content(2), 'cd')
 })
 
-t.test('over TLS, what has come waits to be read when both sides have ended', async (t) => {
+t.test('over TLS, received data can still be read after both sides have ended', async (t) => {
   const readers: Record<string, (duplex: HttpDuplex) => Promise<string>> = {
     stream: text,
     detached: async (duplex) => {
@@ -232,7 +232,7 @@ t.test('over TLS, what has come waits to be read when both sides have ended', as
       const ended = Promise.all([once(duplex.socket!, 'end'), once(duplex.socket!, 'finish')])
       duplex.end()
       await once(duplex, 'readable')
-      duplex.on('readable', () => {}) // who will read on
+      duplex.on('readable', () => {}) // keep reading
       await ended
       await immediate()
       const { length } = await readers[(request.params as { reader: string }).reader](duplex)
@@ -243,16 +243,16 @@ t.test('over TLS, what has come waits to be read when both sides have ended', as
     const raw = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true })
     const below = new Duplex({
       read () {},
-      write (piece, _encoding, done) {
-        raw.write(piece)
+      write (chunk, _encoding, done) {
+        raw.write(chunk)
         done()
       }
     })
-    raw.on('data', (piece) => below.push(piece))
+    raw.on('data', (chunk) => below.push(chunk))
     const socket = tls.connect({ socket: below, rejectUnauthorized: false })
     socket.write(UPGRADE(`/${reader}`))
     await once(socket, 'data')
-    // Read in one go, and so decrypted to its end, however little of it is wanted yet.
+    // TLS reads and decrypts all of this at once, although the stream wants less.
     raw.cork()
     socket.end('x'.repeat(60_000))
     await once(socket, 'finish')
@@ -379,25 +379,25 @@ t.test('1 GiB through a tunnel, both ways at once', async (t) => {
   const seen: number[] = []
   async function check (stream: AsyncIterable<Buffer>): Promise<void> {
     let size = 0
-    for await (const piece of stream) {
-      for (let at = 0; at < piece.length;) {
+    for await (const chunk of stream) {
+      for (let at = 0; at < chunk.length;) {
         const here = (size + at) % BLOCK.length
-        const length = Math.min(piece.length - at, BLOCK.length - here)
-        if (BLOCK.compare(piece, at, at + length, here, here + length) !== 0) throw new Error(`other bytes near ${size}`)
+        const length = Math.min(chunk.length - at, BLOCK.length - here)
+        if (BLOCK.compare(chunk, at, at + length, here, here + length) !== 0) throw new Error(`other bytes near ${size}`)
         at += length
       }
-      size += piece.length
+      size += chunk.length
     }
     seen.push(size)
   }
   async function * behindHead (stream: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
     let head: Buffer | null = Buffer.alloc(0)
-    for await (const piece of stream) {
+    for await (const chunk of stream) {
       if (head === null) {
-        yield piece
+        yield chunk
         continue
       }
-      head = Buffer.concat([head, piece])
+      head = Buffer.concat([head, chunk])
       const end = head.indexOf('\r\n\r\n')
       if (end === -1) continue
       yield head.subarray(end + 4)
@@ -411,8 +411,8 @@ t.test('1 GiB through a tunnel, both ways at once', async (t) => {
   t.strictSame(seen, [SIZE, SIZE])
 })
 
-t.test('a tunnel that fails while its end is on its way', async (t) => {
-  // A socket that is shutting down cannot be reset: in which of these ticks it is, depends on Node.
+t.test('a tunnel that fails while its end is being sent', async (t) => {
+  // A socket that is shutting down cannot be reset. In which of these ticks it does so depends on Node.
   for (let ticks = 0; ticks < 8; ticks++) {
     const { app, connect } = await serve(t, 'tcp', (app) => {
       app.addHttpMethod('CONNECT')

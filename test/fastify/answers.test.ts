@@ -1,5 +1,5 @@
-// What a handler does, and what comes of it: before the head an answer is an ordinary answer, and after it an error cuts
-// the response off.
+// How a handler answers and fails. Before the head an answer is an ordinary Fastify answer; after it an error cuts the
+// response off.
 
 import { once } from 'node:events'
 import { Readable } from 'node:stream'
@@ -30,12 +30,12 @@ t.test('until the first byte, answers are ordinary answers', async (t) => {
     route('/return-reply', async (request, reply) => reply.code(202).send('yes'))
     route('/read-then-return', async (request, reply) => {
       let size = 0
-      for await (const piece of reply.duplex) size += piece.length
+      for await (const chunk of reply.duplex) size += chunk.length
       return { size }
     })
     route('/read-then-throw', async (request, reply) => {
-      const [piece] = await once(reply.duplex, 'data')
-      throw new Error(`after ${piece}`)
+      const [chunk] = await once(reply.duplex, 'data')
+      throw new Error(`after ${chunk}`)
     })
     route('/generator-throws', async function * () { throw new Error('generated') })
     route('/destroy', async (request, reply) => { reply.duplex.destroy(new Error('destroyed')); throw new Error('rejected') })
@@ -65,7 +65,7 @@ t.test('until the first byte, answers are ordinary answers', async (t) => {
   ]
   const wire = await connect()
   for (const [url, statusCode, body] of expected) {
-    // The first chunk alone in the first segment: what is left of the body comes after the answer.
+    // Only the first chunk is sent at first: the rest of the body follows after the answer.
     wire.send(OPEN(url) + chunk('hello'))
     if (url === '/read-then-return') wire.send(chunk(' world') + '0\r\n\r\n')
     t.match(await wire.response(), { statusCode, body, fields: { connection: 'keep-alive' } }, url)
@@ -83,7 +83,7 @@ t.test('until the first byte, answers are ordinary answers', async (t) => {
 t.test('handlers of every kind', async (t) => {
   const { connect, log } = await serve(t, 'tcp', (app) => {
     app.post('/upper', { duplex: true }, async function * (request, reply) {
-      for await (const piece of reply.duplex) yield piece.toString().toUpperCase()
+      for await (const chunk of reply.duplex) yield chunk.toString().toUpperCase()
     })
     app.post('/promised-iterable', { duplex: true }, async (request, reply) => Readable.from(['a', 'b']))
     app.post('/now', { duplex: true }, (request, reply) => reply.duplex.end('now'))
@@ -102,13 +102,13 @@ t.test('handlers of every kind', async (t) => {
     })
     app.post('/callbacks', { duplex: true }, (request, reply) => {
       const { duplex } = reply
-      duplex.on('data', (piece) => { duplex.write(piece) })
+      duplex.on('data', (chunk) => { duplex.write(chunk) })
       duplex.on('end', () => { duplex.end() })
     })
     app.post('/break', { duplex: true }, async (request, reply) => {
-      for await (const piece of reply.duplex) {
-        reply.duplex.write(piece)
-        if (piece.length > 0) break
+      for await (const chunk of reply.duplex) {
+        reply.duplex.write(chunk)
+        if (chunk.length > 0) break
       }
       reply.duplex.end(() => {})
     })
@@ -121,14 +121,14 @@ t.test('handlers of every kind', async (t) => {
   t.equal(log.filter((line) => line.level > 30).length, 0, 'and nothing to warn about')
 })
 
-t.test('a generator is left when nobody takes more of it', async (t) => {
-  const piece = Buffer.alloc(65_536, 'x')
+t.test('a generator is cancelled when nothing more can be written', async (t) => {
+  const chunk = Buffer.alloc(65_536, 'x')
   const left: string[] = []
   let done = (): void => {}
   const { connect, logged } = await serve(t, 'tcp', (app) => {
     app.get('/endless', { duplex: true }, async function * () {
       try {
-        while (true) yield piece
+        while (true) yield chunk
       } finally {
         left.push('endless')
         done()
@@ -158,12 +158,12 @@ t.test('a generator is left when nobody takes more of it', async (t) => {
   t.strictSame(left, ['answered', 'endless'])
 })
 
-t.test('requests that are wrong, before the head', async (t) => {
+t.test('malformed requests, before the head', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.setErrorHandler((error: Error & { code: string, statusCode: number }, request, reply) => reply.code(error.statusCode).send(error.code))
     app.post('/', { duplex: true }, async (request, reply) => {
       let body = ''
-      for await (const piece of reply.duplex) body += piece
+      for await (const chunk of reply.duplex) body += chunk
       return body
     })
     app.post('/callbacks', { duplex: true }, (request, reply) => {
@@ -171,7 +171,7 @@ t.test('requests that are wrong, before the head', async (t) => {
     })
     app.post('/limit', { duplex: true, bodyLimit: 4 }, async (request, reply) => {
       let body = ''
-      for await (const piece of reply.duplex) body += piece
+      for await (const chunk of reply.duplex) body += chunk
       return body
     })
   })
@@ -191,7 +191,7 @@ t.test('requests that are wrong, before the head', async (t) => {
     const wire = await connect()
     t.match(await wire.request(bytes), { statusCode, body: `FST_ERR_DUPLEX_${code}` }, JSON.stringify(bytes))
     if (statusCode === 413) continue
-    // Nothing behind a message that could not be framed is a request.
+    // After a message whose framing is invalid, nothing more is read as a request.
     wire.send(GET('/'))
     await wire.ended
     t.equal(wire.pending, 0)
@@ -202,7 +202,7 @@ t.test('requests that are wrong, before the head', async (t) => {
   t.match(await wire.response(), { statusCode: 400, body: 'FST_ERR_DUPLEX_TRUNCATED' }, 'a client that ends its side too early')
 })
 
-t.test('requests that turn out wrong after the head', async (t) => {
+t.test('requests that turn out malformed after the head', async (t) => {
   const errors: unknown[] = []
   const { connect, logged } = await serve(t, 'tcp', (app) => {
     app.post('/', { duplex: true }, echo)
@@ -295,7 +295,7 @@ t.test('handlers that fail after the head', async (t) => {
   t.equal(log.some((line) => line.level >= 60), false)
 })
 
-/** Hooks that touch what is there for the whole request, and answers that wait for a hook. */
+/** An onResponse hook that uses the request, and an onSend hook that takes a turn. */
 function addHooks (app: FastifyInstance): void {
   app.addHook('onResponse', async (request) => {
     request.signal.addEventListener('abort', () => {})
@@ -326,7 +326,7 @@ t.test('a client that leaves before the handler opens reply.duplex', async (t) =
   wire.socket.resetAndDestroy()
   await errored
   left.resolve()
-  // Node 24 has a code of its own for a pipeline from a stream that is destroyed.
+  // Node 24 has a separate code for a pipeline from a destroyed stream.
   t.match(await piped.promise, { code: /^(FST_ERR_DUPLEX_ABORTED|ERR_STREAM_UNABLE_TO_PIPE)$/ })
   await done.promise
 })
@@ -343,7 +343,7 @@ t.test('reply.duplex in an onResponse hook, after an answer', async (t) => {
   t.strictSame(seen, [true])
 })
 
-t.test('an error before the first byte is answered, whatever it came from', async (t) => {
+t.test('errors before the first byte are answered, whatever their source', async (t) => {
   const { app, connect } = await serve(t, 'tcp', (app) => {
     addHooks(app)
     const route = (url: string, handler: (request: FastifyRequest, reply: FastifyReply) => unknown): void => {
@@ -385,7 +385,7 @@ t.test('an error before the first byte is answered, whatever it came from', asyn
   t.equal(app.server.listening, true)
 })
 
-t.test('a handler that answers later than we do', async (t) => {
+t.test('a handler that answers after the plugin has answered', async (t) => {
   for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http2)) {
     for (const handled of ['by Fastify', 'by the app', 'by an app that fails'] as const) {
       for (const slow of ['onError', 'onSend'] as const) {
@@ -430,7 +430,7 @@ t.test('a handler that answers later than we do', async (t) => {
 })
 
 for (const [name, kind] of Object.entries(KINDS)) {
-  t.test(`${name}: the client leaves while hooks run for an answer that has failed`, async (t) => {
+  t.test(`${name}: the client leaves while the hooks of a failed answer run`, async (t) => {
     for (const style of ['promise', 'callback'] as const) {
       const running = resolvers()
       const over = resolvers()

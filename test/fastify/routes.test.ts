@@ -18,13 +18,13 @@ async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void
   await pipeline(reply.duplex, reply.duplex)
 }
 
-t.test('declared by an onRoute hook that was there before', async (t) => {
+t.test('declared by an onRoute hook that was added before the plugin', async (t) => {
   const declare = (app: FastifyInstance): void => {
     app.addHook('onRoute', (route) => { if (route.url === '/generator') Object.assign(route, { duplex: true }) })
   }
   const { connect } = await serve(t, 'tcp', (app) => {
     app.post('/generator', async function * (request: FastifyRequest, reply: FastifyReply) {
-      for await (const piece of reply.duplex) yield `<${piece}>`
+      for await (const chunk of reply.duplex) yield `<${chunk}>`
       yield '.'
     } as never)
   }, { before: declare })
@@ -126,7 +126,7 @@ t.test('params, querystring and headers are validated', async (t) => {
   t.equal((await wire.request('POST /2?n=2 HTTP/1.1\r\nHost: a\r\nX-Key: 1\r\n\r\n')).body, 'number 2', 'and the connection goes on')
 })
 
-t.test('what cannot be declared', async (t) => {
+t.test('invalid declarations', async (t) => {
   const app = Fastify()
   await app.register(duplex)
   t.throws(() => app.post('/', { duplex: true, schema: { body: {} } }, echo), { code: 'FST_ERR_DUPLEX_BODY_SCHEMA' })
@@ -147,7 +147,7 @@ t.test('reply.duplex on an ordinary route', async (t) => {
   t.match(response.json(), { statusCode: 500, code: 'FST_ERR_DUPLEX_NOT_ENABLED' })
 })
 
-t.test('a preParsing hook that a later plugin puts behind ours', async (t) => {
+t.test('a preParsing hook that another plugin adds to a route after ours', async (t) => {
   const methods: string[] = []
   const { connect } = await serve(t, 'tcp', async (app) => {
     app.addHook('onRoute', (route) => {
@@ -162,7 +162,7 @@ t.test('a preParsing hook that a later plugin puts behind ours', async (t) => {
   t.strictSame(methods, ['POST', 'POST'])
 })
 
-t.test('an onResponse hook that a later plugin puts behind ours', async (t) => {
+t.test('an onResponse hook that another plugin adds to a route after ours', async (t) => {
   const ran: string[] = []
   const { connect, logged } = await serve(t, 'tcp', async (app) => {
     app.addHook('onRoute', (route) => {
@@ -187,7 +187,7 @@ t.test('an onResponse hook that a later plugin puts behind ours', async (t) => {
   t.strictSame(ran, ['/', '/fails'], { todo: 'Fastify runs no hook behind the one that tells it of the failure' })
 })
 
-t.test('a Fastify that keeps its things elsewhere', async (t) => {
+t.test('a Fastify whose internals are missing', async (t) => {
   t.strictSame(otherServers({} as FastifyInstance), [])
   t.strictSame(hooksOf({ request: {} } as FastifyReply, 'onError'), [])
 
@@ -223,7 +223,7 @@ t.test('a Fastify that is too old is refused at registration', async (t) => {
   })
 })
 
-t.test('what onRoute hooks of other plugins see of a handler', async (t) => {
+t.test('onRoute hooks of other plugins see the name and the properties of the handler', async (t) => {
   const seen: Record<string, unknown> = {}
   const note = (when: string) => (app: FastifyInstance): void => {
     app.addHook('onRoute', ({ method, handler }) => { if (method === 'POST') seen[when] = [handler.name, (handler as { note?: string }).note] })
@@ -237,7 +237,7 @@ t.test('what onRoute hooks of other plugins see of a handler', async (t) => {
   t.equal((await (await connect()).request(chunked('/'))).body, 'words')
 })
 
-t.test('without a route for it CONNECT is left to Node', async (t) => {
+t.test('without a CONNECT route, Node handles CONNECT', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.get('/plain', async () => 'plain')
   })
@@ -248,7 +248,7 @@ t.test('without a route for it CONNECT is left to Node', async (t) => {
 })
 
 for (const version of [1, 2]) {
-  t.test(`the target of CONNECT is no path, whatever a router makes of it, HTTP/${version}`, async (t) => {
+  t.test(`the router does not change the target of CONNECT, HTTP/${version}`, async (t) => {
     const seen: Record<string, unknown[]> = {}
     const see = (what: string, value: unknown): void => { (seen[what] ??= []).push(value) }
     const { log, connect, port } = await serve(t, 'tcp', (app) => {
@@ -302,7 +302,7 @@ for (const version of [1, 2]) {
     for (const [accepted, where] of [['4.0.0', 'before'], ['5.0.0', 'beside']]) {
       t.match(await ask('example.com:443', accepted), { statusCode: 403, body: `${where} example.com:443` }, 'a route that this plugin has not seen')
     }
-    // Refused for what they are, by us, not by a router. Most of them Node refuses itself over HTTP/2.
+    // The plugin refuses them, not the router. Over HTTP/2 Node itself refuses most of them.
     for (const target of ['a', 'a;b:1', 'a?b:1', '*', 'a%zz:1', 'http://a:1/'].slice(0, version === 2 ? 2 : 6)) {
       t.match(await ask(target, '1.0.0'), { statusCode: 400, body: /FST_ERR_DUPLEX_AUTHORITY/ }, target)
     }
@@ -336,7 +336,7 @@ t.test('CONNECT with the plugin in a child of the app', async (t) => {
   }
 })
 
-t.test('a malformed target of CONNECT never gets to the handler', async (t) => {
+t.test('the handler is not called for a malformed CONNECT target', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.addHttpMethod('CONNECT')
     app.route({ method: 'CONNECT', url: '*', duplex: true, handler: () => t.fail('called') })
@@ -347,7 +347,7 @@ t.test('a malformed target of CONNECT never gets to the handler', async (t) => {
   t.match(await wire.request(GET('/plain')), { body: 'plain' })
 })
 
-t.test('CONNECT without a route for its target', async (t) => {
+t.test('CONNECT to a target without a route', async (t) => {
   for (const [name, setup] of Object.entries<(app: FastifyInstance) => void>({
     'a 404': () => {},
     'a 404 that takes its time': (app) => { app.setNotFoundHandler(async (_request, reply) => { await immediate(); return reply.code(404).send('x') }) },
@@ -375,7 +375,7 @@ t.test('CONNECT without a route for its target', async (t) => {
   }
 })
 
-t.test('CONNECT to a server that another stands behind', async (t) => {
+t.test('CONNECT to a server that passes its connections to another server', async (t) => {
   const { app, connect } = await serve(t, 'tcp', (app) => {
     app.addHttpMethod('CONNECT')
     app.route({ method: 'CONNECT', url: '*', duplex: true, handler: echo })

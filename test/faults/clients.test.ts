@@ -1,5 +1,5 @@
 // Faults on live connections: clients that reset, leave, end their side, stall or send garbage at every place of a request
-// and of its response, and slow ones. Whatever happens, the books must balance (see support/ledger.ts), nothing may be left
+// and of its response, and slow ones. Whatever happens, the ledger must balance (see support/ledger.ts), nothing may be left
 // behind, and the next client must be served.
 
 import { once } from 'node:events'
@@ -11,7 +11,7 @@ import t from 'tap'
 import { ChunkedReader } from '../../lib/transfer/chunked-reader.ts'
 import { feed, whole } from '../support/feed.ts'
 import { TRANSPORTS, type Transport, chunk, untilStuck } from '../support/wire.ts'
-import { CHUNKED, CHUNKED_BODY, FAULTS, type Fault, GARBAGE, HANDLERS, type Handler, PATIENT, REQUESTS, closed, doLostAnswersFinish, each, fallSilent, inject, newId, over, plain, post, routes, start } from './support.ts'
+import { CHUNKED, CHUNKED_BODY, FAULTS, type Fault, GARBAGE, HANDLERS, type Handler, NO_IDLE_TIMEOUT, REQUESTS, closed, doLostAnswersFinish, each, fallSilent, inject, newId, untilEnded, plain, post, routes, start } from './support.ts'
 
 const MOMENTS = ['at once', 'once all is read'] as const
 type Moment = typeof MOMENTS[number]
@@ -116,7 +116,7 @@ function exactly (...ends: string[]): RegExp {
 for (const transport of TRANSPORTS) {
   for (const moment of MOMENTS) {
     t.test(`at every byte of a request, ${moment}, over ${transport}`, async (t) => {
-      const { ledger, connect } = await start(t, transport, routes, { plugin: PATIENT })
+      const { ledger, connect } = await start(t, transport, routes, { plugin: NO_IDLE_TIMEOUT })
       const all = cuts(transport, moment)
       await each(all, async ({ fault, bytes, at, ends: [[first, end]], silent }) => {
         const wire = await connect()
@@ -129,7 +129,7 @@ for (const transport of TRANSPORTS) {
         }
         inject(fault, wire, transport)
         if (silent !== undefined) await fallSilent(ledger, silent)
-        await over(wire, connect)
+        await untilEnded(wire, connect)
       })
       t.strictSame(await ledger.balance(), [])
       const wrong: unknown[] = []
@@ -155,69 +155,69 @@ const ROUTED_LATER = {
   validate: () => true
 }
 
-const PIECES = 4
+const WRITES = 4
 
 const RESPONSES: [name: string, version: string, set: (reply: FastifyReply) => unknown][] = [
   ['chunked', '1.1', () => {}],
-  ['of a length', '1.1', (reply) => reply.header('content-length', PIECES)],
+  ['of a length', '1.1', (reply) => reply.header('content-length', WRITES)],
   ['until the connection ends', '1.0', () => {}]
 ]
 
 for (const transport of TRANSPORTS) {
-  t.test(`after every piece of a response, over ${transport}`, async (t) => {
+  t.test(`after every write of a response, over ${transport}`, async (t) => {
     const goOn = new Map<string, () => void>()
     let callbacks = 0
     const { ledger, connect } = await start(t, transport, (app) => {
       for (const [i, [,, set]] of RESPONSES.entries()) {
-        for (const heedful of [true, false]) {
-          app.post(`/${i}-${heedful}`, { duplex: true }, async (request, reply) => {
+        for (const heedsAbort of [true, false]) {
+          app.post(`/${i}-${heedsAbort}`, { duplex: true }, async (request, reply) => {
             const { duplex } = reply
             set(reply)
             duplex.flushHeaders()
             duplex.resume()
-            for (let piece = 0; piece < PIECES; piece++) {
+            for (let chunk = 0; chunk < WRITES; chunk++) {
               await new Promise<void>((resolve) => { goOn.set(request.id, resolve) })
-              if (heedful && request.signal.aborted) return
+              if (heedsAbort && request.signal.aborted) return
               duplex.write('x', () => { callbacks++ })
             }
             duplex.end()
           })
         }
       }
-    }, { plugin: PATIENT })
-    const all: { i: number, heedful: boolean, fault: Fault, pieces: number, id: string }[] = []
+    }, { plugin: NO_IDLE_TIMEOUT })
+    const all: { i: number, heedsAbort: boolean, fault: Fault, writes: number, id: string }[] = []
     for (const i of RESPONSES.keys()) {
-      for (const heedful of [true, false]) {
+      for (const heedsAbort of [true, false]) {
         for (const fault of FAULTS) {
-          for (let pieces = 0; pieces <= PIECES; pieces++) all.push({ i, heedful, fault, pieces, id: newId() })
+          for (let writes = 0; writes <= WRITES; writes++) all.push({ i, heedsAbort, fault, writes, id: newId() })
         }
       }
     }
-    await each(all, async ({ i, heedful, fault, pieces, id }) => {
+    await each(all, async ({ i, heedsAbort, fault, writes, id }) => {
       const wire = await connect()
-      wire.send(post(`${i}-${heedful}`, id, 'Content-Length: 1\r\n').replace('HTTP/1.1', `HTTP/${RESPONSES[i][1]}`) + 'a')
+      wire.send(post(`${i}-${heedsAbort}`, id, 'Content-Length: 1\r\n').replace('HTTP/1.1', `HTTP/${RESPONSES[i][1]}`) + 'a')
       await wire.head()
-      for (let piece = 0; piece < pieces; piece++) {
+      for (let chunk = 0; chunk < writes; chunk++) {
         goOn.get(id)!()
         await wire.content()
       }
       inject(fault, wire, transport)
-      if (fault === 'stall' && pieces < PIECES) await fallSilent(ledger, id)
-      // The handler goes on, whether or not it could know that nobody listens.
-      for (let turns = 0; turns < PIECES * 4; turns++) {
+      if (fault === 'stall' && writes < WRITES) await fallSilent(ledger, id)
+      // The handler continues, whether or not it could know that the client has left.
+      for (let turns = 0; turns < WRITES * 4; turns++) {
         await immediate()
         goOn.get(id)!()
       }
-      await over(wire, connect)
+      await untilEnded(wire, connect)
     })
     t.strictSame(await ledger.balance(), [])
     // Over TLS a last write and the end may be taken before the reset that answers the write is seen.
     const takesLast = transport === 'tls'
     const wrong: unknown[] = []
     for (const one of all) {
-      const { fault, pieces, id } = one
+      const { fault, writes, id } = one
       const gone = isGone(fault)
-      const expected = pieces === PIECES || !(gone || fault === 'stall') ? /^completed 200$/ : !gone ? IDLE : takesLast && pieces === PIECES - 1 ? /^completed 200$|ABORTED$/ : /ABORTED$/
+      const expected = writes === WRITES || !(gone || fault === 'stall') ? /^completed 200$/ : !gone ? IDLE : takesLast && writes === WRITES - 1 ? /^completed 200$|ABORTED$/ : /ABORTED$/
       if (!expected.test(ledger.end(id)!)) wrong.push([one, ledger.end(id)])
     }
     t.strictSame(wrong, [], `${all.length} places`)
@@ -225,7 +225,7 @@ for (const transport of TRANSPORTS) {
   })
 
   t.test(`while the response is stuck, over ${transport}`, { skip: process.platform === 'win32' && 'nothing gets stuck: Windows takes a single write of any size at once' }, async (t) => {
-    const piece = Buffer.alloc(1024 * 1024, 'x')
+    const chunk = Buffer.alloc(1024 * 1024, 'x')
     let written = 0
     let called = 0
     const stuck = new Map<string, () => void>()
@@ -241,13 +241,13 @@ for (const transport of TRANSPORTS) {
         // More than any kernel takes.
         for (let i = 0; i < 16; i++) {
           written++
-          duplex.write(piece, () => { called++ })
+          duplex.write(chunk, () => { called++ })
         }
         duplex.end()
         await untilStuck(request)
       })
       app.post('/answer', { duplex: true }, (request, reply) => {
-        reply.send(Buffer.alloc(16 * piece.length))
+        reply.send(Buffer.alloc(16 * chunk.length))
         return untilStuck(request)
       })
     }
@@ -327,7 +327,7 @@ for (const transport of ['tcp', 'tls'] as const) {
           return hold('handler', request).then(() => handler(request, reply))
         })
       }
-    }, { plugin: PATIENT })
+    }, { plugin: NO_IDLE_TIMEOUT })
     const all: { stage: string, name: string, fault: Fault, id: string, open: boolean }[] = []
     for (const stage of STAGES) {
       for (const name of Object.keys(AFTER_HOOKS)) {
@@ -348,7 +348,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       if (silent) socket.emit('timeout')
       await gone
       release()
-      await over(wire, connect)
+      await untilEnded(wire, connect)
     })
     t.strictSame(await ledger.balance(), [])
     const wrong: unknown[] = []
@@ -387,7 +387,7 @@ t.test('a client that sends one byte at a time', async (t) => {
   t.equal(ledger.end(id), 'completed 200')
 })
 
-/** The server's end of a connection to a client that takes one byte per turn, until it stalls. */
+/** The server's end of a connection to a client that reads one byte per turn, until it stalls. */
 class SlowSocket extends Duplex {
   taken = 0
   stalled = false
@@ -400,7 +400,7 @@ class SlowSocket extends Duplex {
 
   override _read (): void {}
 
-  override _write (piece: Buffer, _encoding: string, done: () => void): void {
+  override _write (chunk: Buffer, _encoding: string, done: () => void): void {
     this.done = done
     const take = (left: number): void => {
       if (this.stalled) {
@@ -412,7 +412,7 @@ class SlowSocket extends Duplex {
         setImmediate(take, left - 1)
       }
     }
-    take(piece.length)
+    take(chunk.length)
   }
 
   override _destroy (error: Error | null, done: (error: Error | null) => void): void {
@@ -426,7 +426,7 @@ class SlowSocket extends Duplex {
   }
 }
 
-t.test('a client that takes one byte at a time, and one that stops', async (t) => {
+t.test('a client that reads one byte at a time, and one that stops reading', async (t) => {
   const SIZE = 20_000
   let highest = 0
   let errors = 0
@@ -465,7 +465,7 @@ t.test('a client that takes one byte at a time, and one that stops', async (t) =
   t.ok(highest < 2 * 1100, `no more than a highWaterMark is held in each of the two streams: ${highest}`)
 })
 
-t.test('a client that has ended its side, and does not take the end of ours', async (t) => {
+t.test('a client that has ended its side and does not read the end of ours', async (t) => {
   const { app, ledger } = await start(t, 'tcp', routes)
   const id = newId()
   const socket = new SlowSocket()

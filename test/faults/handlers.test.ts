@@ -1,16 +1,16 @@
-// Handlers that break every rule, an app that closes in the midst of faults, and nothing left behind.
+// Handlers that break every rule, an app that closes during faults, and no leak after all of them.
 
 import { once } from 'node:events'
 import { setImmediate as immediate } from 'node:timers/promises'
 import t from 'tap'
 import { collectGarbage } from '../support/garbage.ts'
 import { TRANSPORTS, type Wire, chunk } from '../support/wire.ts'
-import { CHUNKED, CHUNKED_BODY, FAULTS, type Fault, HANDLERS, type Handler, REQUESTS, each, inject, newId, over, post, routes, start } from './support.ts'
+import { CHUNKED, CHUNKED_BODY, FAULTS, type Fault, HANDLERS, type Handler, REQUESTS, each, inject, newId, untilEnded, post, routes, start } from './support.ts'
 
 // Handlers that break every rule
 
-/** The names say what. Each is left to itself, whatever the client does. */
-const RASCALS: Record<string, Handler> = {
+/** Each ignores what the client does. */
+const RULE_BREAKERS: Record<string, Handler> = {
   throwAtOnce: () => { throw new Error('thrown') },
   throwWhenOpened: (request, { duplex }) => { duplex.resume(); throw new Error('thrown') },
   throwAfterHead: (request, { duplex }) => { duplex.flushHeaders(); throw new Error('thrown') },
@@ -22,7 +22,7 @@ const RASCALS: Record<string, Handler> = {
   rejectAfterWrite: async (request, { duplex }) => { duplex.write('a'); await immediate(); throw new Error('rejected') },
   rejectAfterEnd: async (request, { duplex }) => { duplex.end('a'); await immediate(); throw new Error('rejected') },
   rejectWithNothing: async (request, { duplex }) => { duplex.flushHeaders(); await immediate(); await Promise.reject(undefined) }, // eslint-disable-line prefer-promise-reject-errors
-  rejectBetweenPieces: async (request, { duplex }) => { for await (const piece of duplex) if (!duplex.write(piece) || duplex.bytesRead > 0) throw new Error('rejected') },
+  rejectBetweenPieces: async (request, { duplex }) => { for await (const chunk of duplex) if (!duplex.write(chunk) || duplex.bytesRead > 0) throw new Error('rejected') },
   generatorThatThrows: async function * () { yield 'a'; throw new Error('thrown') },
   generatorThatThrowsAtOnce: async function * () { throw new Error('thrown') },
   generatorThatWaitsForever: async function * () { yield 'a'; await new Promise(() => {}) },
@@ -64,7 +64,7 @@ const RASCALS: Record<string, Handler> = {
   writeTooMuchLater: async (request, reply) => { reply.header('content-length', 1).duplex.write('a'); await immediate(); reply.duplex.end('a') },
   endTwice: (request, { duplex }) => { duplex.end('a'); duplex.end('b') },
   endInData: (request, { duplex }) => { duplex.once('data', () => duplex.end('a')) },
-  readOneAndLeave: async (request, { duplex }) => { for await (const piece of duplex) if (duplex.end(piece).writableEnded) break },
+  readOneAndLeave: async (request, { duplex }) => { for await (const chunk of duplex) if (duplex.end(chunk).writableEnded) break },
   readOneAndForget: async (request, { duplex }) => { duplex.read(); await once(duplex, 'readable'); duplex.read(1) },
   pauseForever: (request, { duplex }) => { duplex.flushHeaders(); duplex.on('data', () => {}).pause() },
   unpipe: (request, { duplex }) => { duplex.pipe(duplex); duplex.once('data', () => duplex.unpipe()) },
@@ -91,10 +91,10 @@ const RASCALS: Record<string, Handler> = {
 for (const transport of ['tcp', 'tls'] as const) {
   t.test(`handlers that break every rule, over ${transport}`, async (t) => {
     const { ledger, connect } = await start(t, transport, (app) => {
-      for (const [name, handler] of Object.entries(RASCALS)) app.post(`/${name}`, { duplex: true }, handler)
+      for (const [name, handler] of Object.entries(RULE_BREAKERS)) app.post(`/${name}`, { duplex: true }, handler)
     })
     const all: { name: string, fault: Fault | 'none', id: string }[] = []
-    for (const name of Object.keys(RASCALS)) {
+    for (const name of Object.keys(RULE_BREAKERS)) {
       for (const fault of [...FAULTS, 'none'] as const) all.push({ name, fault, id: newId() })
     }
     await each(all, async ({ name, fault, id }) => {
@@ -102,7 +102,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       wire.send(post(name, id, CHUNKED) + (fault === 'none' ? CHUNKED_BODY : chunk('some')))
       await immediate()
       if (fault !== 'none') inject(fault, wire, transport)
-      await over(wire, connect)
+      await untilEnded(wire, connect)
     })
     t.strictSame(await ledger.balance(), [])
     const without = all.filter(({ id }) => ledger.end(id) === undefined)
@@ -117,16 +117,16 @@ function openResources (): number {
   return process.getActiveResourcesInfo().filter((kind) => /^(TCP|TLS|Timeout)/.test(kind)).length
 }
 
-interface Scene { wire: Wire, release?: () => void }
+interface Situation { wire: Wire, release?: () => void }
 
 /** The response is complete; the request need not be. */
-async function answered (connect: () => Promise<Wire>, request: string): Promise<Scene> {
+async function answered (connect: () => Promise<Wire>, request: string): Promise<Situation> {
   const wire = await connect()
   await wire.request(request)
   return { wire }
 }
 
-const SCENES: Record<string, (connect: () => Promise<Wire>, held: Promise<() => void>) => Promise<Scene>> = {
+const SITUATIONS: Record<string, (connect: () => Promise<Wire>, held: Promise<() => void>) => Promise<Situation>> = {
   idle: (connect) => answered(connect, post('echo', newId(), CHUNKED) + CHUNKED_BODY),
   'within the head': async (connect) => ({ wire: (await connect()).send(post('echo', newId(), CHUNKED).slice(0, -5)) }),
   'during a hook': async (connect, held) => {
@@ -172,22 +172,22 @@ for (const transport of TRANSPORTS) {
             app.post('/big', { duplex: true }, (request, { duplex }) => { duplex.end(Buffer.alloc(16e6)) })
             app.get('/slow', async () => { for (let i = 0; i < 20; i++) await immediate() })
           }, { fastify: { forceCloseConnections }, plugin: { closeGrace: 20 } })
-          const scenes: Scene[] = []
-          for (const [name, set] of Object.entries(SCENES)) {
+          const situations: Situation[] = []
+          for (const [name, set] of Object.entries(SITUATIONS)) {
             // Without force Node itself waits for the rest of a head.
             if (name === 'within the head' && forceCloseConnections !== true) continue
-            scenes.push(await set(connect, held))
+            situations.push(await set(connect, held))
           }
           const injectAll = (): void => {
-            if (fault !== 'none') for (const { wire } of scenes) inject(fault, wire, transport)
+            if (fault !== 'none') for (const { wire } of situations) inject(fault, wire, transport)
           }
           if (!late) injectAll()
           const closed = app.close()
           if (late) injectAll()
-          for (const { release } of scenes) release?.()
+          for (const { release } of situations) release?.()
           await closed
           t.strictSame(await ledger.balance(), [], `${forceCloseConnections} ${fault} ${late}`)
-          for (const { wire } of scenes) wire.socket.destroy()
+          for (const { wire } of situations) wire.socket.destroy()
         }
       }
     }
@@ -197,7 +197,7 @@ for (const transport of TRANSPORTS) {
   })
 }
 
-// And nothing is left behind
+// No leaks
 
 const ROUND = 300 // exchanges
 
@@ -207,7 +207,7 @@ t.test('memory is flat', async (t) => {
     seed = (seed * 1103515245 + 12345) & 0x7fffffff
     return items[(seed >> 8) % items.length]
   }
-  const handlers = { ...HANDLERS, ...RASCALS }
+  const handlers = { ...HANDLERS, ...RULE_BREAKERS }
   const { ledger, connect } = await start(t, 'tcp', (app) => {
     for (const [name, handler] of Object.entries(handlers)) app.post(`/${name}`, { duplex: true }, handler)
   }, { plugin: { idleTimeout: 50, drainTimeout: 50 } })

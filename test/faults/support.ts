@@ -40,7 +40,7 @@ export const newId = (): string => String(ids++)
 
 export interface Started { app: FastifyInstance, ledger: Ledger, connect: () => Promise<Wire> }
 
-/** An app that keeps books, and soon ends what stalls. */
+/** An app with a ledger, and with short timeouts. */
 export async function start (t: Test, transport: Transport, setup: Setup, { fastify, plugin }: ServeOptions = {}): Promise<Started> {
   const ledger = new Ledger()
   const { app } = await serve(t, transport, (app) => {
@@ -58,15 +58,15 @@ export async function start (t: Test, transport: Transport, setup: Setup, { fast
   return { app, ledger, connect: () => dial(transport, to) }
 }
 
-/** What Node tells of a connection without a byte for as long as the idleTimeout, whatever the load of the machine. */
+/** Makes a connection idle, at once: the event that Node emits after a time without a byte. */
 export async function fallSilent (ledger: Ledger, id: string): Promise<void> {
   const socket = await ledger.socket(id)
   await immediate()
   socket.emit('timeout')
 }
 
-/** Ends nothing that is only slow. */
-export const PATIENT = { idleTimeout: 60_000 }
+/** So that nothing is ended that is only slow. */
+export const NO_IDLE_TIMEOUT = { idleTimeout: 60_000 }
 
 let faults = 0
 
@@ -80,8 +80,8 @@ export async function plain (connect: () => Promise<Wire>): Promise<void> {
   wire.socket.destroy()
 }
 
-/** A fault has run its course: its connection ends, and the next client is served. */
-export async function over (wire: Wire, connect: () => Promise<Wire>): Promise<void> {
+/** Waits until the connection has ended, and checks that the next client is served. */
+export async function untilEnded (wire: Wire, connect: () => Promise<Wire>): Promise<void> {
   await wire.ended
   wire.socket.destroy()
   await plain(connect)
@@ -132,7 +132,7 @@ export const HANDLERS: Record<string, Handler> = {
   /** Answers when the request is complete. */
   upload: async (request, { duplex }) => {
     let size = 0
-    for await (const piece of duplex) size += piece.length
+    for await (const chunk of duplex) size += chunk.length
     duplex.end(String(size))
   },
   generator: async function * (request, reply) { yield * reply.duplex },

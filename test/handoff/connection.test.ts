@@ -1,5 +1,5 @@
-// Taking a connection and giving it back: exactly the bytes of the body, whatever the segmentation, on every transport,
-// and the next request on the connection answered.
+// Borrowing a connection and returning it: exactly the bytes of the body are read, whatever the segmentation, on every
+// transport, and the next request on the connection is answered.
 
 import dns from 'node:dns'
 import { once } from 'node:events'
@@ -30,7 +30,7 @@ for (const transport of TRANSPORTS) {
       t.equal(await wire.content(8), 'twothree')
       wire.send('0\r\n\r\n')
       t.equal(await wire.body(), '')
-      t.equal((await wire.request(GET('/plain'))).body, 'plain', 'and the connection is given back')
+      t.equal((await wire.request(GET('/plain'))).body, 'plain', 'the connection is returned')
     })
 
     await t.test('one connection for all kinds of requests', async (t) => {
@@ -59,7 +59,7 @@ for (const transport of TRANSPORTS) {
       }
     })
 
-    await t.test('detached by who is given the last of the body', async (t) => {
+    await t.test('detached by the listener that gets the last of the body', async (t) => {
       for (const [field, body] of [['Content-Length: 5', 'hello'], ['Transfer-Encoding: chunked', '5\r\nhello\r\n0\r\n\r\n']]) {
         const { connect } = await serve(t, transport, (app) => {
           app.post('/', { duplex: true }, (request, reply) => {
@@ -111,7 +111,7 @@ for (const transport of TRANSPORTS) {
       await mixed.ended
     })
 
-    await t.test('what is no request, behind an exchange', async (t) => {
+    await t.test('invalid requests behind an exchange', async (t) => {
       let errors: string[] = []
       app.server.on('clientError', ({ code }: NodeJS.ErrnoException) => errors.push(code!))
       for (const [bytes, code, statusCode] of [
@@ -185,8 +185,8 @@ t.test('a connection in memory, before listen()', async (t) => {
   const written: string[] = []
   const socket = new Duplex({
     read () {},
-    write (piece, _encoding, done) {
-      written.push(String(piece))
+    write (chunk, _encoding, done) {
+      written.push(String(chunk))
       done()
       socket.emit('written')
     }
@@ -224,9 +224,9 @@ t.test('a peer in memory that answers within a write', async (t) => {
   let written = ''
   const socket: Duplex = new Duplex({
     read () {},
-    write (piece, _encoding, done) {
-      written += piece
-      if (String(piece).includes(' 103 ')) socket.push(GET('/plain'))
+    write (chunk, _encoding, done) {
+      written += chunk
+      if (String(chunk).includes(' 103 ')) socket.push(GET('/plain'))
       done()
       socket.emit('written')
     }
@@ -242,10 +242,10 @@ t.test('a peer in memory that answers within a write', async (t) => {
   }
 })
 
-t.test('a connection that somebody else listens to as well', async (t) => {
+t.test('a connection with a data listener of the app', async (t) => {
   const { app, connect, logged } = await serve(t, 'tcp', routes, { plugin: { idleTimeout: 50 } })
   let heard = 0
-  app.server.on('connection', (socket) => socket.on('data', (piece) => { heard += piece.length }))
+  app.server.on('connection', (socket) => socket.on('data', (chunk) => { heard += chunk.length }))
   const wire = await connect()
   const ordinary = GET('/plain')
   t.equal((await wire.request(ordinary)).body, 'plain')
@@ -293,7 +293,7 @@ t.test('WebSocket and other upgrades', async (t) => {
       // The frame comes right behind the head, the second later.
       const frame = '\x81\x82\0\0\0\0hi'
       wire.send(GET('/ws').replace('\r\n', '\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1Ng==\r\n') + frame)
-      t.equal((await wire.head()).statusCode, 101, 'on a connection that was given back, too')
+      t.equal((await wire.head()).statusCode, 101, 'on a returned connection, too')
       t.equal(await wire.content(6), '\x81\x04<hi>')
       wire.send(frame)
       t.equal(await wire.content(6), '\x81\x04<hi>')
@@ -356,14 +356,14 @@ t.test('100 continue', async (t) => {
   })
 })
 
-t.test('a request that Node itself refuses never gets to a route', async (t) => {
+t.test('a request that Node refuses is not routed', async (t) => {
   const { connect } = await serve(t, 'tcp', routes)
   const wire = await connect()
   t.equal((await wire.request('POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n')).statusCode, 400)
   await wire.ended
 })
 
-t.test('parsers go back to their pool', async (t) => {
+t.test('parsers return to the pool of Node', async (t) => {
   const { connect, port } = await serve(t, 'tcp', async (app) => {
     await app.register(websocket)
     routes(app)
@@ -384,7 +384,7 @@ t.test('parsers go back to their pool', async (t) => {
   t.equal((await wire.response()).body, 'plain')
 })
 
-t.test('a connection that fails while requests before ours are read', async (t) => {
+t.test('a connection that fails while requests before an exchange are read', async (t) => {
   const { connect, app } = await serve(t, 'tcp', routes)
   const ordinary = 'POST /plain HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}'
   for (let i = 0; i < 200; i++) {
@@ -431,7 +431,7 @@ t.test('a connection that is destroyed when the response is complete', async (t)
   t.equal(app.server.listening, true)
 })
 
-t.test('a body that is read from the first hook on, while the parser is still running', async (t) => {
+t.test('a body that is read from the first hook on, while the parser is running', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     const bodies: string[] = []
     app.post('/', {
@@ -439,7 +439,7 @@ t.test('a body that is read from the first hook on, while the parser is still ru
       onRequest: (request, reply, done) => {
         bodies.length = 0
         t.equal(reply.duplex.read(), null)
-        reply.duplex.on('data', (piece) => bodies.push(String(piece)))
+        reply.duplex.on('data', (chunk) => bodies.push(String(chunk)))
         done()
       }
     }, async (request, reply) => {
@@ -452,7 +452,7 @@ t.test('a body that is read from the first hook on, while the parser is still ru
   t.equal((await wire.request(chunked('/', 'three'))).body, 'three')
 })
 
-t.test('servers of others are left alone', async (t) => {
+t.test('other servers are not changed', async (t) => {
   const server = createServer((request, response) => response.end('other'))
   t.teardown(() => server.close())
   server.listen(0, '127.0.0.1')
@@ -460,7 +460,7 @@ t.test('servers of others are left alone', async (t) => {
   t.equal(server.listenerCount('connection'), 1)
 })
 
-t.test('what is behind a head that upgrades, on a connection that had an exchange', async (t) => {
+t.test('bytes behind an upgrade, on a returned connection', async (t) => {
   const size = 150_000
   const { app, connect } = await serve(t, 'tcp', (app) => {
     app.post('/', { duplex: true }, (_request, { duplex }) => { duplex.end('ok') })
@@ -468,7 +468,7 @@ t.test('what is behind a head that upgrades, on a connection that had an exchang
   app.server.on('upgrade', (_request, socket: Socket, head: Buffer) => {
     let received = head.length
     const look = (): void => { if (received === size) socket.end(`got ${received}`) }
-    socket.on('data', (piece) => { received += piece.length; look() })
+    socket.on('data', (chunk) => { received += chunk.length; look() })
     look()
   })
   const [wire, socket] = await accepted(app, connect)

@@ -1,4 +1,4 @@
-// Requests before and behind an exchange, held while it runs: in their order, and no more of them than is due.
+// Requests before and behind an exchange. Those behind it are held while it runs, in order, and in bounded memory.
 
 import { once } from 'node:events'
 import net, { type Socket } from 'node:net'
@@ -29,9 +29,9 @@ for (const transport of TRANSPORTS) {
       wire.send(GET('/plain').repeat(5000)) // more than one record of TLS
       await paused
       wire.send('GET /plain HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
-      const pieces: Buffer[] = []
-      for await (const piece of wire.socket) pieces.push(piece)
-      t.equal(String(Buffer.concat(pieces)).split('\r\n\r\nplain').length, 1 + 5001)
+      const chunks: Buffer[] = []
+      for await (const chunk of wire.socket) chunks.push(chunk)
+      t.equal(String(Buffer.concat(chunks)).split('\r\n\r\nplain').length, 1 + 5001)
     })
 
     await t.test('behind a response that makes Node pause, in one segment', async (t) => {
@@ -85,15 +85,15 @@ t.test('before responses that get stuck', async (t) => {
   t.equal((await wire.response()).body, 'after')
 })
 
-t.test('requests without end', async (t) => {
+t.test('endless pipelined requests', async (t) => {
   const ONE = 'POST /duplex HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n'
   const FLOOD = 4 * 1024 * 1024
   const READ = 256 * 1024
-  /** What Node's parser has read of the connection before our reads begin, and one read of ours. */
+  /** What Node's parser has read before our reads begin, and one read of ours. */
   const HELD = 64 * 1024 + READ
 
   for (const transport of ['tcp', 'tls', 'unix'] as const) {
-    await t.test(`${transport}: what is held does not grow with the answers`, async (t) => {
+    await t.test(`${transport}: the bytes held do not grow with the number of answers`, async (t) => {
       let answer: () => void = () => t.fail()
       let answered = 0
       const { app, connect } = await serve(t, transport, (app) => {
@@ -108,7 +108,7 @@ t.test('requests without end', async (t) => {
       const wire = await connect()
       const [socket] = await server
       wire.send(ONE.repeat(FLOOD / ONE.length))
-      // What TLS has decrypted of one read comes, wanted or not.
+      // All that TLS decrypts of one read is delivered, even while reading is paused.
       const bound = transport === 'tls' ? HELD + READ : HELD
       for (let count = 0; count < 40; count++) {
         await untilStuck(() => socket.bytesRead)
@@ -120,7 +120,7 @@ t.test('requests without end', async (t) => {
     })
   }
 
-  await t.test('one exchange, then a turn for others', async (t) => {
+  await t.test('one exchange per turn of the event loop', async (t) => {
     let turns = 0
     let exchanges = 0
     let most = 0
@@ -144,7 +144,7 @@ t.test('requests without end', async (t) => {
     t.ok(most <= 2, `${most} exchanges in one turn`)
   })
 
-  await t.test('ordinary requests on a connection that had an exchange', async (t) => {
+  await t.test('ordinary requests on a returned connection', async (t) => {
     let requests = 0
     let most = 0
     let release: () => void = () => {}
@@ -177,7 +177,7 @@ t.test('requests without end', async (t) => {
     t.ok(most > 100 && most <= 64 * 1024 / ORDINARY.length + 1, `${most} requests in one turn`)
   })
 
-  await t.test('held behind an exchange, while the answers to what was held get stuck', async (t) => {
+  await t.test('held behind an exchange, while their answers get stuck', async (t) => {
     const BODY = 'x'.repeat(1024)
     const { app, connect } = await serve(t, 'tcp', (app) => {
       app.post('/duplex', { duplex: true }, (_request, reply) => { reply.duplex.end('x') })
@@ -198,7 +198,7 @@ t.test('requests without end', async (t) => {
   })
 })
 
-t.test('requests held behind an exchange, whose answers are congested', async (t) => {
+t.test('requests held behind an exchange, with congested answers', async (t) => {
   const ANSWER = 'x'.repeat(20_000)
   for (const ends of [false, true]) {
     await t.test(ends ? 'the client has ended its side' : 'the client waits', async (t) => {
@@ -211,7 +211,7 @@ t.test('requests held behind an exchange, whose answers are congested', async (t
       }, { fastify: { keepAliveTimeout: 0 } })
       const [wire, socket] = await accepted(app, connect)
       const closed = new Promise((resolve) => socket.once('close', resolve))
-      const body = 4_000_000 // which opens the window of TCP: what follows comes in one read
+      const body = 4_000_000 // opens the TCP window, so that what follows comes in one read
       wire.send(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${body + 1}\r\n\r\n`).send(Buffer.alloc(body))
       await untilStuck(() => socket.bytesRead)
       const count = 1000

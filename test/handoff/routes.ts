@@ -1,4 +1,4 @@
-// Routes of every kind, for all that a connection has to carry.
+// Duplex and ordinary routes of every kind, on one app.
 
 import { once } from 'node:events'
 import { pipeline } from 'node:stream/promises'

@@ -1,4 +1,4 @@
-// What this plugin needs of Node, and what becomes of it where Node has it otherwise, or another runtime.
+// Which internals of Node the plugin needs, and what it does in a Node or another runtime that lacks them.
 
 import { EventEmitter } from 'node:events'
 import http from 'node:http'
@@ -14,7 +14,7 @@ async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void
   await pipeline(reply.duplex, reply.duplex)
 }
 
-t.test('runtimes that read and write connections themselves', async (t) => {
+t.test('runtimes whose connections cannot be borrowed', async (t) => {
   t.equal(otherRuntime(), null)
   t.equal(otherRuntime({ node: '26.3.0', bun: '1.4.5' }), 'Bun 1.4.5')
   t.equal(otherRuntime({ node: '26.3.0', deno: '2.9.6' }), 'Deno 2.9.6')
@@ -53,7 +53,7 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
     change(server)
     return server
   }
-  const parsing = (execute: (parse: (piece: Buffer) => number, piece: Buffer) => number) => (server: http.Server) => {
+  const parsing = (execute: (parse: (chunk: Buffer) => number, chunk: Buffer) => number) => (server: http.Server) => {
     server.on('connection', (socket: any) => {
       const { parser, parser: { constructor } } = socket
       const parse = constructor.prototype.execute.bind(parser)
@@ -63,9 +63,9 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
   }
   const changes: [string, (server: http.Server) => void][] = [
     ['listeners', (server) => server.on('connection', (socket) => socket.removeAllListeners('timeout'))],
-    ['end of the head', parsing((parse, piece) => { parse(piece); return piece.length })],
+    ['end of the head', parsing((parse, chunk) => { parse(chunk); return chunk.length })],
     // On Node 26.12, which does not see later that a callback is replaced, waking was a request to Node.
-    ['request after an exchange', parsing((parse, piece) => piece.includes('POST') ? parse(piece) : piece.length)]
+    ['request after an exchange', parsing((parse, chunk) => chunk.includes('POST') ? parse(chunk) : chunk.length)]
   ]
   for (const [missing, change] of changes) {
     const handoff = t.mockRequire('../../lib/handoff/probe.ts', { 'node:http': { createServer: strange(change) } }) as typeof import('../../lib/handoff/probe.ts')
@@ -73,7 +73,7 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
   }
 })
 
-t.test('what is taken for a method of Node', (t) => {
+t.test('replaced stream methods are recognized', (t) => {
   const duplex = new (class extends Duplex {})()
   const isIntact = (): boolean => t.mockRequire<typeof import('../../lib/node/stream-methods.ts')>('../../lib/node/stream-methods.ts', {}).pipesByNode(duplex)
   t.ok(isIntact())

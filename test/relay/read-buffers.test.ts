@@ -1,4 +1,4 @@
-// The memory that reads land in: who may keep what, what is read into again, and how much of it there is.
+// Read buffers, shared and private: what code outside may keep is never read into again, and their number is limited.
 
 import { EventEmitter, once } from 'node:events'
 import { type AddressInfo, Socket } from 'node:net'
@@ -10,39 +10,39 @@ import { ReadBuffers, MAX_SWITCHES, MAX_PRIVATE, type PrivateBuffer, READ_SIZE }
 import type { HttpDuplex } from '../../types/index.d.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
 import { GET, OPEN, type Served, TRANSPORTS, type Wire, chunk, dial, hash, serve, untilStuck } from '../support/wire.ts'
-import { END, FRAMINGS, LANDS, MIB, type Opened, chunks, content, countRelayed, echo, handled, hashOf, memory, queued, relaysOver } from './support.ts'
+import { END, FRAMINGS, IN_PLACE, MIB, type Opened, chunks, content, countRelayed, echo, handled, hashOf, memory, queued, relaysOver } from './support.ts'
 
 for (const transport of TRANSPORTS) {
-  // Who looks on may keep what he sees.
-  const onlookers: Record<string, (duplex: HttpDuplex, keep: (piece: unknown) => void) => void> = {
+  // Code that observes content may keep it.
+  const observers: Record<string, (duplex: HttpDuplex, keep: (chunk: unknown) => void) => void> = {
     'a listener beside the pipe': (duplex, keep) => { duplex.on('data', keep) },
     'a listener in its place': (duplex, keep) => {
       duplex.removeAllListeners('data')
-      duplex.on('data', (piece) => {
-        keep(piece)
-        duplex.write(piece)
+      duplex.on('data', (chunk) => {
+        keep(chunk)
+        duplex.write(chunk)
       })
     },
-    'an emit of his own': (duplex, keep) => tap(duplex, 'emit', (event, piece) => { if (event === 'data') keep(piece) }),
-    'an on of his own': (duplex, keep) => {
+    'a replaced emit': (duplex, keep) => tap(duplex, 'emit', (event, chunk) => { if (event === 'data') keep(chunk) }),
+    'a replaced on': (duplex, keep) => {
       duplex.unpipe(duplex)
       tap(duplex, 'on', () => {})
       const { on } = duplex
-      duplex.on = (event: string, listener: any) => on.call(duplex, event, event !== 'data' ? listener : (piece: Buffer) => { keep(piece); listener(piece) })
+      duplex.on = (event: string, listener: any) => on.call(duplex, event, event !== 'data' ? listener : (chunk: Buffer) => { keep(chunk); listener(chunk) })
       duplex.pipe(duplex)
     },
-    'a _write of his own': (duplex, keep) => tap(duplex, '_write', keep),
-    'a push of his own': (duplex, keep) => tap(duplex as Readable, 'push', keep),
-    'a write of his own': (duplex, keep) => tap(duplex, 'write', keep),
-    'a write of the socket of his own': ({ socket }, keep) => tap(socket, 'write', keep),
-    'a write of all sockets of his own': (duplex, keep) => tap(Socket.prototype, 'write', keep),
-    'a _write of all sockets of his own': (duplex, keep) => tap(Socket.prototype, '_write', keep),
-    'a _writev of all sockets of his own': (duplex, keep) => tap(Socket.prototype, '_writev', (chunks) => chunks.forEach(({ chunk }: { chunk: Buffer }) => keep(chunk))),
-    'a _writeGeneric of all sockets of his own': (duplex, keep) => tap(Socket.prototype, '_writeGeneric', (many, data) => {
+    'a replaced _write': (duplex, keep) => tap(duplex, '_write', keep),
+    'a replaced push': (duplex, keep) => tap(duplex as Readable, 'push', keep),
+    'a replaced write': (duplex, keep) => tap(duplex, 'write', keep),
+    'a replaced write of the socket': ({ socket }, keep) => tap(socket, 'write', keep),
+    'a replaced write of all sockets': (duplex, keep) => tap(Socket.prototype, 'write', keep),
+    'a replaced _write of all sockets': (duplex, keep) => tap(Socket.prototype, '_write', keep),
+    'a replaced _writev of all sockets': (duplex, keep) => tap(Socket.prototype, '_writev', (chunks) => chunks.forEach(({ chunk }: { chunk: Buffer }) => keep(chunk))),
+    'a replaced _writeGeneric of all sockets': (duplex, keep) => tap(Socket.prototype, '_writeGeneric', (many, data) => {
       if (many) data.forEach(({ chunk }: { chunk: Buffer }) => keep(chunk))
       else keep(data)
     }),
-    'a writev of the handle of his own': ({ socket }, keep) => tap((socket as any)._handle, 'writev', (_request, chunks) => chunks.forEach(keep)),
+    'a replaced writev of the handle': ({ socket }, keep) => tap((socket as any)._handle, 'writev', (_request, chunks) => chunks.forEach(keep)),
     'a bound writeBuffer of the handle': ({ socket }, keep) => {
       const handle = (socket as any)._handle
       const { writeBuffer } = handle
@@ -51,13 +51,13 @@ for (const transport of TRANSPORTS) {
         return writeBuffer.call(handle, request, buffer)
       }).bind(null, null)
     },
-    'a pipe of all readables of his own': (duplex, keep) => {
+    'a replaced pipe of all readables': (duplex, keep) => {
       duplex.unpipe(duplex)
       const { pipe } = Readable.prototype
       Readable.prototype.pipe = function (this: Readable, destination: any) {
-        this.on('data', (piece) => {
-          keep(piece)
-          destination.write(piece)
+        this.on('data', (chunk) => {
+          keep(chunk)
+          destination.write(chunk)
         })
         this.on('end', () => destination.end())
         this.resume()
@@ -70,9 +70,9 @@ for (const transport of TRANSPORTS) {
       duplex.unpipe(duplex)
       let first: unknown = null
       duplex.once('newListener', () => {
-        duplex.on('data', first = (piece: Buffer) => {
-          keep(piece)
-          duplex.write(piece)
+        duplex.on('data', first = (chunk: Buffer) => {
+          keep(chunk)
+          duplex.write(chunk)
         })
       })
       duplex.pipe(duplex)
@@ -81,8 +81,8 @@ for (const transport of TRANSPORTS) {
       }
     }
   }
-  for (const [name, lookOn] of Object.entries(onlookers)) {
-    t.test(`${name} sees what can be kept, over ${transport}`, async (t) => {
+  for (const [name, observe] of Object.entries(observers)) {
+    t.test(`content seen by ${name} can be kept, over ${transport}`, async (t) => {
       const relayed = countRelayed(t)
       const { open } = await handled(t, transport)
       const { wire, duplex } = await open('/')
@@ -97,36 +97,36 @@ for (const transport of TRANSPORTS) {
       t.teardown(() => { Object.assign(Socket.prototype, { write, _write, _writev, _writeGeneric }) })
       const kept: Buffer[] = []
       const copies: Buffer[] = []
-      lookOn(duplex, (piece) => {
-        if (!Buffer.isBuffer(piece)) return
-        kept.push(piece)
-        copies.push(Buffer.from(piece))
+      observe(duplex, (chunk) => {
+        if (!Buffer.isBuffer(chunk)) return
+        kept.push(chunk)
+        copies.push(Buffer.from(chunk))
       })
       wire.send(chunks(content(2, size))).send(END)
       t.equal(await hashOf(wire, size), hash(content(2, size)), 'seen')
       if (name === 'a listener in its place') duplex.end()
       t.equal(await wire.body(), '')
       t.ok(kept.length > 0)
-      t.ok(kept.every((piece, i) => piece.equals(copies[i])), 'and has not changed')
+      t.ok(kept.every((chunk, i) => chunk.equals(copies[i])), 'it has not changed')
       t.equal(relayed(), 0, 'nothing is relayed any more')
     })
   }
 
-  t.test('what is kept of a read is not overwritten by the next, of whomever', async (t) => {
+  t.test('content that is kept is not overwritten by later reads of any connection', async (t) => {
     const { connect } = await serve(t, transport, (app) => {
       const keep = async (request: FastifyRequest, stream: Readable): Promise<string> => {
-        const pieces: Buffer[] = []
-        for await (const piece of stream.iterator({ destroyOnReturn: false })) pieces.push(piece)
-        return hash(Buffer.concat(pieces))
+        const chunks: Buffer[] = []
+        for await (const chunk of stream.iterator({ destroyOnReturn: false })) chunks.push(chunk)
+        return hash(Buffer.concat(chunks))
       }
       app.post('/duplex', { duplex: true }, async (request, reply) => {
         reply.duplex.end(await keep(request, reply.duplex))
       })
       app.post('/transfer', { duplex: true }, async (request, reply) => {
-        const pieces: Uint8Array[] = []
-        // As to a worker, or through a stream of bytes: the memory of a piece is nobody else's.
-        for await (const piece of reply.duplex) pieces.push(structuredClone(piece, { transfer: [piece.buffer] }))
-        reply.duplex.end(hash(Buffer.concat(pieces)))
+        const chunks: Uint8Array[] = []
+        // As when it is sent to a worker or through a byte stream: the memory of a chunk is not shared.
+        for await (const chunk of reply.duplex) chunks.push(structuredClone(chunk, { transfer: [chunk.buffer] }))
+        reply.duplex.end(hash(Buffer.concat(chunks)))
       })
       app.removeAllContentTypeParsers()
       app.addContentTypeParser('*', keep)
@@ -156,22 +156,22 @@ for (const transport of TRANSPORTS) {
 
 t.test('methods that were replaced before the plugin was loaded', async (t) => {
   const replaced: [object, string, (args: any[]) => unknown][] = [
-    [Duplex.prototype, 'write', ([piece]) => piece],
-    [Readable.prototype, 'push', ([piece]) => piece],
+    [Duplex.prototype, 'write', ([chunk]) => chunk],
+    [Readable.prototype, 'push', ([chunk]) => chunk],
     [Socket.prototype, '_writeGeneric', ([many, data]) => many ? data[data.length - 2]?.chunk : data],
-    [EventEmitter.prototype, 'emit', ([event, piece]) => event === 'data' ? piece : null]
+    [EventEmitter.prototype, 'emit', ([event, chunk]) => event === 'data' ? chunk : null]
   ]
-  for (const [prototype, method, pieceOf] of replaced) {
+  for (const [prototype, method, chunkOf] of replaced) {
     await t.test(method, async (t) => {
       const kept: Buffer[] = []
       const copies: Buffer[] = []
       const original = Object.getOwnPropertyDescriptor(prototype, method)!
       t.teardown(() => { Object.defineProperty(prototype, method, original) })
       tap(prototype, method, (...args) => {
-        const piece = pieceOf(args)
-        if (!Buffer.isBuffer(piece) || piece.length < 16 * 1024) return
-        kept.push(piece)
-        copies.push(Buffer.from(piece))
+        const chunk = chunkOf(args)
+        if (!Buffer.isBuffer(chunk) || chunk.length < 16 * 1024) return
+        kept.push(chunk)
+        copies.push(Buffer.from(chunk))
       })
       const { default: plugin } = t.mockRequire<typeof import('../../lib/index.ts')>('../../lib/index.ts', {})
       const app = Fastify()
@@ -185,7 +185,7 @@ t.test('methods that were replaced before the plugin was loaded', async (t) => {
       await wire.head()
       t.equal(await hashOf(wire, 4 * MIB), hash(content(1, 4 * MIB)))
       t.ok(kept.length > 0)
-      t.ok(kept.every((piece, i) => piece.equals(copies[i])), 'nothing that was kept has changed')
+      t.ok(kept.every((chunk, i) => chunk.equals(copies[i])), 'it has not changed')
     })
   }
 })
@@ -199,42 +199,42 @@ function tap (object: any, method: string, look: (...args: any[]) => void): void
   }
 }
 
-// Who listens at the moment of the pipe could be taken for it.
-const bystanders: Record<string, (source: HttpDuplex, to: HttpDuplex, keep: (piece: Buffer) => void, t: Test) => void> = {
-  'who listens and writes after a pipe has failed': (source, to, keep, t) => {
+// Listeners that are added during pipe() could be mistaken for its listener.
+const bystanders: Record<string, (source: HttpDuplex, to: HttpDuplex, keep: (chunk: Buffer) => void, t: Test) => void> = {
+  'a listener that writes, after a pipe has failed': (source, to, keep, t) => {
     const fail = (event: string): void => { if (event === 'end') throw new Error('mine') }
     source.on('newListener', fail)
     t.throws(() => source.pipe(to), { message: 'mine' })
     source.off('newListener', fail)
-    source.on('data', (piece: Buffer) => {
-      keep(piece)
-      to.write(piece)
+    source.on('data', (chunk: Buffer) => {
+      keep(chunk)
+      to.write(chunk)
     })
   },
-  'who unpipes at once, and listens before': (source, to, keep) => {
+  'a listener from before a pipe that is undone at once': (source, to, keep) => {
     source.on('data', keep)
     to.once('pipe', () => source.unpipe(to))
     source.pipe(to, { end: false })
   },
-  'who listens from the pipe on, and unpipes then': (source, to, keep) => {
+  'a listener added in the pipe event, before unpipe()': (source, to, keep) => {
     to.once('pipe', () => source.on('data', keep))
     source.pipe(to, { end: false })
     source.unpipe(to)
   },
-  'who pipes on to another, and unpipes then': (source, to, keep) => {
-    to.once('pipe', () => source.pipe(new Writable({ highWaterMark: 64 * MIB, write (piece, encoding, done) { done(keep(piece) as undefined) } })))
+  'a second pipe made in the pipe event, before unpipe()': (source, to, keep) => {
+    to.once('pipe', () => source.pipe(new Writable({ highWaterMark: 64 * MIB, write (chunk, encoding, done) { done(keep(chunk) as undefined) } })))
     source.pipe(to, { end: false })
     source.unpipe(to)
   }
 }
 for (const [name, join] of Object.entries(bystanders)) {
-  t.test(`one ${name}, sees what can be kept`, async (t) => {
+  t.test(`content seen by ${name} can be kept`, async (t) => {
     const { open } = await handled(t, 'tcp')
     const source = await open('/source')
     const to = await open('/to')
     to.duplex.flushHeaders()
     const kept: Buffer[] = []
-    join(source.duplex, to.duplex, (piece) => { kept.push(piece) }, t)
+    join(source.duplex, to.duplex, (chunk) => { kept.push(chunk) }, t)
     source.duplex.resume()
     const bytes = content(1, 4 * MIB)
     source.wire.send(chunks(bytes)).send(END)
@@ -243,11 +243,11 @@ for (const [name, join] of Object.entries(bystanders)) {
   })
 }
 
-t.test('what a handler gets is its own memory', async (t) => {
+t.test('content has memory that is not shared', async (t) => {
   const SECRET = 'Cookie: secret'
   const head = (path: string): string => `POST ${path} HTTP/1.1\r\nHost: a\r\n${SECRET}\r\nTransfer-Encoding: chunked\r\n\r\n`
 
-  function own (t: Test, content: Buffer): void {
+  function isUnshared (t: Test, content: Buffer): void {
     t.equal(content.length, content.buffer.byteLength, 'nothing else is in it')
     structuredClone(content.buffer, { transfer: [content.buffer as ArrayBuffer] }) // and nobody else needs it
   }
@@ -256,7 +256,7 @@ t.test('what a handler gets is its own memory', async (t) => {
     await t.test(name, async (t) => {
       const { ask, connect } = await serveKind(t, kind, (app, routeOptions) => {
         app.post('/', { ...routeOptions, duplex: true }, async (_request, { duplex }) => {
-          duplex.on('data', (content: Buffer) => own(t, content))
+          duplex.on('data', (content: Buffer) => isUnshared(t, content))
           await once(duplex, 'end')
           duplex.end('x')
         })
@@ -278,12 +278,12 @@ t.test('what a handler gets is its own memory', async (t) => {
     })
   }
 
-  await t.test('what is left behind a head, detached', async (t) => {
+  await t.test('the head of a detached connection', async (t) => {
     const { connect } = await serve(t, 'tcp', (app) => {
       app.post('/', { duplex: true }, async (_request, { duplex }) => {
         const { socket, head } = duplex.detach()
         t.equal(head.toString(), 'behind')
-        own(t, head)
+        isUnshared(t, head)
         socket.end('detached')
       })
     })
@@ -293,14 +293,14 @@ t.test('what a handler gets is its own memory', async (t) => {
   })
 })
 
-t.test('who listens to the raw socket sees what was sent, and keeps it', async (t) => {
+t.test('listeners of the raw socket get the bytes as sent, and may keep them', async (t) => {
   for (const method of ['on', 'prependListener'] as const) {
     for (const transport of ['tcp', 'tls', 'unix'] as const) {
       await t.test(`${transport}, ${method}`, async (t) => {
         const seen: Buffer[] = []
         const { connect } = await serve(t, transport, (app) => {
           app.post('/', { duplex: true }, async (request, reply) => {
-            request.socket[method]('data', (piece: Buffer) => { seen.push(piece) })
+            request.socket[method]('data', (chunk: Buffer) => { seen.push(chunk) })
             const { duplex } = reply
             duplex.flushHeaders()
             for await (const content of duplex) duplex.write(content)
@@ -326,13 +326,13 @@ async function relay (t: Test, { connect }: Served, size: number): Promise<void>
   t.equal(await hashOf(wire, size), hash(content(1, size)))
 }
 
-t.test('memory of its own comes back, however a relay ends', LANDS, async (t) => {
+t.test('private buffers are released, however a relay ends', IN_PLACE, async (t) => {
   const closed: Promise<unknown>[] = []
   const served = await serve(t, 'tcp', (app) => {
     app.addHook('onRequest', async (request) => { closed.push(once(request.raw.socket, 'close')) })
     echo(app)
   })
-  const own = countRelayed(t)
+  const relayed = countRelayed(t)
   for (let wave = 0; wave < 2; wave++) {
     const wires = await Promise.all(Array.from({ length: MAX_PRIVATE + 2 }, async () => {
       const wire = await served.connect()
@@ -340,51 +340,51 @@ t.test('memory of its own comes back, however a relay ends', LANDS, async (t) =>
       return wire.send(OPEN('/')).send(chunks(content(1, 12 * MIB)))
     }))
     await untilStuck(() => queued(...wires))
-    t.ok(own() > 0, 'for those who are stuck')
+    t.ok(relayed() > 0, 'while they are stuck')
     for (const { socket } of wires) socket.resetAndDestroy()
     await Promise.all(closed)
     await relay(t, served, 4 * MIB)
     closed.length = 0
-    t.ok(own() > 0, 'after they were cut off')
+    t.ok(relayed() > 0, 'after they were cut off')
   }
   // These connections stay open.
   for (let i = 0; i < MAX_PRIVATE + 2; i++) await relay(t, served, 4 * MIB)
-  own()
+  relayed()
   await relay(t, served, 4 * MIB)
-  t.ok(own() > 0, 'after they have ended')
+  t.ok(relayed() > 0, 'after they have ended')
 })
 
-t.test('memory is landed in again when who writes from it is done', LANDS, async (t) => {
+t.test('a private buffer is used again when all of it is written', IN_PLACE, async (t) => {
   const { connect } = await serve(t, 'tcp', echo)
-  const own = countRelayed(t)
+  const relayed = countRelayed(t)
   const wire = await connect()
   wire.socket.pause()
   wire.send(FRAMINGS.length(content(1, 12 * MIB)))
   await untilStuck(() => queued(wire))
-  t.ok(own() > 0)
+  t.ok(relayed() > 0)
   wire.socket.resume()
   await wire.head()
   t.equal(await hashOf(wire, 12 * MIB), hash(content(1, 12 * MIB)))
-  t.ok(own() > 0)
+  t.ok(relayed() > 0)
 })
 
-t.test('a connection whose reads have moved often stays where it is', LANDS, async (t) => {
+t.test('a connection that has switched buffers too often uses the shared one', IN_PLACE, async (t) => {
   const { connect } = await serve(t, 'tcp', echo)
-  const own = countRelayed(t)
+  const relayed = countRelayed(t)
   const wire = await connect()
   const bytes = content(1, 600 * 1024)
   const message = FRAMINGS.length(bytes)
   for (let i = 0; i < MAX_SWITCHES; i++) await wire.request(message.toString('latin1'))
-  t.ok(own() > 0)
+  t.ok(relayed() > 0)
   for (let i = 0; i < 5; i++) t.equal((await wire.request(message.toString('latin1'))).body, bytes.toString('latin1'))
-  t.equal(own(), 0)
+  t.equal(relayed(), 0)
 })
 
-/** Sends until nothing more is taken, a little at a time. */
+/** Sends a little at a time until nothing more is read. */
 async function fill (wires: readonly Wire[]): Promise<void> {
-  const piece = content(1, 20 * 1024)
+  const bytes = content(1, 20 * 1024)
   for (let open = wires; open.length > 0; open = open.filter((wire) => queued(wire) === 0)) {
-    for (const wire of open) wire.send(chunk(piece.toString('latin1')))
+    for (const wire of open) wire.send(chunk(bytes.toString('latin1')))
     await immediate()
     await immediate()
   }
@@ -392,7 +392,7 @@ async function fill (wires: readonly Wire[]): Promise<void> {
 }
 
 for (const leaves of [false, true]) {
-  t.test(`what is stuck holds only so much memory${leaves ? ', when its source is gone' : ''}`, LANDS, async (t) => {
+  t.test(`stuck content holds a limited amount of memory${leaves ? ', after its source is destroyed' : ''}`, IN_PLACE, async (t) => {
     const { open } = await handled(t, 'unix')
     const clients = 8 * MAX_PRIVATE
     const from: Opened[] = []
@@ -420,7 +420,7 @@ for (const leaves of [false, true]) {
   })
 }
 
-t.test('memory that a detached connection may still send from is never read into again', LANDS, async (t) => {
+t.test('a buffer that a detached connection may still send from is never read into again', IN_PLACE, async (t) => {
   const { requestPrivate } = ReadBuffers.prototype
   t.teardown(() => { ReadBuffers.prototype.requestPrivate = requestPrivate })
   const owns = new Set<PrivateBuffer>()
@@ -439,7 +439,7 @@ t.test('memory that a detached connection may still send from is never read into
   source.duplex.unpipe(tunnel.duplex)
   const { socket } = tunnel.duplex
   const own = [...owns].find(({ writingSocket }) => writingSocket === socket)!
-  t.ok(own, 'what is still to be sent lies there')
+  t.ok(own, 'unsent content is in a private buffer')
   tunnel.duplex.detach()
   socket.destroy() // as when it is sent to another process
   source.duplex.destroy()

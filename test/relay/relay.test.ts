@@ -1,5 +1,5 @@
-// What one exchange passes on to another by a pipe is written from where it has landed, and the next read lands there
-// too. So: every byte is compared, with the clients slow, more of them than there is memory for, and others looking on.
+// Content that one exchange pipes into another is written from the private read buffer it is in, and later reads use the
+// same buffer again. So every byte is compared: with slow clients, and with more connections than there are buffers.
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
@@ -15,7 +15,7 @@ import { END, FRAMINGS, MIB, chunks, content, countRelayed, echo, handled, hashO
 
 for (const transport of TRANSPORTS) {
   for (const [framing, message] of Object.entries(FRAMINGS)) {
-    t.test(`what is relayed comes as it was sent, ${framing} over ${transport}`, async (t) => {
+    t.test(`relayed content arrives unchanged, ${framing} over ${transport}`, async (t) => {
       const relayed = countRelayed(t)
       const { connect } = await serve(t, transport, echo)
       const size = transport === 'tcp' ? 6 * MIB : 2 * MIB
@@ -24,7 +24,7 @@ for (const transport of TRANSPORTS) {
       for (const [i, wire] of wires.entries()) {
         wire.socket.pause()
         wire.send(message(content(i, size)))
-        if (framing !== 'tunnel') wire.send(GET('/')) // which must stay what it is
+        if (framing !== 'tunnel') wire.send(GET('/')) // must be read as a request
       }
       await untilStuck(() => queued(...wires))
       await Promise.all(wires.map(async (wire, i) => {
@@ -41,7 +41,7 @@ for (const transport of TRANSPORTS) {
 }
 
 for (const transport of TRANSPORTS) {
-  t.test(`a relay that turns to another while the first is stuck, over ${transport}`, async (t) => {
+  t.test(`a relay whose destination changes while the first is stuck, over ${transport}`, async (t) => {
     const relayed = countRelayed(t)
     const { open } = await handled(t, transport)
     const source = await open('/source')
@@ -70,7 +70,7 @@ for (const transport of TRANSPORTS) {
     source.duplex.end()
   })
 
-  t.test(`a relay whose source is gone while it is stuck, over ${transport}`, async (t) => {
+  t.test(`a relay whose source is destroyed while it is stuck, over ${transport}`, async (t) => {
     const relayed = countRelayed(t)
     const { open } = await handled(t, transport)
     const source = await open('/source')
@@ -99,7 +99,7 @@ for (const transport of TRANSPORTS) {
     t.equal(hash(received), hash(bytes.subarray(0, received.length)))
   })
 
-  t.test(`a relay to one who has ended, over ${transport}`, async (t) => {
+  t.test(`a relay to an exchange that has ended, over ${transport}`, async (t) => {
     const { open } = await handled(t, transport)
     const source = await open('/source')
     const first = await open('/first')
@@ -112,14 +112,14 @@ for (const transport of TRANSPORTS) {
     t.equal(await first.wire.body(), '')
     if (!first.duplex.closed) await once(first.duplex, 'close')
     const seen: Buffer[] = []
-    source.duplex.on('data', (piece: Buffer) => { seen.push(piece) }).resume()
+    source.duplex.on('data', (chunk: Buffer) => { seen.push(chunk) }).resume()
     source.wire.send(chunks(content(2, MIB))).send(END)
     await once(source.duplex, 'end')
     t.equal(hash(Buffer.concat(seen)), hash(content(2, MIB)))
     source.duplex.end()
   })
 
-  t.test(`a relay to one who is corked while his head is committed, over ${transport}`, async (t) => {
+  t.test(`a relay to an exchange that is corked while its head is written, over ${transport}`, async (t) => {
     const { open } = await handled(t, transport)
     const source = await open('/source')
     const first = await open('/first')
@@ -127,7 +127,7 @@ for (const transport of TRANSPORTS) {
     source.duplex.pipe(first.duplex, { end: false })
     source.wire.send(chunks(content(1, MIB)))
     await first.wire.head()
-    t.equal(await hashOf(first.wire, MIB), hash(content(1, MIB)), 'which now have memory to land in')
+    t.equal(await hashOf(first.wire, MIB), hash(content(1, MIB)), 'the source has a private buffer from here on')
     const cork = (event: unknown): void => { (event as ExchangeEvent).stream.cork() }
     subscribe('fastify-duplex.exchange.head', cork)
     t.teardown(() => unsubscribe('fastify-duplex.exchange.head', cork))
@@ -141,7 +141,7 @@ for (const transport of TRANSPORTS) {
     t.equal(await hashOf(second.wire, 2 * MIB), hash(bytes))
   })
 
-  t.test(`what a handler writes between what is relayed, over ${transport}`, async (t) => {
+  t.test(`writes of the handler between relayed content, over ${transport}`, async (t) => {
     const { open } = await handled(t, transport)
     const { wire, duplex } = await open('/')
     const size = 4 * MIB
@@ -167,7 +167,7 @@ for (const transport of TRANSPORTS) {
   })
 }
 
-t.test('a write that makes TLS give its next piece', async (t) => {
+t.test('a write that makes TLS deliver its next data', async (t) => {
   const { open } = await handled(t, 'tls')
   await Promise.all(Array.from({ length: 8 }, async (_, i) => {
     const source = await open(`/source${i}`)
@@ -186,7 +186,7 @@ t.test('a write that makes TLS give its next piece', async (t) => {
   }))
 })
 
-t.test('a tunnel that is detached and goes on as TLS after a relay', async (t) => {
+t.test('a tunnel that is detached after a relay and continues with TLS', async (t) => {
   const { openTunnel } = await handled(t, 'tcp')
   const source = await openTunnel('/source')
   const to = await openTunnel('/to')
@@ -209,7 +209,7 @@ t.test('a tunnel that is detached and goes on as TLS after a relay', async (t) =
   client.destroy()
 })
 
-t.test('a tunnel that is detached while what it has relayed is stuck', async (t) => {
+t.test('a tunnel that is detached while relayed content is stuck', async (t) => {
   const { openTunnel } = await handled(t, 'tcp')
   const source = await openTunnel('/source')
   const to = await openTunnel('/to')
@@ -235,7 +235,7 @@ t.test('a tunnel that is detached while what it has relayed is stuck', async (t)
   t.equal(hash(received), hash(bytes.subarray(0, received.length)))
 })
 
-t.test('a pipe whose listener is taken off and put back', async (t) => {
+t.test('a pipe whose listener is removed and added again', async (t) => {
   const { open } = await handled(t, 'tcp')
   const source = await open('/source')
   const to = await open('/to')
@@ -259,7 +259,7 @@ t.test('a pipe whose listener is taken off and put back', async (t) => {
 /** Since Node 24 pipe() destroys its destination with what a listener throws within a write. */
 const PIPE_CATCHES = satisfies(process.version, '>=24')
 
-t.test('a listener that throws while what is relayed is stuck', async (t) => {
+t.test('a listener that throws while relayed content is stuck', async (t) => {
   const uncaught: unknown[] = []
   t.threw = (error) => { uncaught.push(error) }
   const { open } = await handled(t, 'tcp')
@@ -285,7 +285,7 @@ t.test('a listener that throws while what is relayed is stuck', async (t) => {
   await to.wire.head()
   const received: Buffer[] = []
   const receive = async (): Promise<void> => {
-    for (let piece; (piece = await to.wire.content()) !== '';) received.push(Buffer.from(piece, 'latin1'))
+    for (let chunk; (chunk = await to.wire.content()) !== '';) received.push(Buffer.from(chunk, 'latin1'))
   }
   if (PIPE_CATCHES) {
     await t.rejects(receive(), CUT_OFF)
@@ -302,7 +302,7 @@ t.test('a listener that throws while what is relayed is stuck', async (t) => {
   source.duplex.end()
 })
 
-t.test('a tick that throws whenever something is relayed', async (t) => {
+t.test('a tick that throws after each relayed read', async (t) => {
   const uncaught: unknown[] = []
   t.threw = (error) => { uncaught.push(error) }
   const { open } = await handled(t, 'tcp')

@@ -13,7 +13,7 @@ import { OPEN, type Transport, type Wire, serve } from '../support/wire.ts'
 
 export const MIB = 1024 ** 2
 
-/** The same bytes for the same seed, and others for others. */
+/** The same bytes for the same seed, different ones for different seeds. */
 export function content (seed: number, size: number): Buffer {
   const key = Buffer.alloc(16, seed)
   return createCipheriv('aes-128-ctr', key, key).update(Buffer.alloc(size))
@@ -45,10 +45,10 @@ export function queued (...wires: Wire[]): number {
 export async function hashOf (wire: Wire, size: number): Promise<string> {
   const sum = createHash('sha256')
   for (let received = 0; received < size;) {
-    const piece = await wire.content()
-    if (piece === '') throw new Error(`the body has ended after ${received} bytes`)
-    received += piece.length
-    sum.update(piece, 'latin1')
+    const chunk = await wire.content()
+    if (chunk === '') throw new Error(`the body has ended after ${received} bytes`)
+    received += chunk.length
+    sum.update(chunk, 'latin1')
   }
   return sum.digest('hex')
 }
@@ -120,7 +120,7 @@ export async function handled (t: Test, transport: Transport): Promise<Handled> 
   }
 }
 
-export const LANDS = { skip: process.platform === 'win32' && 'reads do not land' }
+export const IN_PLACE = { skip: process.platform === 'win32' && 'the read buffers are not used on Windows' }
 
 /** Whether content can be relayed without a copy: not what TLS has decrypted. */
 export function relaysOver (transport: Transport): boolean {

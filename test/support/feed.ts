@@ -1,4 +1,4 @@
-// A pure reader, fed: with all kinds of segmentations, and what it makes of them.
+// Feeds the pure readers with all kinds of segmentations.
 
 import assert from 'node:assert/strict'
 import type { BodyReader } from '../../lib/transfer/body-reader.ts'
@@ -15,20 +15,20 @@ export function segmentations (bytes: string, first = 1, last = bytes.length - 1
 
 export interface Read { content: string, trailers: Record<string, string>, code: string | null, done: boolean, rest: string }
 
-/** Feeds a reader the pieces, then the end of the connection if `end`. */
-export function feed (reader: BodyReader, pieces: Buffer[], end = false): Read {
+/** Feeds the chunks to a reader, then the end of the connection if `end`. */
+export function feed (reader: BodyReader, chunks: Buffer[], end = false): Read {
   let content = ''
   let rest = ''
-  for (const piece of pieces) {
+  for (const chunk of chunks) {
     if (reader.done || reader.error !== null) {
-      rest += piece.toString('latin1')
+      rest += chunk.toString('latin1')
       continue
     }
-    const { length } = piece
-    const got = reader.read(piece)
+    const { length } = chunk
+    const got = reader.read(chunk)
     assert(reader.consumed <= length)
     content += got.toString('latin1')
-    rest += piece.toString('latin1', reader.consumed)
+    rest += chunk.toString('latin1', reader.consumed)
   }
   if (end) reader.end()
   const code = (reader.error as { code?: string } | null)?.code ?? null

@@ -1,4 +1,4 @@
-// What is in memory, garbage left out.
+// Collects garbage before memory is measured.
 
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -6,7 +6,7 @@ import { runInNewContext } from 'node:vm'
 setFlagsFromString('--expose-gc')
 const gc = runInNewContext('gc') as () => void
 
-/** Twice: what finalizers let go of goes with the second, which also waits until what the first has found is freed. */
+/** Twice: the second frees what finalizers have released, and waits until the first has freed what it found. */
 export function collectGarbage (): void {
   gc()
   gc()

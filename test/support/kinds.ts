@@ -1,4 +1,4 @@
-// Apps whose responses Node writes, and raw ones. `ask` sends one request and returns what it got.
+// Apps whose exchanges use the raw connection, and apps whose exchanges use Node's request/response pair.
 
 import { once } from 'node:events'
 import http2 from 'node:http2'
@@ -74,10 +74,10 @@ export async function serveKind (t: Test, { options, routeOptions, http2: isHttp
 export interface Asked {
   write: (content: string) => void
   end: () => void
-  /** What can't be read on: a chunk that is none, or over HTTP/2 a reset. */
+  /** Sends an invalid chunk. Over HTTP/2 a reset. */
   nonsense: () => void
   leave: () => void
-  /** Reads no more of the connection. */
+  /** Stops reading from the connection. */
   pause: () => void
   status: () => Promise<number>
   body: () => Promise<string>

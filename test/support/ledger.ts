@@ -1,5 +1,5 @@
-// The books of one app: what each request must leave behind, whatever became of its connection. Each hook once, one line
-// that tells the end, one end on the diagnostics channels, and no connection.
+// Counts what one app reports of each request. Whatever became of its connection: each hook once, one log line with the end,
+// one end on the diagnostics channels, and no connection left.
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { setImmediate as immediate } from 'node:timers/promises'
@@ -15,14 +15,14 @@ type Entry = Record<Counted, number> & { end: string, socket: Socket | null }
 
 export class Ledger {
   connections = 0
-  /** Requests whose response is Node's own: it tells nobody of a client that leaves after its request. */
+  /** Requests answered by Node's response, which does not report a client that leaves after its request. */
   readonly byNode = new Set<string>()
   private readonly entries = new Map<string, Entry>()
   private unsettled = 0
   private wake = (): void => {}
   private readonly wakers = new Map<string, () => void>()
 
-  /** Each request must have a field `x-id` of its own. */
+  /** Each request must have a unique field `x-id`. */
   readonly options = {
     logger: { stream: { write: (text: string) => this.onLine(JSON.parse(text)) } },
     genReqId: (request: { headers: Record<string, unknown> }) => String(request.headers['x-id'])
@@ -69,11 +69,11 @@ export class Ledger {
   /**
    * Waits until all connections are gone and all requests have ended.
    *
-   * @returns what is wrong in the books
+   * @returns the requests whose counts are wrong
    */
   async balance (): Promise<string[]> {
     while (this.connections > 0 || this.unsettled > 0) await new Promise<void>((resolve) => { this.wake = resolve })
-    // What comes twice comes late.
+    // A second event would come late.
     for (let i = 0; i < 10; i++) await immediate()
     const wrong: string[] = []
     for (const [id, entry] of this.entries) {

@@ -1,4 +1,4 @@
-// Independent readers of chunked bodies to compare with: the parser of Node itself, and the grammar as it is printed.
+// Independent readers of chunked bodies to compare with: Node's parser, and the grammar of the RFCs.
 
 import { createServer, type IncomingMessage } from 'node:http'
 import { Duplex } from 'node:stream'
@@ -8,7 +8,7 @@ export interface OracleRead {
   trailers: Record<string, string>
 }
 
-/** What Node's parser makes of a chunked body, in one call stack; null when it refuses it or finds it incomplete. */
+/** A chunked body as Node's parser reads it, synchronously. Null if it is refused or incomplete. */
 export function nodeReads (body: string): OracleRead | null {
   const server = createServer()
   const socket = new Duplex({ read () {}, write (_piece, _encoding, done) { done() } })
@@ -21,7 +21,7 @@ export function nodeReads (body: string): OracleRead | null {
   const incoming = request as IncomingMessage | null
   if (failed || incoming === null || !incoming.complete) return null
   let content = ''
-  for (let piece; (piece = incoming.read()) !== null;) content += piece.toString('latin1')
+  for (let chunk; (chunk = incoming.read()) !== null;) content += chunk.toString('latin1')
   socket.destroy()
   return { content, trailers: { ...incoming.trailers } as Record<string, string> }
 }
@@ -34,7 +34,7 @@ const CHUNK_EXT = `(?:${OWS};${OWS}${TOKEN}(?:${OWS}=${OWS}(?:${TOKEN}|${QUOTED_
 const CHUNK_HEAD = `([0-9A-Fa-f]{1,16})${CHUNK_EXT}\\r\\n`
 const FIELD_LINE = `(${TOKEN}):${OWS}([\\t\\x20-\\x7e\\x80-\\xff]*?)${OWS}\\r\\n`
 
-/** What the grammar makes of a chunked body, and how long it is; null when it is none, or is incomplete. */
+/** A chunked body as the grammar reads it, with its size. Null if it is invalid or incomplete. */
 export function grammarReads (bytes: string): OracleRead & { size: number } | null {
   const chunkHead = new RegExp(CHUNK_HEAD, 'y')
   const fieldLine = new RegExp(FIELD_LINE, 'y')

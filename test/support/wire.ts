@@ -38,7 +38,7 @@ export interface Served {
 
 let sockets = 0
 
-/** A path to listen on that nobody else has: of a Unix socket, or of a named pipe on Windows. */
+/** A unique path to listen on: of a Unix socket, or of a named pipe on Windows. */
 export function socketPath (): string {
   const name = `fastify-duplex-${process.pid}-${sockets++}.sock`
   return process.platform === 'win32' ? `\\\\.\\pipe\\${name}` : join(tmpdir(), name)
@@ -116,8 +116,8 @@ export class Wire {
   constructor (socket: net.Socket) {
     this.socket = socket
     socket.setNoDelay(true)
-    socket.on('data', (piece: Buffer) => {
-      this.received = Buffer.concat([this.received, piece])
+    socket.on('data', (chunk: Buffer) => {
+      this.received = Buffer.concat([this.received, chunk])
       this.wake()
     })
     socket.on('error', () => {})
@@ -146,19 +146,19 @@ export class Wire {
   async head (method = 'GET'): Promise<StatusHead> {
     const reader = new ResponseHeadReader(65536)
     while (reader.head === null) {
-      const piece = await this.more()
-      if (piece === null) reader.end()
-      else reader.read(piece)
+      const chunk = await this.more()
+      if (chunk === null) reader.end()
+      else reader.read(chunk)
       if (reader.error !== null) throw reader.error
       if (reader.head === null) this.received = NO_BYTES
-      else this.received = piece!.subarray(reader.consumed)
+      else this.received = chunk!.subarray(reader.consumed)
     }
     this.reader = bodyReader(receivedFraming(method, reader.head.statusCode, reader.head.fields, reader.head.minorVersion), { maxTrailerSize: 65536, maxChunkExtensionSize: 0 })
     this.content_ = NO_BYTES
     return reader.head
   }
 
-  /** At least so many bytes of the body, once they are there: all that has come since the last call. */
+  /** Waits for at least `size` bytes of the body. Returns all that have come since the last call. */
   async content (size = 1): Promise<string> {
     while (this.content_.length < size && !this.reader!.done) await this.readOn()
     const content = this.content_.toString('latin1')
@@ -185,13 +185,13 @@ export class Wire {
   }
 
   private async readOn (): Promise<void> {
-    const piece = await this.more()
+    const chunk = await this.more()
     const reader = this.reader!
-    if (piece === null) {
+    if (chunk === null) {
       reader.end()
     } else {
-      this.content_ = Buffer.concat([this.content_, reader.read(piece)])
-      this.received = piece.subarray(reader.consumed)
+      this.content_ = Buffer.concat([this.content_, reader.read(chunk)])
+      this.received = chunk.subarray(reader.consumed)
     }
     if (reader.error !== null) throw reader.error
   }
@@ -221,7 +221,7 @@ export function hash (content: string | Buffer): string {
   return createHash('sha256').update(content).digest('hex')
 }
 
-/** Returns when so many turns of the event loop have brought nothing more: there is no event for that. */
+/** Waits until 500 turns of the event loop have brought no progress. There is no event for that. */
 export async function untilStuck (progress: () => number): Promise<void> {
   for (let turns = 0, before = -1; turns < 500; turns++) {
     await immediate()

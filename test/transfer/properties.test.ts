@@ -70,13 +70,13 @@ function add (fields: Record<string, string>, name: string, value: string): void
 const segmentation = fc.array(fc.integer({ min: 1, max: 30 }), { minLength: 1, maxLength: 10 })
 
 function cut (wire: string, sizes: number[]): Buffer[] {
-  const pieces: Buffer[] = []
+  const chunks: Buffer[] = []
   for (let at = 0, i = 0; at < wire.length; i++) {
     const size = sizes[i % sizes.length]
-    pieces.push(Buffer.from(wire.slice(at, at + size), 'latin1'))
+    chunks.push(Buffer.from(wire.slice(at, at + size), 'latin1'))
     at += size
   }
-  return pieces
+  return chunks
 }
 
 // What tends to be understood in two ways.
@@ -208,10 +208,10 @@ t.test('what a head writer writes, a head reader reads: nothing can be smuggled 
     sent++
     const reader = new ResponseHeadReader(1e6)
     let rest = ''
-    for (const piece of cut(text + BEHIND, sizes)) {
+    for (const chunk of cut(text + BEHIND, sizes)) {
       const behind = reader.head !== null
-      if (!behind) reader.read(piece)
-      if (reader.head !== null) rest += piece.toString('latin1', behind ? 0 : reader.consumed)
+      if (!behind) reader.read(chunk)
+      if (reader.head !== null) rest += chunk.toString('latin1', behind ? 0 : reader.consumed)
     }
     assert.equal(reader.error, null)
     assert.equal(rest, BEHIND)

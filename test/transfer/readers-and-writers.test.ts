@@ -34,10 +34,10 @@ t.test('limits are exact', async (t) => {
 t.test('content comes before the body is complete, in one piece per read, in place', async (t) => {
   const reader = new ChunkedReader(LIMITS)
   t.equal(String(reader.read(Buffer.from('5\r\nhel'))), 'hel')
-  const piece = Buffer.from('lo\r\n1\r\n!\r\n0\r\na: b')
-  const content = reader.read(piece)
+  const chunk = Buffer.from('lo\r\n1\r\n!\r\n0\r\na: b')
+  const content = reader.read(chunk)
   t.equal(String(content), 'lo!')
-  t.equal(content.buffer, piece.buffer)
+  t.equal(content.buffer, chunk.buffer)
   t.notOk(reader.done)
   t.equal(reader.read(Buffer.from('\r\n\r\n')).length, 0)
   t.ok(reader.done)

@@ -97,17 +97,17 @@ for (const transport of ['tcp', 'tls'] as const) {
   })
 }
 
-t.test('what breaks a silence', async (t) => {
-  /** A socket on which something has moved each time it is looked at, so many times. */
-  class Looked extends EventEmitter implements Watched {
+t.test('progress that resets the idle timeout', async (t) => {
+  /** A socket that makes progress the first `moves` times it is read. */
+  class CountedSocket extends EventEmitter implements Watched {
     looks = 0
     received = 0
     sent = 0
     queued = 0
     readonly moves: number
-    readonly move: (socket: Looked) => void
+    readonly move: (socket: CountedSocket) => void
 
-    constructor (moves: number, move: (socket: Looked) => void) {
+    constructor (moves: number, move: (socket: CountedSocket) => void) {
       super()
       this.moves = moves
       this.move = move
@@ -141,14 +141,14 @@ t.test('what breaks a silence', async (t) => {
 
   const awake = setInterval(() => {}, 1000) // the watch keeps no process alive
   t.teardown(() => clearInterval(awake))
-  const still = new Looked(0, () => {})
+  const still = new CountedSocket(0, () => {})
   const moving = [
-    new Looked(20, (socket) => { socket.received++ }),
-    new Looked(20, (socket) => { socket.sent++ }),
-    new Looked(20, (socket) => { socket.queued-- })
+    new CountedSocket(20, (socket) => { socket.received++ }),
+    new CountedSocket(20, (socket) => { socket.sent++ }),
+    new CountedSocket(20, (socket) => { socket.queued-- })
   ]
-  moving[2].queued = 100 // of which the kernel has taken some when it takes no more: that counts double
-  const gone = new Looked(0, () => {})
+  moving[2].queued = 100 // while data is queued, silence lasts twice as long
+  const gone = new CountedSocket(0, () => {})
   gone.on('timeout', () => t.fail('not watched any more'))
   const watch = new IdleWatch(4)
   for (const socket of [still, ...moving, gone]) watch.add(socket)
@@ -162,13 +162,13 @@ t.test('what breaks a silence', async (t) => {
   t.equal(still.looks % 4, 1, 'each silence counts anew')
   for (const socket of [still, ...moving]) watch.delete(socket)
 
-  const unasked = new Looked(0, () => {})
+  const unasked = new CountedSocket(0, () => {})
   new IdleWatch(0).add(unasked)
   t.equal(unasked.looks, 0, 'no watch')
 })
 
-t.test('an exchange that is over before its connection is taken is not watched', async (t) => {
-  t.intercept(IdleWatch.prototype, 'add', { value: () => t.fail('nobody would end that') })
+t.test('an exchange that ends before its connection is borrowed is not watched', async (t) => {
+  t.intercept(IdleWatch.prototype, 'add', { value: () => t.fail('nothing would remove it') })
   const { connect } = await serve(t, 'tcp', (app) => {
     app.post('/', {
       duplex: true,
@@ -186,7 +186,7 @@ t.test('an exchange that is over before its connection is taken is not watched',
 })
 
 for (const [name, kind] of Object.entries(KINDS)) {
-  t.test(`${name}: silence, where the app has hooks for it`, async (t) => {
+  t.test(`${name}: idle timeouts, with onTimeout hooks`, async (t) => {
     for (const style of ['async', 'callback'] as const) {
       for (const handler of ['waits', 'reads', 'writes', 'is stuck'] as const) {
         await t.test(`${style} hook, the handler ${handler}`, async (t) => {
@@ -214,7 +214,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
   })
 }
 
-t.test('a timer of the user, once the exchange is over', async (t) => {
+t.test('a socket timeout of the app, after the end of the exchange', async (t) => {
   const { app, connect } = await serve(t, 'tcp', (app) => {
     app.addHook('onTimeout', async () => t.fail('nothing is late'))
     app.addHook('onResponse', async ({ socket }) => { socket.emit('timeout') })
@@ -226,7 +226,7 @@ t.test('a timer of the user, once the exchange is over', async (t) => {
   t.equal((await wire.request('cPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n', 'POST')).body, 'x')
 })
 
-t.test('framing behind more field lines than Node keeps', async (t) => {
+t.test('framing fields behind more field lines than Node keeps', async (t) => {
   const SMUGGLED = 'GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n'
   const framings = {
     length: `Content-Length: ${SMUGGLED.length}\r\n\r\n${SMUGGLED}`,
@@ -235,7 +235,7 @@ t.test('framing behind more field lines than Node keeps', async (t) => {
   for (const maxHeadersCount of [undefined, 40, 100]) {
     const kept = maxHeadersCount ?? 1000
     for (const [name, rest] of Object.entries(framings)) {
-      // Node passes fields on in groups of 32: what it drops depends on where the limit falls in one.
+      // Node passes fields on in groups of 32. What it drops depends on the place of the limit in such a group.
       for (const before of [kept - 1, kept, kept + 22, kept + 200]) {
         await t.test(`${before} lines before ${name}, maxHeadersCount ${maxHeadersCount}`, async (t) => {
           const { app, connect, log } = await serve(t, 'tcp', (app) => {

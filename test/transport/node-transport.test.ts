@@ -1,4 +1,4 @@
-// Where Node reads and writes: its request and response, of HTTP/1.1 and of HTTP/2.
+// Exchanges over Node's request/response pair, HTTP/1.1 and HTTP/2.
 
 import { once } from 'node:events'
 import http2 from 'node:http2'
@@ -15,7 +15,7 @@ async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void
   await pipeline(reply.duplex, reply.duplex)
 }
 
-t.test('where the connection cannot be taken, Node reads and writes', async (t) => {
+t.test('where the connection cannot be borrowed, Node reads and writes', async (t) => {
   let left!: (code: string) => void
   let entered!: () => void
   const { app, connect, logged } = await serve(t, 'tcp', (app) => {
@@ -25,7 +25,7 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
     app.post('/one', { ...options, duplex: { maxExchanges: 1 } }, echo)
     app.post('/trailers', options, async (request, reply) => {
       const { duplex } = reply
-      for await (const piece of duplex) duplex.write(piece)
+      for await (const chunk of duplex) duplex.write(chunk)
       duplex.setTrailers({ 'x-seen': duplex.trailers['x-sum'] }).end()
     })
     app.post('/left', { ...options, onRequest: async (request) => { entered(); await new Promise((resolve) => request.raw.once('close', resolve)) } }, async (request, reply) => {
@@ -36,9 +36,9 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
       return reply.duplex.framing
     })
     app.post('/slow', options, async function * (request, reply) {
-      for await (const piece of reply.header('content-length', 600_000).duplex) {
+      for await (const chunk of reply.header('content-length', 600_000).duplex) {
         await new Promise((resolve) => setImmediate(resolve))
-        yield piece
+        yield chunk
       }
     })
     app.post('/big', options, (request, reply) => {
@@ -49,7 +49,7 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
     let second = (): void => {}
     app.get('/interim', options, async (request, reply) => {
       t.equal(reply.duplex.writeInformation(103, { link: '</a>' }), true)
-      // Not before the next is there, and waits for its turn.
+      // Waits until the second request is waiting for its turn.
       second()
       if (request.url.endsWith('?first')) await new Promise<void>((resolve) => { second = resolve })
       reply.duplex.end('after')
@@ -74,7 +74,7 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
   t.equal(await wire.content(), 'one')
   wire.send(chunk('two') + '0\r\n\r\n')
   t.equal(await wire.body(), 'two')
-  // Each counts once, and leaves the connection with Node's timeout for the time between.
+  // Each exchange counts once. Afterwards Node's keepAliveTimeout applies to the connection.
   app.server.keepAliveTimeout = 1
   for (let i = 0; i < 2; i++) {
     const [one, other] = await Promise.all([connect(), connect()])
@@ -128,7 +128,7 @@ t.test('where the connection cannot be taken, Node reads and writes', async (t) 
 })
 
 for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => http2)) {
-  t.test(`${name}: many responses that are cut off, in every state`, async (t) => {
+  t.test(`${name}: responses that are cut off in every state`, async (t) => {
     const { ask } = await serveKind(t, kind, (app) => {
       app.post('/', { duplex: true }, async (request, { duplex }) => {
         if (request.headers.fails === 'later') duplex.write('x'.repeat(1000))

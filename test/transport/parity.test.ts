@@ -1,5 +1,5 @@
-// What a handler may rely on, written once, over every carrier: the raw connection over TCP, TLS and Unix sockets and in
-// memory; and a request/response pair, of HTTP/2 and of HTTP/1.1 where the connection cannot be taken.
+// What a handler may rely on, the same on every transport: the raw connection over TCP, TLS and Unix sockets and in memory;
+// and Node's request/response pair, of HTTP/2, and of HTTP/1.1 where the connection cannot be borrowed.
 
 import { once } from 'node:events'
 import http from 'node:http'
@@ -21,7 +21,7 @@ interface Head { statusCode: number, headers: Record<string, unknown> }
 /** One exchange, seen by a client. */
 interface Client {
   /** The request body. */
-  up: { write (piece: string): unknown, end (piece?: string): unknown }
+  up: { write (chunk: string): unknown, end (chunk?: string): unknown }
   head: Promise<Head>
   /** The response body. */
   down: Promise<Duplex>
@@ -37,7 +37,7 @@ interface Client {
 type Open = (path: string, method?: string) => Promise<Client>
 type Start = (t: Test, app: FastifyInstance) => Promise<Open>
 
-/** A promise that may be rejected before, or without, anybody asking for it. */
+/** A promise that may be rejected before it is awaited, or without being awaited. */
 function quiet<T> (promise: Promise<T>): Promise<T> {
   promise.catch(() => {})
   return promise
@@ -91,7 +91,7 @@ const inMemory: Start = async (t, app) => async (path, method = 'POST') => {
   }
 }
 
-/** Fastify's own, which has no connection at all: no trailers of requests, no interim responses, no timers. */
+/** Fastify's app.inject(), which has no connection: no trailers of requests, no interim responses, no timers. */
 const byInject: Start = async (t, app) => async (path, method = 'POST') => {
   const up = new PassThrough()
   const gone = new AbortController()
@@ -146,12 +146,12 @@ const NO_HANDOFF = t.mockRequire('../../lib/index.ts', {
   '../../lib/handoff/probe.ts': { ...require('../../lib/handoff/probe.ts'), missingFromNode: () => 'anything' }
 }) as { default: typeof duplex }
 
-/** Hands a request over in a later turn, when its connection cannot be taken any more. */
-function handOverLate (onRequest: http.RequestListener): http.Server {
+/** Passes a request to Fastify in a later turn, when its connection cannot be borrowed any more. */
+function passLate (onRequest: http.RequestListener): http.Server {
   return http.createServer((request, response) => { setImmediate(onRequest, request, response) })
 }
 
-const CARRIERS: Record<string, { start: Start, options?: object, plugin?: typeof duplex, unconnected?: boolean, constraints?: { later: string } }> = {
+const TRANSPORTS: Record<string, { start: Start, options?: object, plugin?: typeof duplex, unconnected?: boolean, constraints?: { later: string } }> = {
   tcp: { start: overHttp(TCP, {}) },
   tls: { start: overHttp(TCP, { rejectUnauthorized: false }), options: { https: TLS } },
   unix: { start: overHttp({ path }, { socketPath: path }) },
@@ -160,13 +160,13 @@ const CARRIERS: Record<string, { start: Start, options?: object, plugin?: typeof
   fallback: { start: overHttp(TCP, {}), plugin: NO_HANDOFF.default },
   'asynchronous constraint': { start: overHttp(TCP, {}), constraints: { later: 'yes' } },
   'asynchronous constraint, TLS': { start: overHttp(TCP, { rejectUnauthorized: false }), options: { https: TLS }, constraints: { later: 'yes' } },
-  'late serverFactory': { start: overHttp(TCP, {}), options: { serverFactory: handOverLate } },
+  'late serverFactory': { start: overHttp(TCP, {}), options: { serverFactory: passLate } },
   h2c: { start: overHttp2, options: { http2: true } },
   h2: { start: overHttp2, options: { http2: true, https: { ...TLS, allowHTTP1: true } } },
   'HTTP/1.1 of an h2 server': { start: overHttp(TCP, { rejectUnauthorized: false }), options: { http2: true, https: { ...TLS, allowHTTP1: true } } }
 }
 
-for (const [name, { start, options, plugin = duplex, unconnected = false, constraints }] of Object.entries(CARRIERS)) {
+for (const [name, { start, options, plugin = duplex, unconnected = false, constraints }] of Object.entries(TRANSPORTS)) {
   t.test(name, async (t) => {
     const lines: Line[] = []
     const hooks: string[] = []
@@ -183,7 +183,7 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
       await pipeline(reply.duplex, reply.duplex)
     })
     app.post('/trailers', { duplex: true }, async function * (request, reply) {
-      for await (const piece of reply.duplex) yield piece
+      for await (const chunk of reply.duplex) yield chunk
       reply.duplex.setTrailers({ 'x-seen': reply.duplex.trailers['x-sum'], 'x-size': reply.duplex.bytesRead })
     })
     app.get('/get', { duplex: true }, (request, reply) => reply.headers({ connection: 'keep-alive, upgrade', upgrade: 'x' }).duplex.end('got'))
@@ -196,7 +196,7 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
       const { signal } = request
       reply.duplex.write('here')
       try {
-        for await (const piece of reply.duplex) reply.duplex.write(piece)
+        for await (const chunk of reply.duplex) reply.duplex.write(chunk)
         handled('a normal end')
       } catch (error) {
         if (!signal.aborted) await once(signal, 'abort')
@@ -409,7 +409,7 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
       t.match(await text(await next.down), '{"body":"b"}')
     })
 
-    await t.test('the log and the hooks have seen it all once', async (t) => {
+    await t.test('each request is logged once, and its hooks are called once', async (t) => {
       const seen = (msg: string): Line[] => lines.filter((line) => line.msg === msg)
       const last = await open('/echo')
       last.up.end()
@@ -418,7 +418,7 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
       const errors = seen('request errored').map((line) => line.err!.code ?? line.err!.message)
       const expected = [...unconnected ? [] : ['FST_ERR_DUPLEX_IDLE'], 'cut', 'FST_ERR_DUPLEX_LENGTH']
       t.strictSame(errors.slice(0, expected.length), expected)
-      // One client left after the head, and one before: where all one sees of it is a FIN, that is answered with 400.
+      // One client left after the head, one before. The second is answered with 400 where its leaving shows as a FIN.
       t.match(errors.slice(expected.length).join(' '), /^FST_ERR_DUPLEX_(ABORTED|TRUNCATED)( FST_ERR_DUPLEX_ABORTED)?$/)
       t.equal(hooks.filter((hook) => hook.startsWith('onResponse')).length, seen('incoming request').length)
       t.equal(hooks.includes('onRequestAbort /gone'), !unconnected)
@@ -432,7 +432,7 @@ t.test('app.inject() resolves with the whole exchange', async (t) => {
   await app.register(duplex)
   app.post('/', { duplex: true }, async function * (request, reply) {
     t.equal(request.body, undefined)
-    for await (const piece of reply.code(201).header('x-a', 'b').duplex) yield String(piece).toUpperCase()
+    for await (const chunk of reply.code(201).header('x-a', 'b').duplex) yield String(chunk).toUpperCase()
     reply.duplex.setTrailers({ 'x-size': reply.duplex.bytesRead })
   })
   app.post('/refused', { duplex: true, onRequest: async (request, reply) => reply.code(403).send('no') }, () => {})

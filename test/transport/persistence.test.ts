@@ -99,7 +99,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       t.match(await busy.request(chunked('/', 'a')), { body: 'a' })
     })
 
-    t.test('an early answer arrives, and the connection goes on where little is left to read', async (t) => {
+    t.test('an early answer arrives, and the connection is kept if little is left to read', async (t) => {
       const { connect } = await serve(t, transport, (app) => {
         app.post('/refused', { duplex: true, onRequest: async (request, reply) => reply.code(403).send('no') }, echo)
         app.post('/duplex', { duplex: true }, (request, reply) => { reply.code(403).duplex.end('no') })
@@ -128,7 +128,7 @@ for (const transport of ['tcp', 'tls'] as const) {
         t.match(await wrong.request(OPEN(url)), { body: 'no' })
         wrong.send('nonsense' + GET('/'))
         await wrong.ended
-        t.equal(await wrong.head().catch(() => 'nothing more'), 'nothing more', `${url}: nor after what is no body`)
+        t.equal(await wrong.head().catch(() => 'nothing more'), 'nothing more', `${url}: nor after an invalid body`)
         const gone = await connect()
         t.match(await gone.request(OPEN(url)), { body: 'no' })
         gone.socket.end('5\r\n')
@@ -145,12 +145,12 @@ for (const transport of ['tcp', 'tls'] as const) {
       await wire.ended
     })
 
-    t.test('a handler that reads on after its response', async (t) => {
+    t.test('a handler that continues reading after its response', async (t) => {
       const sizes: Promise<number>[] = []
       const { connect } = await serve(t, transport, (app) => {
         const count = async ({ duplex }: FastifyReply): Promise<number> => {
           let size = 0
-          for await (const piece of duplex) size += piece.length
+          for await (const chunk of duplex) size += chunk.length
           return size
         }
         app.post('/', { duplex: true }, async (request, reply) => {
@@ -166,7 +166,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       t.strictSame(await Promise.all(sizes), [200_000, 200_000])
     })
 
-    t.test('order: responses come in the order of the requests, whoever is ready first', async (t) => {
+    t.test('responses come in the order of the requests', async (t) => {
       let answerFirst!: (value: string) => void
       let seen = ''
       let reading!: () => void
@@ -177,9 +177,9 @@ for (const transport of ['tcp', 'tls'] as const) {
           reply.duplex.writeInformation(103)
           reply.duplex.flushHeaders()
           reply.duplex.write('<')
-          for await (const piece of reply.duplex) {
-            seen += piece
-            reply.duplex.write(piece)
+          for await (const chunk of reply.duplex) {
+            seen += chunk
+            reply.duplex.write(chunk)
             reading()
           }
           reply.duplex.end('>')
@@ -199,7 +199,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       t.equal((await wire.response()).body, 'third')
     })
 
-    t.test('one that failed while it is the turn of another', async (t) => {
+    t.test('an exchange that fails while another response is due', async (t) => {
       let answer = (): void => {}
       const { connect, logged } = await serve(t, transport, (app) => {
         app.get('/another', (request, reply) => { answer = () => reply.send('another') })
@@ -222,7 +222,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       await wire.ended
     })
 
-    t.test('idleTimeout waits while it is the turn of another', async (t) => {
+    t.test('idleTimeout does not apply while another response is due', async (t) => {
       let answer!: (value: string) => void
       const { connect } = await serve(t, transport, (app) => {
         app.get('/slow', () => new Promise((resolve) => { answer = resolve }))
@@ -272,10 +272,10 @@ t.test('a 403 to a 50 MB upload arrives, 100 times in 100', async (t) => {
 })
 
 for (const [name, kind] of Object.entries(KINDS)) {
-  t.test(`${name}: a response that ends while the rest of the request is unread and does not come`, async (t) => {
-    const over = resolvers()
+  t.test(`${name}: a response that ends while the rest of the request is unread and never sent`, async (t) => {
+    const responded = resolvers()
     const { ask } = await serveKind(t, kind, (app, routeOptions) => {
-      app.addHook('onResponse', async () => over.resolve())
+      app.addHook('onResponse', async () => responded.resolve())
       app.post('/', { ...routeOptions, duplex: { drainTimeout: 20 } }, async (_request, { duplex }) => {
         for await (const content of duplex) if (content.length > 0) break
         duplex.end('end')
@@ -285,11 +285,11 @@ for (const [name, kind] of Object.entries(KINDS)) {
     client.write('x'.repeat(100_000))
     t.equal(await client.status(), 200)
     t.equal(await client.body(), 'end')
-    await over.promise
+    await responded.promise
   })
 }
 
-t.test('a response that somebody else ends', async (t) => {
+t.test('a response that is ended with reply.raw', async (t) => {
   for (const [name, behind, waits] of [['in its turn', false, false], ['before its turn', true, false], ['in its turn, the head before', true, true]] as const) {
     await t.test(name, async (t) => {
       let answer!: (content: string) => void
@@ -318,15 +318,15 @@ t.test('a response that somebody else ends', async (t) => {
 })
 
 for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http2)) {
-  t.test(`${name}: behind an ordinary response that is due`, async (t) => {
-    /** Sends an ordinary request and one for an exchange behind it; both have been routed when it returns. */
+  t.test(`${name}: behind an ordinary response`, async (t) => {
+    /** Sends an ordinary request, and a duplex one behind it. Resolves when both are routed. */
     async function behind (t: Test, path: '/stuck' | '/slow', { fastify, plugin, ends = false }: ServeOptions & { ends?: boolean } = {}): Promise<Behind> {
       const aborted = resolvers()
       const routed = resolvers()
-      const over = resolvers<unknown>()
+      const responded = resolvers<unknown>()
       const { app, connect } = await serve(t, 'tcp', (app) => {
         if ('constraints' in kind.routeOptions) addLaterConstraint(app)
-        app.addHook('onResponse', async (request) => { if (request.url === '/') over.resolve(request) })
+        app.addHook('onResponse', async (request) => { if (request.url === '/') responded.resolve(request) })
         const onRequest = async (request: FastifyRequest): Promise<void> => { request.signal.addEventListener('abort', () => aborted.resolve()) }
         app.get('/stuck', { onRequest }, async () => BIG)
         app.get('/slow', { onRequest }, async () => { await new Promise(() => {}) })
@@ -344,11 +344,11 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http
       wire.socket.pause()
       wire.send(GET(path) + 'POST / HTTP/1.1\r\nHost: a\r\nBehind: yes\r\nContent-Length: 1\r\n\r\n')
       await routed.promise
-      return { wire, socket, connect, aborted: aborted.promise, over: over.promise, closed: new Promise((resolve) => socket.once('close', resolve)) }
+      return { wire, socket, connect, aborted: aborted.promise, responded: responded.promise, closed: new Promise((resolve) => socket.once('close', resolve)) }
     }
 
-    /** The slot of the exchange is free again. */
-    async function isFree (t: Test, { connect }: Behind): Promise<void> {
+    /** The exchange no longer counts for maxExchanges. */
+    async function releasesSlot (t: Test, { connect }: Behind): Promise<void> {
       const next = await connect()
       t.match(await next.request('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx'), { statusCode: 200, body: 'x' })
     }
@@ -358,22 +358,22 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http
         const both = await behind(t, path, { fastify: { connectionTimeout: 60_000 } })
         t.equal(both.socket.timeout, 60_000)
         both.socket.emit('timeout')
-        await Promise.all([both.closed, both.over, path === '/slow' && both.aborted])
-        await isFree(t, both)
+        await Promise.all([both.closed, both.responded, path === '/slow' && both.aborted])
+        await releasesSlot(t, both)
       })
 
       for (const leave of ['end', 'resetAndDestroy'] as const) {
-        if (path === '/stuck' && leave === 'end') continue // which Node ends only when all of it has been read
+        if (path === '/stuck' && leave === 'end') continue // Node ends such a connection only when all of the response is read
         await t.test(`${path}: the client leaves by ${leave}`, async (t) => {
           const both = await behind(t, path)
           both.wire.socket[leave]()
-          await Promise.all([both.closed, both.over, path === '/slow' && both.aborted])
-          await isFree(t, both)
+          await Promise.all([both.closed, both.responded, path === '/slow' && both.aborted])
+          await releasesSlot(t, both)
         })
       }
     }
 
-    await t.test('the app takes longer than the idleTimeout', async (t) => {
+    await t.test('the app takes longer than the idleTimeout to answer', async (t) => {
       const { prototype } = kind === KINDS.raw ? RawTransport : NodeTransport
       const { onIdle } = prototype
       const looked = resolvers()
@@ -389,10 +389,10 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http
       t.notOk(both.socket.destroyed)
     })
 
-    await t.test('stuck for the idleTimeout: the exchange ends, and the ordinary response is still whole', async (t) => {
+    await t.test('an ordinary response that is stuck for the idleTimeout: the exchange ends, the response is still complete', async (t) => {
       const both = await behind(t, '/stuck', { plugin: { idleTimeout: 20 } })
-      await both.over
-      await isFree(t, both)
+      await both.responded
+      await releasesSlot(t, both)
       both.wire.socket.resume()
       await both.wire.head()
       let size = 0
@@ -405,9 +405,9 @@ for (const [name, kind] of Object.entries(KINDS).filter(([, { http2 }]) => !http
       const both = await behind(t, '/slow', { plugin: { idleTimeout: 20 }, ends: true })
       both.wire.socket.resume()
       await both.wire.ended
-      await both.over
+      await both.responded
       await both.closed
-      await isFree(t, both)
+      await releasesSlot(t, both)
     })
   })
 }
@@ -417,7 +417,7 @@ interface Behind {
   socket: Socket
   connect: () => Promise<Wire>
   aborted: Promise<void>
-  over: Promise<unknown>
+  responded: Promise<unknown>
   closed: Promise<unknown>
 }
 
@@ -457,13 +457,13 @@ t.test('between ordinary responses that are slow', async (t) => {
 
 t.test('asynchronous constraint: many exchanges behind a slow response, whose client leaves before they are routed', async (t) => {
   t.intercept(process, 'emitWarning', { value: (warning: Error) => t.fail(String(warning)) })
-  const over: string[] = []
+  const responded: string[] = []
   const all = resolvers()
   const { app, connect } = await serve(t, 'tcp', (app) => {
     addLaterConstraint(app)
     app.addHook('onResponse', async (request) => {
-      over.push(request.url)
-      if (over.length === 40) all.resolve()
+      responded.push(request.url)
+      if (responded.length === 40) all.resolve()
     })
     app.get('/slow', async () => { await new Promise(() => {}) })
     app.post('/:name', {
