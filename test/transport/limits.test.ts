@@ -68,10 +68,10 @@ for (const transport of ['tcp', 'tls'] as const) {
           await echo(request, reply)
         })
         app.get('/plain', async (request) => request.socket.timeout)
-      }, { fastify: { connectionTimeout: 20 } })
+      }, { fastify: { connectionTimeout: 200 } })
       app.server.keepAliveTimeout = 0
       const wire = await connect()
-      t.equal((await wire.request(GET('/plain'))).body, '20')
+      t.equal((await wire.request(GET('/plain'))).body, '200')
       t.equal((await wire.request(chunked('/', 'a'))).body, 'a')
       await wire.ended
     })
