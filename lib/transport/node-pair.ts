@@ -57,6 +57,8 @@ export class NodeTransport implements Transport, Watched {
     const isUnannounced = framing === NO_BODY && (mayHaveBody(request) || app.hasInjectedBody(request))
     this.requestFraming = isUnannounced ? UNTIL_CLOSE : framing
     this.framingError = error
+    // Where Node has found the end of the request, another recipient may not.
+    if (error !== null) response.shouldKeepAlive = false
     if (request.httpVersionMajor > 1) dropConnectionFields(response)
     // Before Fastify's own listener, which logs the failure.
     response.prependListener('finish', () => this.onFinish())

@@ -93,7 +93,9 @@ t.test('where the connection cannot be borrowed, Node reads and writes', async (
   t.equal((await wire.request(chunked('/slow', big, big))).body, big + big)
   t.equal((await wire.request(chunked('/big'))).body.length, 60_000)
   t.match((await wire.request(chunked('/framing'))).body, '"chunked"')
-  t.match(await wire.request('POST /framing HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n'), { statusCode: 501 })
+  const refused = await connect()
+  t.match(await refused.request('POST /framing HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n'), { statusCode: 501 })
+  await refused.ended
   wire.send(GET('/interim?first') + GET('/interim'))
   for (let i = 0; i < 2; i++) {
     t.match(await wire.head(), { statusCode: 103, fields: { link: '</a>' } })
