@@ -4,7 +4,8 @@
 import type { FastifyError, FastifyReply } from 'fastify'
 import type { OutgoingFields } from '../../types/index.d.ts'
 import { HeadSentError, NoBodyError } from '../errors.ts'
-import { type Framing, minorVersion, responseFraming } from '../transfer/framing.ts'
+import { isHttp2, minorVersion } from '../node/http2.ts'
+import { type Framing, responseFraming } from '../transfer/framing.ts'
 import { asksToClose, isSendable } from '../transfer/head-writer.ts'
 import type { Transport } from '../transport/transport.ts'
 
@@ -37,7 +38,7 @@ function write (transport: Transport, { statusCode, request, raw }: FastifyReply
   const framing = responseFraming(request.method, statusCode, length === undefined ? undefined : String(length), minorVersion(request.raw))
   if (framing.kind === 'none' && (content as Buffer | null)?.length) throw new NoBodyError()
   // HTTP/2 has no reason phrase: reading it makes Node warn.
-  const statusMessage = request.raw.httpVersionMajor > 1 ? undefined : raw.statusMessage
+  const statusMessage = isHttp2(request.raw) ? undefined : raw.statusMessage
   const { sendDate } = raw
   transport.writeHead({ statusCode, statusMessage, fields, framing, date: sendDate, close: asksToClose(fields.connection) })
   return framing

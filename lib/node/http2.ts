@@ -1,4 +1,5 @@
-// Node's HTTP/2 compatibility API: each request and its response have a stream of their own.
+// Node's HTTP/2 compatibility API: each request and its response have a stream of their own. And what follows from it: which
+// version of HTTP is spoken.
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
@@ -6,6 +7,20 @@ import type { ServerHttp2Stream } from 'node:http2'
 /** The stream of a response; undefined for HTTP/1. */
 export function streamOf (response: ServerResponse & { stream?: ServerHttp2Stream }): ServerHttp2Stream | undefined {
   return response.stream
+}
+
+/** Whether a request is one of HTTP/2. Its version alone does not tell: a request line of HTTP/1 may name any version. */
+export function isHttp2 (request: IncomingMessage & { stream?: unknown }): boolean {
+  return request.stream !== undefined
+}
+
+/**
+ * The minor version of HTTP/1 by which a request is answered. HTTP/2 counts as 1.1, because it can do the same; it marks the end
+ * of a body itself. A version that is refused counts as 1.0, which asks the least of a client.
+ */
+export function minorVersion (request: IncomingMessage): number {
+  if (isHttp2(request)) return 1
+  return request.httpVersionMajor === 1 ? request.httpVersionMinor : 0
 }
 
 /** Whether this is an HTTP/2 request that may have a body. HTTP/2 need not announce a body, which ends with the stream. */

@@ -3,6 +3,7 @@
 
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { isHttp2 } from './http2.ts'
 
 type Callback = (...args: any[]) => any
 export type HeadCallback = (request: IncomingMessage, shouldKeepAlive: boolean) => number
@@ -149,8 +150,9 @@ export function routeUpgrade (request: IncomingMessage): void {
  *
  * @returns the limit, if this head reaches it; null if all field lines are there
  */
-export function fieldLimitReached ({ httpVersionMajor, socket, rawHeaders }: IncomingMessage): number | null {
-  if (httpVersionMajor > 1) return null
+export function fieldLimitReached (request: IncomingMessage): number | null {
+  if (isHttp2(request)) return null
+  const { socket, rawHeaders } = request
   const { maxHeaderPairs = 0 } = parserOf(socket) ?? {} // twice the limit: each line has a name and a value
   return maxHeaderPairs > 0 && rawHeaders.length >= maxHeaderPairs ? maxHeaderPairs / 2 : null
 }

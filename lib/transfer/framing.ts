@@ -30,11 +30,6 @@ export function framingFields (rawHeaders: readonly string[]): FramingFields {
   return fields
 }
 
-/** The minor version of HTTP/1. HTTP/2 counts as 1.1, because it can do the same; it marks the end of a body itself. */
-export function minorVersion ({ httpVersionMajor, httpVersionMinor }: { httpVersionMajor: number, httpVersionMinor: number }): number {
-  return httpVersionMajor > 1 ? 1 : httpVersionMinor
-}
-
 export const NO_BODY: Framing = Object.freeze({ kind: 'none', length: 0 })
 const CHUNKED: Framing = Object.freeze({ kind: 'chunked', length: 0 })
 export const UNTIL_CLOSE: Framing = Object.freeze({ kind: 'close', length: 0 })

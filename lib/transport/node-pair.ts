@@ -7,7 +7,7 @@ import { constants } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, IdleError, TunnelError } from '../errors.ts'
-import { dropConnectionFields, mayHaveBody, streamOf } from '../node/http2.ts'
+import { dropConnectionFields, isHttp2, mayHaveBody, minorVersion, streamOf } from '../node/http2.ts'
 import { isInTurn, onTurn } from '../node/response.ts'
 import { progressOf, queuedBytes } from '../node/socket.ts'
 import { asLanded } from '../relay/read-buffers.ts'
@@ -59,17 +59,17 @@ export class NodeTransport implements Transport, Watched {
     this.framingError = error
     // Where Node has found the end of the request, another recipient may not.
     if (error !== null) response.shouldKeepAlive = false
-    if (request.httpVersionMajor > 1) dropConnectionFields(response)
+    if (isHttp2(request)) dropConnectionFields(response)
     // Before Fastify's own listener, which logs the failure.
     response.prependListener('finish', () => this.onFinish())
     response.on('close', () => this.onClose())
-    if (request.aborted || (request.httpVersionMajor === 1 && request.socket.destroyed)) {
+    if (request.aborted || (!isHttp2(request) && request.socket.destroyed)) {
       this.abort(new AbortedError()) // the client has left during the hooks
       return
     }
     if (countsBytes(request, response)) {
       idleWatch.add(this)
-      if (request.httpVersionMajor === 1) this.whenInTurn(() => { this.suspendTimeout() })
+      if (!isHttp2(request)) this.whenInTurn(() => { this.suspendTimeout() })
     }
     if (!isInTurn(response)) this.watchForClose()
   }
@@ -147,7 +147,7 @@ export class NodeTransport implements Transport, Watched {
       return true
     }
     // Not to a client of HTTP/1.0 (RFC 9110 section 15.2). A response of app.inject() cannot hold one.
-    if (request.httpVersionMinor === 0 || isInjected(request, response)) return false
+    if (minorVersion(request) === 0 || isInjected(request, response)) return false
     // Straight to the socket: Node has methods for some statuses, and only from Node 24 on for all. Node itself writes nothing
     // before the head.
     this.whenInTurn(() => { response.socket!.write(head, 'latin1') })
@@ -160,7 +160,7 @@ export class NodeTransport implements Transport, Watched {
 
   get connectionIsGone (): boolean {
     // Only for HTTP/1. An HTTP/2 stream may be destroyed when a write calls back, even after a good end.
-    return this.request.httpVersionMajor === 1 && this.request.socket.destroyed
+    return !isHttp2(this.request) && this.request.socket.destroyed
   }
 
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
@@ -253,13 +253,14 @@ export class NodeTransport implements Transport, Watched {
   }
 
   onIdle (): void {
-    const { request: { socket, httpVersionMajor }, response } = this
+    const { request, response } = this
+    const { socket } = request
     // A response to an earlier request is due. Waiting for the app is not limited, but waiting for the client is.
-    if (httpVersionMajor === 1 && !isInTurn(response) && !this.isStuck && socket.writable) return
+    if (!isHttp2(request) && !isInTurn(response) && !this.isStuck && socket.writable) return
     this.onIdleTimeout()
     this.failExchange(new IdleError(this.options.idleTimeout))
     // No response can be sent any more, but Node would wait for the earlier ones.
-    if (httpVersionMajor === 1 && !socket.writable) socket.destroy()
+    if (!isHttp2(request) && !socket.writable) socket.destroy()
   }
 
   /** Cuts the response off, and tells the exchange. */
@@ -274,12 +275,12 @@ const outOfTurn = new WeakMap<Duplex, Set<NodeTransport>>()
 
 /** Whether app.inject() has made the pair. Then there is no connection below it, and the response is collected elsewhere. */
 function isInjected (request: IncomingMessage, response: ServerResponse): boolean {
-  return response.socket !== null && request.httpVersionMajor === 1 && response.socket !== request.socket
+  return response.socket !== null && !isHttp2(request) && response.socket !== request.socket
 }
 
 /** Whether progress can be measured: not with app.inject(), and not on a connection that does not count its bytes. */
 function countsBytes (request: IncomingMessage, response: ServerResponse): boolean {
-  return request.httpVersionMajor > 1 || (!isInjected(request, response) && 'bytesWritten' in request.socket)
+  return isHttp2(request) || (!isInjected(request, response) && 'bytesWritten' in request.socket)
 }
 
 function ignore (): void {}

@@ -10,6 +10,7 @@ import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, DestroyedError, DetachError, IdleError } from '../errors.ts'
 import type { Borrower } from '../handoff/claim.ts'
 import { type Handoff, claim } from '../handoff/handoff.ts'
+import { minorVersion } from '../node/http2.ts'
 import { progressOf, queuedBytes } from '../node/socket.ts'
 import { type Landed, asLanded, bytesOf, copyIfLanded } from '../relay/read-buffers.ts'
 import { type BodyReader, CloseReader, NO_BYTES, restOf } from '../transfer/body-reader.ts'
@@ -226,7 +227,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   writeHead (start: ResponseStart): void {
     const { handoff, request } = this
     const { connection, upgrade } = request.headers
-    if (start.statusCode === 101) checkUpgrade(request.httpVersionMinor, connection, upgrade, start.fields.upgrade)
+    if (start.statusCode === 101) checkUpgrade(minorVersion(request), connection, upgrade, start.fields.upgrade)
     const responseCloses = start.close || start.framing.kind === 'close'
     const isKept = this.isKept(responseCloses)
     let head = writeResponseHead(start, isKept, handoff.keepAliveField)
@@ -248,7 +249,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   writeInterim (statusCode: number, fields: OutgoingFields): boolean {
     const head = writeInterimHead(statusCode, fields)
     // Not to a client of HTTP/1.0 (RFC 9110 section 15.2).
-    if (this.request.httpVersionMinor === 0) return false
+    if (minorVersion(this.request) === 0) return false
     this.whenMayWrite(() => this.socket.write(head, 'latin1'))
     return true
   }

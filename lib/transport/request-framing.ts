@@ -1,15 +1,18 @@
 // How the body of a request is framed, or why it cannot be read.
 
 import type { IncomingMessage } from 'node:http'
-import { FieldLimitError } from '../errors.ts'
+import { FieldLimitError, VersionError } from '../errors.ts'
+import { isHttp2, minorVersion } from '../node/http2.ts'
 import { fieldLimitReached } from '../node/parser.ts'
-import { type Framing, NO_BODY, framingFields, minorVersion, requestFraming } from '../transfer/framing.ts'
+import { type Framing, NO_BODY, framingFields, requestFraming } from '../transfer/framing.ts'
 import { checkConnect } from '../transfer/tunnel.ts'
 
 /** Decides the framing of a request from its head. @returns the framing; with an `error`, the request cannot be read at all */
 export function frameRequest (request: IncomingMessage): { framing: Framing, error: Error | null } {
   const fields = framingFields(request.rawHeaders)
   try {
+    // The grammar of HTTP/1, and none of its rules (RFC 9110 section 15.6.6).
+    if (!isHttp2(request) && request.httpVersionMajor !== 1) throw new VersionError(request.httpVersion)
     const limit = fieldLimitReached(request)
     if (limit !== null) throw new FieldLimitError(limit)
     if (request.method === 'CONNECT') checkConnect(fields)

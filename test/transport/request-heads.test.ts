@@ -32,6 +32,51 @@ for (const [name, start] of Object.entries(STARTERS)) {
   })
 }
 
+for (const [name, start] of Object.entries(STARTERS)) {
+  t.test(`${name}: versions other than HTTP/1`, async (t) => {
+    const served: string[] = []
+    const { connect, logged } = await start(t, (app) => {
+      // A hook may use the stream before the request is refused.
+      app.addHook('onRequest', async (request, reply) => {
+        if (request.headers.information !== undefined) t.equal(reply.duplex.writeInformation(103, { link: '</a>' }), false)
+        if (request.headers.upgrade !== undefined) reply.code(101).header('upgrade', 'x').duplex.end()
+        if (request.headers.early !== undefined) reply.duplex.end('early')
+      })
+      app.post('/', { duplex: true }, async ({ raw }, reply) => {
+        served.push(raw.httpVersion)
+        reply.duplex.end('served')
+      })
+      app.get('/next', { duplex: true }, (_request, reply) => {
+        served.push('next')
+        reply.duplex.end('next')
+      })
+    }, { http: { insecureHTTPParser: true } })
+    const head = (version: string, fields = ''): string => `POST / HTTP/${version}\r\nHost: a\r\nConnection: keep-alive\r\n${fields}\r\n`
+    const refused = async (request: string): Promise<void> => {
+      const wire = await connect()
+      const response = await wire.request(request)
+      t.match(response, { statusCode: 505, body: /FST_ERR_DUPLEX_VERSION/, fields: { connection: 'close', 'transfer-encoding': undefined } }, request)
+      wire.send(GET('/next'))
+      await t.rejects(wire.head(), { code: 'FST_ERR_DUPLEX_TRUNCATED' }, 'nothing more is answered')
+    }
+    await refused(head('3.7'))
+    for (const version of ['0.9', '2.0']) {
+      const line = logged('request completed')
+      await refused(head(version))
+      t.match(await line, { res: { statusCode: 505 } })
+      await refused(head(version, 'Information: yes\r\n'))
+      await refused(head(version, 'Transfer-Encoding: chunked\r\n'))
+      const early = await (await connect()).request(head(version, 'Early: yes\r\n'))
+      t.match(early, { statusCode: 200, body: 'early', fields: { connection: 'close', 'transfer-encoding': undefined } })
+      await refused(`POST / HTTP/${version}\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n`)
+    }
+    t.strictSame(served, [])
+    const wire = await connect()
+    t.match(await wire.request(head('1.7')), { statusCode: 200, body: 'served', fields: { 'transfer-encoding': 'chunked' } }, 'RFC 9110 section 2.5: as the highest minor version there is')
+    t.match(await wire.request(GET('/next')), { body: 'next' })
+  })
+}
+
 t.test('app.inject(): a framing that is refused', async (t) => {
   const { app } = await STARTERS.tcp(t, (app) => {
     app.post('/', { duplex: true }, async (_request, reply) => { reply.duplex.end('served') })
