@@ -16,6 +16,7 @@ export const InjectError = createError('FST_ERR_DUPLEX_INJECT', 'app.injectDuple
 
 export const FramingError = createError('FST_ERR_DUPLEX_FRAMING', 'Bad message framing: %s', 400)
 export const VersionError = createError('FST_ERR_DUPLEX_VERSION', 'HTTP/%s is not supported', 505)
+export const HostError = createError('FST_ERR_DUPLEX_HOST', 'Bad Host field: %s', 400)
 export const TransferCodingError = createError('FST_ERR_DUPLEX_TRANSFER_CODING', 'Transfer coding "%s" is not implemented', 501)
 export const ChunkError = createError('FST_ERR_DUPLEX_CHUNK', 'Malformed chunk: %s', 400)
 export const ChunkExtensionLimitError = createError('FST_ERR_DUPLEX_CHUNK_EXTENSION_LIMIT', 'The chunk extensions of the body exceed %s bytes', 413)

@@ -3,7 +3,6 @@
 
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { isHttp2 } from './http2.ts'
 
 type Callback = (...args: any[]) => any
 export type HeadCallback = (request: IncomingMessage, shouldKeepAlive: boolean) => number
@@ -145,14 +144,12 @@ export function routeUpgrade (request: IncomingMessage): void {
 }
 
 /**
- * Node keeps a limited number of field lines of a head (`server.maxHeadersCount`). Node 20 and 25 silently drop the lines above
+ * Node keeps a limited number of field lines of a head of HTTP/1 (`server.maxHeadersCount`). Node 20 and 25 silently drop the lines above
  * this limit, although llhttp has acted on them, for example on the framing fields. Later versions refuse such a head.
  *
  * @returns the limit, if this head reaches it; null if all field lines are there
  */
-export function fieldLimitReached (request: IncomingMessage): number | null {
-  if (isHttp2(request)) return null
-  const { socket, rawHeaders } = request
+export function fieldLimitReached ({ socket, rawHeaders }: IncomingMessage): number | null {
   const { maxHeaderPairs = 0 } = parserOf(socket) ?? {} // twice the limit: each line has a name and a value
   return maxHeaderPairs > 0 && rawHeaders.length >= maxHeaderPairs ? maxHeaderPairs / 2 : null
 }

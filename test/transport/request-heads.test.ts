@@ -1,7 +1,10 @@
 // Requests that are refused for their head, whoever has read it: answered once, and the connection is closed.
 
+import { text } from 'node:stream/consumers'
+import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { startersOf } from '../support/http1.ts'
+import { KINDS, serveKind } from '../support/kinds.ts'
 import { GET } from '../support/wire.ts'
 
 const STARTERS = startersOf(t)
@@ -76,6 +79,76 @@ for (const [name, start] of Object.entries(STARTERS)) {
     t.match(await wire.request(GET('/next')), { body: 'next' })
   })
 }
+
+for (const [name, start] of Object.entries(STARTERS)) {
+  t.test(`${name}: Host, whatever Node lets through`, async (t) => {
+    const served: string[] = []
+    const { connect } = await start(t, (app) => {
+      app.get('/', { duplex: true }, async (request, reply) => {
+        served.push(request.headers.host ?? 'none')
+        reply.duplex.end('served')
+      })
+      app.get('/next', { duplex: true }, (_request, reply) => { reply.duplex.end('next') })
+    }, { http: { requireHostHeader: false, insecureHTTPParser: true } })
+
+    const refused = async (fields: string, line = 'GET / HTTP/1.1'): Promise<void> => {
+      const title = `${line}, ${JSON.stringify(fields)}`
+      const wire = await connect()
+      t.match(await wire.request(`${line}\r\n${fields}\r\n`), { statusCode: 400, body: /FST_ERR_DUPLEX_HOST/, fields: { connection: 'close' } }, title)
+      wire.send(GET('/next'))
+      await t.rejects(wire.head(), { code: 'FST_ERR_DUPLEX_TRUNCATED' }, title)
+    }
+    await refused('')
+    await refused('X-Host: a\r\nPost: a\r\n')
+    for (const line of ['GET / HTTP/1.1', 'GET / HTTP/1.0']) {
+      await refused('Host: a\r\nHost: a\r\nConnection: keep-alive\r\n', line)
+      await refused('Host: a\r\nX: y\r\nhOST: b\r\n', line)
+      await refused('Host:\r\nHost: b\r\n', line)
+      await refused('Host: a b\r\nConnection: keep-alive\r\n', line)
+    }
+    for (const host of ['a, b', 'user@a', 'a/b', 'a?', 'a#', 'http://a', 'a:b', 'a:80:80', 'a:-1', ':80', '%', '%4', '%gg', 'a\tb', 'a\\b', '"a"', '<a>', '\xe4', 'a\x01',
+      '[', '[]', '[::1', '::1', '[::1]a', '[1]', '[::g]', '[127.0.0.1]', '[fe80::1%25eth0]', '[v1]', '[v.a]', '[v1.]', 'a[::1]']) {
+      await refused(`Host: ${host}\r\n`)
+    }
+    await refused('Host:\r\n', 'GET http://a/ HTTP/1.1')
+    t.strictSame(served.splice(0), [])
+
+    const wire = await connect()
+    const hosts = ['a', 'A.b-c_d~', 'example.com:80', 'a:', '127.0.0.1:8080', '[::1]', '[::ffff:1.2.3.4]:443', '[v1.a:b]', '%41', "!$&'()*+,;=", '']
+    for (const host of hosts) {
+      t.match(await wire.request(`GET / HTTP/1.1\r\nHost: ${host}\r\n\r\n`), { statusCode: 200, body: 'served' }, host)
+      t.match(await wire.request(GET('/next')), { body: 'next' })
+    }
+    t.strictSame(served.splice(0), hosts)
+    // RFC 9112 section 3.2.2: the target counts then.
+    t.match(await wire.request('GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n'), { statusCode: 200 })
+    t.match(await wire.request('GET / HTTP/1.0\r\n\r\n'), { statusCode: 200, body: 'served' })
+    t.strictSame(served, ['b', 'none'])
+  })
+}
+
+t.test('Host in memory, and the authority of HTTP/2', async (t) => {
+  const setup = (app: FastifyInstance): void => {
+    app.get('/', { duplex: true }, async (_request, reply) => { reply.duplex.end('served') })
+  }
+  const { app } = await STARTERS.tcp(t, setup)
+  for (const host of ['a b', ['a', 'b']]) {
+    const refused = await app.inject({ url: '/', headers: { host: host as string } })
+    t.match(refused, { statusCode: 400, headers: { connection: 'close' }, body: /FST_ERR_DUPLEX_HOST/ })
+    const client = await app.injectDuplex({ url: '/', headers: { host } })
+    t.match(await client.response, { statusCode: 400, headers: { connection: 'close' } })
+    t.match(await text(client), /FST_ERR_DUPLEX_HOST/)
+  }
+  t.match(await app.inject('/'), { statusCode: 200, body: 'served' })
+  t.match(await app.inject('http://a/'), { statusCode: 200, body: 'served' })
+  t.match(await (await app.injectDuplex('/')).response, { statusCode: 200 })
+  const { ask } = await serveKind(t, KINDS.h2c, (app) => {
+    app.post('/', { duplex: true }, async (request, reply) => { reply.duplex.end(request.headers.host ?? 'no Host') })
+  })
+  const asked = await ask('/')
+  t.equal(await asked.status(), 200)
+  t.equal(await asked.body(), 'no Host')
+})
 
 t.test('app.inject(): a framing that is refused', async (t) => {
   const { app } = await STARTERS.tcp(t, (app) => {
