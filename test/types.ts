@@ -12,7 +12,7 @@ import duplex, { type Authority, type DuplexHandler, type DuplexOptions, type Du
 import implementation from '../lib/index.ts'
 import { writeTrailers } from '../lib/transfer/field-lines.ts'
 import { bodyReader, requestFraming } from '../lib/transfer/framing.ts'
-import { parseAuthority } from '../lib/transfer/tunnel.ts'
+import { connectTarget } from '../lib/transfer/tunnel.ts'
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends (<T>() => T extends B ? 1 : 2) ? true : false
 
@@ -30,7 +30,7 @@ exactly<string>()('' as any)
 export const published: typeof fastifyDuplex = implementation
 exactly<typeof fastifyDuplex>()(duplex)
 exactly<typeof fastifyDuplex>()({} as FastifyPluginAsync<FastifyDuplexOptions>)
-exactly<Authority>()(parseAuthority('a:1'))
+exactly<Authority | null>()(connectTarget('a:1', false))
 exactly<FramingKind>()(requestFraming({}, 1).kind)
 exactly<string>()(writeTrailers({} as OutgoingFields))
 exactly<Trailers>()(bodyReader(requestFraming({}, 1), { maxTrailerSize: 1, maxChunkExtensionSize: 1 }).trailers)

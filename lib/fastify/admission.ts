@@ -59,11 +59,6 @@ function admit (exchange: RouteExchange, reply: FastifyReply): Error | null {
   const onTimeout = hooksOf(reply, 'onTimeout')
   if (onTimeout.length > 0) transport.onIdleTimeout = () => { runHooks(onTimeout, reply.request, reply) }
   if (framingError !== null) return framingError
-  try {
-    exchange.authorityOf(reply.request.raw)
-  } catch (error) {
-    return error as Error
-  }
   if (requestFraming.length > options.bodyLimit) return new BodyLimitError(options.bodyLimit)
   if (options.maxExchanges === Infinity) return null
   if (admitted.count >= options.maxExchanges) {

@@ -88,7 +88,10 @@ export function runsLast (reply: FastifyReply, hook: Function): boolean {
 
 const targets = new WeakMap<IncomingMessage, { target: string, path: string }>()
 
-/** Makes a path of the target of a CONNECT request, before it is routed. The extended CONNECT of HTTP/2 has a path (RFC 8441). */
+/**
+ * Called before a CONNECT request is routed. A path is routed as it is: it is the target of an extended CONNECT of HTTP/2 (RFC
+ * 8441), or one that the route refuses.
+ */
 export function makeTargetRoutable (request: IncomingMessage): void {
   const target = request.url!
   if (target.startsWith('/')) return

@@ -7,8 +7,9 @@ import { AbortedError, NotEnabledError } from '../errors.ts'
 import { type ExchangeOwner, HttpDuplex } from '../exchange/http-duplex.ts'
 import type { Registry } from '../exchange/registry.ts'
 import type { Gate } from '../handoff/gate.ts'
+import { isHttp2 } from '../node/http2.ts'
 import type { ResolvedOptions } from '../options.ts'
-import { parseAuthority } from '../transfer/tunnel.ts'
+import { connectTarget } from '../transfer/tunnel.ts'
 import type { IdleWatch } from '../transport/idle-watch.ts'
 import { NodeTransport } from '../transport/node-pair.ts'
 import type { App, Transport } from '../transport/transport.ts'
@@ -83,9 +84,8 @@ export class RouteExchange implements ExchangeOwner {
    *
    * @throws {AuthorityError} FST_ERR_DUPLEX_AUTHORITY (400)
    */
-  authorityOf ({ method, url }: IncomingMessage): Authority | null {
-    // The extended CONNECT of HTTP/2 has a path (RFC 8441).
-    if (method === 'CONNECT' && !url!.startsWith('/')) this.authority ??= parseAuthority(url!)
+  authorityOf (request: IncomingMessage): Authority | null {
+    if (request.method === 'CONNECT') this.authority ??= connectTarget(request.url!, isHttp2(request))
     return this.authority
   }
 

@@ -17,9 +17,14 @@ export function isTunnel (method: string, statusCode: number): boolean {
 /**
  * Parses the target of a CONNECT request.
  *
+ * @returns null for a path, which only the extended CONNECT of HTTP/2 has (RFC 8441)
  * @throws {AuthorityError} FST_ERR_DUPLEX_AUTHORITY (400)
  */
-export function parseAuthority (target: string): Authority {
+export function connectTarget (target: string, isHttp2: boolean): Authority | null {
+  return isHttp2 && target.startsWith('/') ? null : parseAuthority(target)
+}
+
+function parseAuthority (target: string): Authority {
   const [, address, name, digits] = AUTHORITY.exec(target) ?? []
   const port = Number(digits)
   if (!(port > 0 && port < 65536) || (address !== undefined && !isIPv6(address))) throw new AuthorityError()

@@ -6,14 +6,17 @@ import { isHttp2, minorVersion } from '../node/http2.ts'
 import { fieldLimitReached } from '../node/parser.ts'
 import { type Framing, NO_BODY, framingFields, requestFraming } from '../transfer/framing.ts'
 import { checkHost } from '../transfer/host.ts'
-import { checkConnect } from '../transfer/tunnel.ts'
+import { checkConnect, connectTarget } from '../transfer/tunnel.ts'
 
 /** Decides the framing of a request from its head. @returns the framing; with an `error`, the request cannot be read at all */
 export function frameRequest (request: IncomingMessage): { framing: Framing, error: Error | null } {
   const fields = framingFields(request.rawHeaders)
   try {
     if (!isHttp2(request)) checkHead(request)
-    if (request.method === 'CONNECT') checkConnect(fields)
+    if (request.method === 'CONNECT') {
+      checkConnect(fields)
+      connectTarget(request.url!, isHttp2(request))
+    }
     return { framing: requestFraming(fields, minorVersion(request)), error: null }
   } catch (error) {
     return { framing: NO_BODY, error: error as Error }

@@ -14,7 +14,7 @@ import t from 'tap'
 import WebSocket from 'ws'
 import duplex from '../../lib/index.ts'
 import type { HttpDuplex } from '../../types/index.d.ts'
-import { CONNECT, GET, TLS, TRANSPORTS, UPGRADE, accepted, chunk, serve } from '../support/wire.ts'
+import { CONNECT, GET, TLS, TRANSPORTS, UPGRADE, accepted, chunk, dial, serve } from '../support/wire.ts'
 
 function routes (app: FastifyInstance): void {
   app.addHttpMethod('CONNECT')
@@ -361,6 +361,9 @@ t.test('over HTTP/2', async (t) => {
     const [extended] = await open({ ':method': 'CONNECT', ':protocol': 'x', ':path': '/extended', ':scheme': 'https', ':authority': 'a' })
     extended.end('extended')
     t.equal(await text(extended), 'extended')
+    const wire = await dial('tls', { port, host: '127.0.0.1' })
+    t.match(await wire.request(CONNECT('/extended'), 'CONNECT'), { statusCode: 400, body: /FST_ERR_DUPLEX_AUTHORITY/ }, 'a path is for HTTP/2 alone')
+    await wire.ended
   }
 })
 

@@ -5,7 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import { startersOf } from '../support/http1.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
-import { GET } from '../support/wire.ts'
+import { CONNECT, GET } from '../support/wire.ts'
 
 const STARTERS = startersOf(t)
 
@@ -149,6 +149,43 @@ t.test('Host in memory, and the authority of HTTP/2', async (t) => {
   t.equal(await asked.status(), 200)
   t.equal(await asked.body(), 'no Host')
 })
+
+// Not over the fallback, where Node keeps CONNECT from being routed.
+for (const name of ['tcp', 'tls', 'asynchronous constraint']) {
+  t.test(`${name}: CONNECT with a target that is no host and port`, async (t) => {
+    const served: string[] = []
+    const { connect } = await STARTERS[name](t, (app) => {
+      app.addHttpMethod('CONNECT')
+      app.addHook('onRequest', async (request, reply) => {
+        if (request.headers.asks === 'yes') reply.code(400).send(`not null, but ${request.authority}`)
+        if (request.headers.asks === 'answers') reply.code(403).send('no')
+      })
+      for (const url of ['*', '/x']) {
+        app.route({
+          method: 'CONNECT',
+          url,
+          duplex: true,
+          handler: async (request, reply) => {
+            served.push(request.url)
+            reply.duplex.end()
+          }
+        })
+      }
+      app.get('/next', async () => { served.push('next') })
+    })
+    for (const target of ['/x', '/', '//a:80', '/a:80', '/*', '*', 'a', 'a:', 'http://a:80']) {
+      for (const fields of ['', 'Asks: yes\r\n', 'Asks: answers\r\n']) {
+        const wire = await connect()
+        const response = await wire.request(CONNECT(target, fields) + GET('/next'), 'CONNECT')
+        t.match(response, fields.includes('answers')
+          ? { statusCode: 403, body: 'no', fields: { connection: 'close' } }
+          : { statusCode: 400, body: /FST_ERR_DUPLEX_AUTHORITY/, fields: { connection: 'close' } }, `${target} ${fields}`)
+        await t.rejects(wire.head(), { code: 'FST_ERR_DUPLEX_TRUNCATED' }, 'nothing more is answered')
+      }
+    }
+    t.strictSame(served, [])
+  })
+}
 
 t.test('app.inject(): a framing that is refused', async (t) => {
   const { app } = await STARTERS.tcp(t, (app) => {
