@@ -26,7 +26,10 @@ export function writeHead (transport: Transport, reply: FastifyReply, content: u
   } catch (error) {
     // The answer to this error uses the same headers: remove those that cannot be sent.
     for (const name of Object.keys(fields)) {
-      if (!isSendable(name, fields[name])) reply.removeHeader(name)
+      if (isSendable(name, fields[name])) continue
+      reply.removeHeader(name)
+      // Only if it is there: Node would take it for a field that it must not add itself.
+      if (reply.raw.hasHeader(name)) reply.raw.removeHeader(name)
     }
     if (reply.statusCode < 200) reply.removeHeader('upgrade').code((error as FastifyError).statusCode!)
     throw error
@@ -34,8 +37,7 @@ export function writeHead (transport: Transport, reply: FastifyReply, content: u
 }
 
 function write (transport: Transport, { statusCode, request, raw }: FastifyReply, fields: OutgoingFields, content: unknown): Framing {
-  const length = fields['content-length']
-  const framing = responseFraming(request.method, statusCode, length === undefined ? undefined : String(length), minorVersion(request.raw))
+  const framing = responseFraming(request.method, statusCode, fields['content-length'], minorVersion(request.raw))
   if (framing.kind === 'none' && (content as Buffer | null)?.length) throw new NoBodyError()
   // HTTP/2 has no reason phrase: reading it makes Node warn.
   const statusMessage = isHttp2(request.raw) ? undefined : raw.statusMessage

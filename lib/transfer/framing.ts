@@ -2,8 +2,8 @@
 // section 6; Go's readTransfer and newTransferWriter). What two recipients could understand differently is refused, not
 // repaired.
 
-import type { FramingKind } from '../../types/transfer.d.ts'
-import { FramingError, StatusError, TransferCodingError } from '../errors.ts'
+import type { FramingKind, OutgoingFields } from '../../types/transfer.d.ts'
+import { FieldError, FramingError, StatusError, TransferCodingError } from '../errors.ts'
 import { type BodyReader, CloseReader, LengthReader } from './body-reader.ts'
 import { ChunkedReader, type ChunkedLimits, MAX_BODY_SIZE } from './chunked-reader.ts'
 import { type FramingFields, isToken, trimBlanks } from './field-lines.ts'
@@ -67,15 +67,23 @@ export function receivedFraming (method: string, statusCode: number, fields: Fra
  * @param contentLength the content-length field that the user has set, if any
  * @param minorVersion the request's minor version of HTTP/1: 1.0 has no chunked coding
  * @throws {StatusError} FST_ERR_DUPLEX_STATUS: an interim status, which is not a final response
- * @throws {FramingError} FST_ERR_DUPLEX_FRAMING: content-length is not a number of bytes
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD: content-length is not one number of bytes
  */
-export function responseFraming (method: string, statusCode: number, contentLength: string | undefined, minorVersion: number): Framing {
+export function responseFraming (method: string, statusCode: number, contentLength: OutgoingFields[string], minorVersion: number): Framing {
   if (isTunnel(method, statusCode)) return TUNNEL
   if (statusCode < 200) throw new StatusError(statusCode)
-  const length = contentLength === undefined ? null : parseContentLength(contentLength)
+  if (contentLength !== undefined && !isContentLength(contentLength)) throw new FieldError('value in field', 'content-length')
   if (hasNoBody(method, statusCode)) return NO_BODY
-  if (length !== null) return { kind: 'length', length }
+  if (contentLength !== undefined) return { kind: 'length', length: Number(contentLength) }
   return minorVersion === 0 ? UNTIL_CLOSE : CHUNKED
+}
+
+/**
+ * Whether a content-length may be sent. It must be one number, without leading zeros: not every recipient takes a list of equal
+ * numbers for one (RFC 9110 section 8.6), or zeros for decimal.
+ */
+export function isContentLength (value: OutgoingFields[string]): boolean {
+  return !Array.isArray(value) && /^(?:0|[1-9]\d*)$/.test(String(value)) && Number(value) <= MAX_BODY_SIZE
 }
 
 /** The reader for a body with this framing. */

@@ -4,7 +4,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
 import { FieldError, OwnFieldError } from '../errors.ts'
-import { type Framing, TUNNEL } from './framing.ts'
+import { type Framing, TUNNEL, isContentLength } from './framing.ts'
 import { isToken, writeFieldLine } from './field-lines.ts'
 
 export interface ResponseHead {
@@ -32,10 +32,17 @@ export function asksToClose (connection: OutgoingFields[string]): boolean {
   return connection !== undefined && String(connection).split(',').some((option) => option.trim().toLowerCase() === 'close')
 }
 
+/** Whether a response has no content-length: with status 204, 101 or a 2xx to CONNECT (RFC 9110 section 8.6). */
+export function forbidsLength ({ statusCode, framing }: ResponseHead): boolean {
+  return statusCode === 204 || framing === TUNNEL
+}
+
 /** Whether the user may set this field in a response head. */
 export function isSendable (name: string, value: OutgoingFields[string]): boolean {
+  const key = name.toLowerCase()
+  if (WRITER_FIELDS.has(key) || (key === 'content-length' && !isContentLength(value))) return false
   try {
-    return !WRITER_FIELDS.has(name.toLowerCase()) && writeFieldLine(name, value) !== null
+    return writeFieldLine(name, value) !== null
   } catch {
     return false
   }
@@ -59,8 +66,7 @@ export function writeResponseHead (head: ResponseHead, persistent: boolean, keep
     const key = name.toLowerCase()
     if (WRITER_FIELDS.has(key)) throw new OwnFieldError(name)
     if (key === 'connection') continue
-    // Not allowed with status 204, 101 or a 2xx to CONNECT (RFC 9110 section 8.6).
-    if (key === 'content-length' && (statusCode === 204 || framing === TUNNEL)) continue
+    if (key === 'content-length' && forbidsLength(head)) continue
     if (key === 'date') dated = true
     else if (key === 'upgrade') upgrade = 'upgrade, '
     text += writeFieldLine(name, value)

@@ -13,7 +13,7 @@ import { progressOf, queuedBytes } from '../node/socket.ts'
 import { asLanded } from '../relay/read-buffers.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
-import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
+import { forbidsLength, writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import type { IdleWatch, Watched } from './idle-watch.ts'
 import { NodeResponse, checkTrailers } from './node-response.ts'
 import { frameRequest } from './request-framing.ts'
@@ -130,7 +130,12 @@ export class NodeTransport implements Transport, Watched {
     // Only to apply the same checks: Node writes the head.
     writeResponseHead(start, true)
     this.responseBody = new NodeResponse(response, start.framing)
-    const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && name.toLowerCase() !== 'connection')
+    const leftOut = ['connection']
+    if (forbidsLength(start)) {
+      leftOut.push('content-length')
+      response.removeHeader('content-length')
+    }
+    const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && !leftOut.includes(name.toLowerCase()))
     if (start.close && streamOf(response) === undefined) fields.push(['connection', 'close'])
     // Node ends an HTTP/2 stream with the head if there is no content.
     this.endsWithHead = start.framing === NO_BODY && streamOf(response) !== undefined

@@ -39,6 +39,7 @@ t.test('the head has what the app and its plugins have set', async (t) => {
 t.test('an invalid head is answered with an error', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.get('/own', { duplex: true }, async (request, reply) => { await once(reply.header('transfer-encoding', 'x').duplex.end('a'), 'finish') })
+    app.get('/raw', { duplex: true }, (request, reply) => { reply.raw.setHeader('Trailer', 'x'); reply.duplex.end('a') })
     app.get('/value', { duplex: true }, async (request, reply) => { await once(reply.header('x-a', 'b\r\nc: d').duplex.end('a'), 'finish') })
     app.get('/flush', { duplex: true }, (request, reply) => { reply.header('content-length', 'x').duplex.flushHeaders() })
     app.get('/interim', { duplex: true }, async function * (request, reply) { reply.code(101); yield 'a' })
@@ -47,8 +48,9 @@ t.test('an invalid head is answered with an error', async (t) => {
   })
   const wire = await connect()
   t.match(await wire.request(GET('/own')), { statusCode: 500, body: /FST_ERR_DUPLEX_OWN_FIELD/ })
+  t.match(await wire.request(GET('/raw')), { statusCode: 500, body: /FST_ERR_DUPLEX_OWN_FIELD/, fields: { trailer: undefined } })
   t.match(await wire.request(GET('/value')), { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/, fields: { c: undefined } })
-  t.match(await wire.request(GET('/flush')), { statusCode: 400, body: /FST_ERR_DUPLEX_FRAMING/ })
+  t.match(await wire.request(GET('/flush')), { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/ })
   t.match(await wire.request(GET('/interim')), { statusCode: 500, body: /FST_ERR_DUPLEX_UPGRADE/ })
   t.match(await wire.request(GET('/no-content')), { statusCode: 500, body: /FST_ERR_DUPLEX_NO_BODY/ })
   t.match(await wire.request('HEAD /head HTTP/1.1\r\nHost: a\r\n\r\n', 'HEAD'), { statusCode: 500 })

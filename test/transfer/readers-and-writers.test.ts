@@ -63,7 +63,10 @@ t.test('framing of responses to send', async (t) => {
   t.equal(responseFraming('GET', 200, undefined, 1).kind, 'chunked')
   t.equal(responseFraming('GET', 200, undefined, 0).kind, 'close')
   t.strictSame(responseFraming('GET', 200, '0', 1), { kind: 'length', length: 0 })
-  t.throws(() => responseFraming('GET', 200, 'x', 1), { code: 'FST_ERR_DUPLEX_FRAMING' })
+  t.strictSame(responseFraming('GET', 200, 5, 1), { kind: 'length', length: 5 })
+  for (const length of ['x', '', '05', '5, 5', ['5', '5'], -5, 5.5, 2 ** 53]) {
+    for (const status of [200, 204, 304]) t.throws(() => responseFraming('GET', status, length, 1), { code: 'FST_ERR_DUPLEX_FIELD' }, `${status} ${length}`)
+  }
   t.throws(() => responseFraming('GET', 100, undefined, 1), { code: 'FST_ERR_DUPLEX_STATUS' })
 })
 

@@ -1,0 +1,92 @@
+// What a handler may set that must not go out as it is, and what is added for it: the same on every transport.
+
+import { once } from 'node:events'
+import http2 from 'node:http2'
+import { text } from 'node:stream/consumers'
+import type { FastifyInstance, FastifyReply } from 'fastify'
+import t, { type Test } from 'tap'
+import { startersOf } from '../support/http1.ts'
+import { GET, serve } from '../support/wire.ts'
+
+interface Answer { statusCode: number, fields: Record<string, unknown>, body: string, trailers: Record<string, unknown> }
+type Ask = (path: string, method?: 'GET' | 'HEAD') => Promise<Answer>
+
+/** Starts an app, and asks it one request after the other, over one connection if there is any. */
+const TRANSPORTS: Record<string, (t: Test, setup: (app: FastifyInstance) => void) => Promise<Ask>> = {
+  async 'app.inject' (t, setup) {
+    const { app } = await serve(t, 'tcp', setup)
+    return async (url, method = 'GET') => {
+      const { statusCode, headers, body, trailers } = await app.inject({ url, method })
+      return { statusCode, fields: headers, body, trailers }
+    }
+  },
+  async h2c (t, setup) {
+    const { port } = await serve(t, 'tcp', setup, { fastify: { http2: true } })
+    const session = http2.connect(`http://127.0.0.1:${port}`)
+    t.teardown(() => session.destroy())
+    return async (path, method = 'GET') => {
+      const stream = session.request({ ':path': path, ':method': method })
+      let trailers = {}
+      stream.on('trailers', (fields) => { trailers = fields })
+      const [fields] = await once(stream, 'response')
+      return { statusCode: fields[':status'], fields, body: await text(stream), trailers }
+    }
+  }
+}
+for (const [name, start] of Object.entries(startersOf(t))) {
+  TRANSPORTS[name] = async (t, setup) => {
+    const wire = await (await start(t, setup)).connect()
+    return (path, method = 'GET') => wire.request(GET(path).replace('GET', method), method)
+  }
+}
+
+for (const [name, start] of Object.entries(TRANSPORTS)) {
+  t.test(`${name}: a content-length that is not one number`, async (t) => {
+    let contentLength: unknown
+    const ask = await start(t, (app) => {
+      const set = (reply: FastifyReply): FastifyReply => reply.header('content-length', contentLength)
+      app.get('/', { duplex: true }, async (_request, reply) => { set(reply).duplex.end('ab') })
+      app.get('/raw', { duplex: true }, async (_request, reply) => {
+        reply.raw.setHeader('Content-Length', contentLength as string)
+        reply.duplex.end('ab')
+      })
+      app.get('/flushed', { duplex: true }, async (_request, reply) => { set(reply).duplex.flushHeaders() })
+      app.get('/304', { duplex: true }, async (_request, reply) => { set(reply.code(304)).duplex.end() })
+      app.get('/204', { duplex: true }, async (_request, reply) => { set(reply.code(204)).duplex.end() })
+      app.get('/204-raw', { duplex: true }, async (_request, reply) => {
+        reply.code(204).raw.setHeader('Content-Length', contentLength as string)
+        reply.duplex.end()
+      })
+      app.head('/head', { duplex: true }, async (_request, reply) => { set(reply).duplex.end() })
+    })
+    for (contentLength of [[2], [2, 2], ['2', '2'], [2, 3], '2, 2', '2,2', '002', '00', ' 2', '2 ', '+2', '-2', '2.0', '2e0', '0x2', 'x', '', 2.5, -1, NaN, Infinity, 1e21, '9007199254740992']) {
+      for (const path of ['/', '/flushed', '/304', '/204', ...(name === 'h2c' ? [] : ['/raw'])]) {
+        const title = `${path} ${JSON.stringify(contentLength)}`
+        const { statusCode, body, fields } = await ask(path)
+        t.match({ statusCode, body }, { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/ }, title)
+        t.equal(fields['content-length'], String(body.length), title)
+      }
+      const { statusCode, fields } = await ask('/head', 'HEAD')
+      t.equal(statusCode, 500)
+      t.match(fields['content-length'], /^[1-9]\d+$/)
+    }
+    for (contentLength of [2, '2']) {
+      for (const path of ['/', '/raw']) {
+        t.match(await ask(path), { statusCode: 200, body: 'ab', fields: { 'content-length': '2', 'transfer-encoding': undefined } })
+      }
+      t.match(await ask('/304'), { statusCode: 304, fields: { 'content-length': '2' } })
+      for (const path of ['/204', '/204-raw']) t.match(await ask(path), { statusCode: 204, fields: { 'content-length': undefined } })
+      t.match(await ask('/head', 'HEAD'), { statusCode: 200, fields: { 'content-length': '2' } })
+    }
+  })
+
+  t.test(`${name}: fields that cannot be sent, set on Node's response`, async (t) => {
+    const ask = await start(t, (app) => {
+      app.get('/', { duplex: true }, async (_request, reply) => {
+        reply.raw.setHeader('Proxy-Connection', 'x')
+        reply.duplex.end('ab')
+      })
+    })
+    t.match(await ask('/'), { statusCode: 500, body: /FST_ERR_DUPLEX_OWN_FIELD/, fields: { 'proxy-connection': undefined } })
+  })
+}
