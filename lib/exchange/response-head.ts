@@ -3,10 +3,10 @@
 
 import type { FastifyError, FastifyReply } from 'fastify'
 import type { OutgoingFields } from '../../types/index.d.ts'
-import { HeadSentError, NoBodyError } from '../errors.ts'
+import { FieldError, HeadSentError, NoBodyError } from '../errors.ts'
 import { isHttp2, minorVersion } from '../node/http2.ts'
 import { type Framing, responseFraming } from '../transfer/framing.ts'
-import { asksToClose, isSendable } from '../transfer/head-writer.ts'
+import { asksToClose, isReason, isSendable } from '../transfer/head-writer.ts'
 import type { Transport } from '../transport/transport.ts'
 
 /**
@@ -36,12 +36,29 @@ export function writeHead (transport: Transport, reply: FastifyReply, content: u
   }
 }
 
-function write (transport: Transport, { statusCode, request, raw }: FastifyReply, fields: OutgoingFields, content: unknown): Framing {
+/**
+ * Takes a reason phrase off a reply if it cannot be sent. Node would throw for it, and again for the answer to that error, which
+ * would end the process.
+ *
+ * @returns the error; null if the reason phrase can be sent
+ */
+export function dropBadReason (reply: FastifyReply): Error | null {
+  const reason = reasonOf(reply)
+  if (reason === undefined || isReason(reason)) return null
+  reply.raw.statusMessage = ''
+  return new FieldError('reason phrase', reason)
+}
+
+/** HTTP/2 has none: reading it makes Node warn. */
+function reasonOf ({ request, raw }: FastifyReply): string | undefined {
+  return isHttp2(request.raw) ? undefined : raw.statusMessage
+}
+
+function write (transport: Transport, reply: FastifyReply, fields: OutgoingFields, content: unknown): Framing {
+  const { statusCode, request } = reply
   const framing = responseFraming(request.method, statusCode, fields['content-length'], minorVersion(request.raw))
   if (framing.kind === 'none' && (content as Buffer | null)?.length) throw new NoBodyError()
-  // HTTP/2 has no reason phrase: reading it makes Node warn.
-  const statusMessage = isHttp2(request.raw) ? undefined : raw.statusMessage
-  const { sendDate } = raw
-  transport.writeHead({ statusCode, statusMessage, fields, framing, date: sendDate, close: asksToClose(fields.connection) })
+  const { sendDate } = reply.raw
+  transport.writeHead({ statusCode, statusMessage: reasonOf(reply), fields, framing, date: sendDate, close: asksToClose(fields.connection) })
   return framing
 }

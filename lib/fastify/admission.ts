@@ -2,6 +2,7 @@
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { BodyLimitError, TooManyExchangesError } from '../errors.ts'
+import { dropBadReason } from '../exchange/response-head.ts'
 import { runHooks } from './hooks.ts'
 import { endsErrorHandling, hideBody, hooksOf, isInOnError, runsLast } from './internals.ts'
 import { type RouteExchange, exchangeOf } from './route-exchange.ts'
@@ -82,6 +83,8 @@ function recordAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
   // Nothing can be answered any more. The hooks of an answer may still be running when its exchange fails.
   if (exchange.failure !== null) return this
   exchange.markAnswerBegun()
+  const error = dropBadReason(this)
+  if (error !== null && !(payload instanceof Error)) payload = error
   if (!exchange.isAnsweringFailure) return exchange.send!.call(this, payload)
   // Otherwise Fastify would throw if the handler answers late, or would run the onSend hooks twice.
   if (exchange.hasAnsweredFailure || isInOnError(this)) return this

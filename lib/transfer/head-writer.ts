@@ -24,6 +24,11 @@ const WRITER_FIELDS: ReadonlySet<string> = new Set(['transfer-encoding', 'keep-a
 
 const REASON = /^[\t\x20-\x7e\x80-\xff]*$/
 
+/** Whether a reason phrase can be sent (RFC 9112 section 4). */
+export function isReason (text: string): boolean {
+  return REASON.test(text)
+}
+
 /**
  * Whether the user's `connection` field asks to close the connection (RFC 9112 section 9.6). All other options are for
  * the writer to decide, and are dropped.
@@ -117,7 +122,7 @@ export function writeRequestHead (method: string, target: string, fields: Outgoi
 
 function statusLine (statusCode: number, statusMessage?: string): string {
   const reason = statusMessage ?? STATUS_CODES[statusCode] ?? ''
-  if (!REASON.test(reason)) throw new FieldError('reason phrase', reason)
+  if (!isReason(reason)) throw new FieldError('reason phrase', reason)
   return `HTTP/1.1 ${statusCode} ${reason}\r\n`
 }
 

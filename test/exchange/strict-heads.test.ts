@@ -89,4 +89,49 @@ for (const [name, start] of Object.entries(TRANSPORTS)) {
     })
     t.match(await ask('/'), { statusCode: 500, body: /FST_ERR_DUPLEX_OWN_FIELD/, fields: { 'proxy-connection': undefined } })
   })
+
+  t.test(`${name}: a reason phrase that cannot be sent`, { skip: name === 'h2c' && 'HTTP/2 has none' }, async (t) => {
+    const ask = await start(t, (app) => {
+      const set = ({ raw }: FastifyReply): void => { raw.statusMessage = 'a\r\nSet-Cookie: b=c' }
+      app.get('/written', { duplex: true }, async (_request, reply) => {
+        set(reply)
+        reply.duplex.end('ab')
+      })
+      app.get('/unattended', { duplex: true }, (_request, reply) => {
+        set(reply)
+        reply.duplex.end('ab')
+      })
+      app.get('/yielded', { duplex: true }, async function * (_request, reply) {
+        set(reply)
+        yield 'ab'
+      })
+      app.get('/flushed', { duplex: true }, (_request, reply) => {
+        set(reply)
+        reply.duplex.flushHeaders()
+      })
+      app.get('/returned', { duplex: true }, async (_request, reply) => {
+        set(reply)
+        return 'ab'
+      })
+      app.get('/sent', { duplex: true }, (_request, reply) => {
+        set(reply)
+        reply.send('ab')
+      })
+      app.get('/hook', { duplex: true, preHandler: async (_request, reply) => { set(reply) } }, async () => 'ab')
+      app.get('/thrown', { duplex: true }, async (_request, reply) => {
+        set(reply)
+        throw Object.assign(new Error('thrown'), { code: 'THROWN' })
+      })
+      app.get('/kept', { duplex: true }, async (_request, reply) => {
+        reply.raw.statusMessage = 'Gr\xfcn'
+        return 'ab'
+      })
+    })
+    const plain = { statusCode: 500, fields: { 'set-cookie': undefined } }
+    for (const path of ['/written', '/unattended', '/yielded', '/flushed', '/returned', '/sent', '/hook']) {
+      t.match(await ask(path), { ...plain, body: /FST_ERR_DUPLEX_FIELD/ }, path)
+    }
+    t.match(await ask('/thrown'), { ...plain, body: /THROWN/ })
+    t.match(await ask('/kept'), { statusCode: 200, body: 'ab' })
+  })
 }
