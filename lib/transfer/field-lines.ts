@@ -96,6 +96,11 @@ function fieldLine (name: string, value: string | number): string {
   return `${name}: ${text}\r\n`
 }
 
+/** The value of the `Trailer` field that announces these trailers (RFC 9110 section 6.6.2); empty if there are none. */
+export function trailerNames (fields: OutgoingFields): string {
+  return Object.keys(fields).filter((name) => fields[name] !== undefined).join(', ')
+}
+
 /**
  * The field lines of a trailer section, each with its CRLF, without the empty line that ends the section.
  *

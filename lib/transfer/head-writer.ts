@@ -58,10 +58,11 @@ export function isSendable (name: string, value: OutgoingFields[string]): boolea
  *
  * @param persistent whether the connection is kept for another request
  * @param keepAlive the value of the `Keep-Alive` field in that case, like `timeout=72`. Default: no such field
+ * @param trailers the value of the `Trailer` field, if the framing has a trailer section. Default: no such field
  * @throws {FieldError} FST_ERR_DUPLEX_FIELD: a name, a value or the reason phrase cannot be sent
  * @throws {OwnFieldError} FST_ERR_DUPLEX_OWN_FIELD: a field that only the writer may set
  */
-export function writeResponseHead (head: ResponseHead, persistent: boolean, keepAlive?: string): string {
+export function writeResponseHead (head: ResponseHead, persistent: boolean, keepAlive?: string, trailers = ''): string {
   const { statusCode, fields, framing } = head
   let text = statusLine(statusCode, head.statusMessage)
   let dated = head.date === false
@@ -85,7 +86,10 @@ export function writeResponseHead (head: ResponseHead, persistent: boolean, keep
   } else {
     text += `connection: ${upgrade}close\r\n`
   }
-  if (framing.kind === 'chunked') text += 'transfer-encoding: chunked\r\n'
+  if (framing.kind === 'chunked') {
+    text += 'transfer-encoding: chunked\r\n'
+    if (trailers !== '') text += `trailer: ${trailers}\r\n`
+  }
   return text + '\r\n'
 }
 

@@ -12,6 +12,7 @@ import { isInTurn, onTurn } from '../node/response.ts'
 import { progressOf, queuedBytes } from '../node/socket.ts'
 import { asLanded } from '../relay/read-buffers.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
+import { trailerNames } from '../transfer/field-lines.ts'
 import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
 import { forbidsLength, writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import type { IdleWatch, Watched } from './idle-watch.ts'
@@ -137,6 +138,10 @@ export class NodeTransport implements Transport, Watched {
     }
     const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && !leftOut.includes(name.toLowerCase()))
     if (start.close && streamOf(response) === undefined) fields.push(['connection', 'close'])
+    if (start.framing.kind === 'chunked' && this.trailersToSend !== null) {
+      const names = trailerNames(this.trailersToSend)
+      if (names !== '') fields.push(['trailer', names])
+    }
     // Node ends an HTTP/2 stream with the head if there is no content.
     this.endsWithHead = start.framing === NO_BODY && streamOf(response) !== undefined
     response.writeHead(start.statusCode, Object.fromEntries(fields) as OutgoingHttpHeaders)

@@ -3,7 +3,7 @@
 import type { Socket } from 'node:net'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
-import { writeTrailers } from '../transfer/field-lines.ts'
+import { trailerNames, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, TUNNEL } from '../transfer/framing.ts'
 import type { WriteCallback } from './transport.ts'
 
@@ -16,6 +16,8 @@ export class RawResponse {
   private readonly socket: Socket
   private head = '' // written, but not sent yet
   private writer: BodyWriter | null = null
+  /** Names of the trailers, as `Trailer` announces them. */
+  trailerNames = ''
   private trailerLines = ''
 
   constructor (socket: Socket) {
@@ -33,6 +35,7 @@ export class RawResponse {
 
   setTrailers (fields: OutgoingFields): void {
     this.trailerLines = writeTrailers(fields)
+    this.trailerNames = trailerNames(fields)
   }
 
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {

@@ -230,7 +230,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     if (start.statusCode === 101) checkUpgrade(minorVersion(request), connection, upgrade, start.fields.upgrade)
     const responseCloses = start.close || start.framing.kind === 'close'
     const isKept = this.isKept(responseCloses)
-    let head = writeResponseHead(start, isKept, handoff.keepAliveField)
+    let head = writeResponseHead(start, isKept, handoff.keepAliveField, this.response.trailerNames)
     // A 100 comes before a 101 (RFC 9110 section 7.8). Before any other final response it would be pointless.
     if (start.statusCode === 101 && handoff.expectsContinue) {
       handoff.setContinued()

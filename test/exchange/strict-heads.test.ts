@@ -134,4 +134,24 @@ for (const [name, start] of Object.entries(TRANSPORTS)) {
     t.match(await ask('/thrown'), { ...plain, body: /THROWN/ })
     t.match(await ask('/kept'), { statusCode: 200, body: 'ab' })
   })
+
+  t.test(`${name}: Trailer announces the trailers that are set before the head`, async (t) => {
+    const ask = await start(t, (app) => {
+      app.get('/before', { duplex: true }, async (_request, reply) => { reply.duplex.setTrailers({ 'X-A': 1, none: undefined, 'x-b': '2' }).end('ab') })
+      app.get('/replaced', { duplex: true }, async (_request, reply) => {
+        const { duplex } = reply
+        duplex.setTrailers({ 'x-a': 1 }).write('a')
+        duplex.setTrailers({ 'x-a': 2, 'x-b': 3 }).end('b')
+      })
+      app.get('/after', { duplex: true }, async (_request, { duplex }) => {
+        duplex.write('ab')
+        duplex.setTrailers({ 'x-a': 1 }).end()
+      })
+      app.get('/none', { duplex: true }, async (_request, reply) => { reply.duplex.setTrailers({ none: undefined }).end('ab') })
+    })
+    t.match(await ask('/before'), { body: 'ab', fields: { trailer: 'X-A, x-b' }, trailers: { 'x-a': '1', 'x-b': '2' } })
+    t.match(await ask('/replaced'), { body: 'ab', fields: { trailer: 'x-a' }, trailers: { 'x-a': '2', 'x-b': '3' } })
+    t.match(await ask('/after'), { body: 'ab', fields: { trailer: undefined }, trailers: { 'x-a': '1' } })
+    t.match(await ask('/none'), { body: 'ab', fields: { trailer: undefined } })
+  })
 }

@@ -104,6 +104,8 @@ t.test('a body writer keeps its promise', async (t) => {
 t.test('response heads', async (t) => {
   const head = { statusCode: 200, fields: {}, framing: { kind: 'chunked', length: 0 }, date: false } as const
   t.equal(writeResponseHead(head, true), 'HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n')
+  t.equal(writeResponseHead(head, true, undefined, 'a, b'), 'HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\ntrailer: a, b\r\n\r\n')
+  t.equal(writeResponseHead({ ...head, framing: { kind: 'close', length: 0 } }, false, undefined, 'a'), 'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n')
   t.equal(writeResponseHead({ ...head, statusCode: 299 }, true, 'timeout=5'),
     'HTTP/1.1 299 \r\nconnection: keep-alive\r\nkeep-alive: timeout=5\r\ntransfer-encoding: chunked\r\n\r\n')
   t.equal(writeResponseHead({ ...head, statusMessage: 'Fine', framing: { kind: 'length', length: 3 }, fields: { 'content-length': 3, connection: 'x', 'set-cookie': ['a', 'b'], gone: undefined } }, false),
