@@ -35,7 +35,8 @@ export function requestStart (options: InjectDuplexOptions): RequestStart {
   const url = new URL(method === 'CONNECT' ? `http://${target}` : target, 'http://localhost')
   for (const [name, value] of new URLSearchParams(options.query)) url.searchParams.append(name, value)
   const minorVersion = options.httpVersion === '1.0' ? 0 : 1
-  const fields: OutgoingFields = { host: url.host, 'user-agent': 'fastify-duplex' }
+  // Without a prototype, `__proto__` is a name like any other.
+  const fields: OutgoingFields = Object.assign(Object.create(null), { host: url.host, 'user-agent': 'fastify-duplex' })
   for (const [name, value] of Object.entries(options.headers ?? {})) fields[name.toLowerCase()] = value
   const cookies = Object.entries(options.cookies ?? {}).map(([name, value]) => `${name}=${value}`)
   if (cookies.length > 0) fields.cookie = cookies.join('; ')

@@ -14,7 +14,7 @@ export function restOf (input: Buffer, start: number): Buffer {
 }
 
 /** The trailers of a body that has none. */
-export const NO_FIELDS: Trailers = Object.freeze(Object.create(null))
+export const NO_FIELDS: Trailers = Object.freeze({})
 
 export interface BodyReader {
   /** The whole body has been read. Set by `read` or `end`; true from the start if there is no body. */

@@ -290,7 +290,7 @@ export class ChunkedReader implements BodyReader {
   }
 
   private endTrailerLine (): void {
-    const fields: Fields = this.trailers === NO_FIELDS ? Object.create(null) : this.trailers
+    const fields: Fields = this.trailers === NO_FIELDS ? {} : this.trailers
     const name = readFieldLine(this.trailerLine, fields)
     this.trailers = fields
     this.state = TRAILER_START

@@ -52,8 +52,15 @@ export function readFieldLine (line: string, fields: Fields): string | null {
   if (colon < 1 || !TOKEN.test(line.slice(0, colon)) || !FIELD_VALUE.test(line)) return null
   const name = line.slice(0, colon).toLowerCase()
   const value = trimBlanks(line.slice(colon + 1))
-  fields[name] = fields[name] === undefined ? value : `${fields[name]}, ${value}`
+  if (!(name in fields)) fields[name] = value
+  else if (Object.hasOwn(fields, name)) fields[name] = `${fields[name]}, ${value}`
+  else setInherited(fields, name, value)
   return name
+}
+
+/** Sets a field whose name every object inherits. To assign to `__proto__` would not make a field of it. */
+function setInherited (fields: Fields, name: string, value: string): void {
+  Object.defineProperty(fields, name, { value, configurable: true, enumerable: true, writable: true })
 }
 
 /** `text` without the optional blanks around it (RFC 9110 section 5.6.3). String#trim() would remove other bytes too. */

@@ -95,8 +95,9 @@ export class NodeTransport implements Transport, Watched {
     return this.request.socket
   }
 
+  /** A copy: HTTP/2 adds a symbol to the trailers, so that they do not equal an object with the same fields. */
   get trailers (): Trailers {
-    return this.request.trailers as Trailers | undefined ?? NO_FIELDS // app.inject() has none
+    return Object.fromEntries(Object.entries(this.request.trailers as Trailers | undefined ?? NO_FIELDS)) // app.inject() has none
   }
 
   // Reading

@@ -1,5 +1,6 @@
 // app.injectDuplex(): exchanges without a port, over the real parser, the real hand-off and the real readers.
 
+import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
@@ -212,6 +213,41 @@ t.test('responses that are wrong', async (t) => {
     if (code === null) t.equal(await text(client), 'no end')
     else await t.rejects((code === 'CHUNK' ? text(client) : client.response) as Promise<unknown>, { code: `FST_ERR_DUPLEX_${code}` })
   }
+})
+
+t.test('headers and trailers equal plain objects, whatever their names', async (t) => {
+  const trailers: unknown[] = []
+  const lines = '__proto__: 1\r\n__proto__: 2\r\nconstructor: 3\r\ntoString: 4\r\na: 5\r\nA: 6\r\n'
+  const fields = JSON.parse('{"__proto__":"1, 2","constructor":"3","tostring":"4","a":"5, 6"}')
+  const app = await make(t, (app) => {
+    app.post('/', { duplex: true }, async (request, reply) => {
+      await text(reply.duplex)
+      trailers.push(reply.duplex.trailers)
+      request.socket.write(`HTTP/1.1 103 Early Hints\r\n${lines}\r\n`)
+      request.socket.end(`HTTP/1.1 200 OK\r\n${lines}transfer-encoding: chunked\r\n\r\n0\r\n${lines}\r\n`)
+    })
+    app.get('/fields', async ({ raw: { rawHeaders } }) => {
+      const entries = rawHeaders.flatMap((name, i) => i % 2 === 0 && ['__proto__', 'constructor', 'a'].includes(name) ? [[name, rawHeaders[i + 1]]] : [])
+      return Object.fromEntries(entries)
+    })
+    app.get('/without', { duplex: true }, async (request, reply) => { trailers.push(reply.duplex.trailers); reply.duplex.end() })
+  })
+  const client = await app.injectDuplex({ method: 'POST', url: '/' })
+  client.socket.write(`0\r\n${lines}\r\n`)
+  const { headers, informational } = await client.response
+  await text(client)
+  const without = await app.injectDuplex('/without')
+  await text(without)
+  const inherited = JSON.parse('{"__proto__":"1","Constructor":"2","A":"3"}')
+  t.match(await text(await app.injectDuplex({ url: '/fields', headers: inherited })), /{"__proto__":"1","constructor":"2","a":"3"}/)
+  for (const [what, seen, expected] of [
+    ['headers', headers, { ...fields, 'transfer-encoding': 'chunked' }],
+    ['informational', informational[0].headers, fields],
+    ['trailers of the response', client.trailers, fields],
+    ['trailers of the request', trailers[0], fields],
+    ['no trailers of the response', without.trailers, {}],
+    ['no trailers of the request', trailers[1], {}]
+  ] as const) t.doesNotThrow(() => assert.deepEqual(seen, expected), what)
 })
 
 t.test('a server that speaks HTTP/2 alone', async (t) => {

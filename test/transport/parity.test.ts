@@ -1,6 +1,7 @@
 // What a handler may rely on, the same on every transport: the raw connection over TCP, TLS and Unix sockets and in memory;
 // and Node's request/response pair, of HTTP/2, and of HTTP/1.1 where the connection cannot be borrowed.
 
+import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http from 'node:http'
 import http2 from 'node:http2'
@@ -171,6 +172,7 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
     const lines: Line[] = []
     const hooks: string[] = []
     let handled!: (outcome: string) => void
+    let received: unknown // trailers
     const app = Fastify({ logger: { stream: { write: (line: string) => { lines.push(JSON.parse(line)) } } }, forceCloseConnections: true, ...options })
     t.teardown(() => app.close())
     addLaterConstraint(app)
@@ -184,6 +186,7 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
     })
     app.post('/trailers', { duplex: true }, async function * (request, reply) {
       for await (const chunk of reply.duplex) yield chunk
+      received = reply.duplex.trailers
       reply.duplex.setTrailers({ 'x-seen': reply.duplex.trailers['x-sum'], 'x-size': reply.duplex.bytesRead })
     })
     app.get('/get', { duplex: true }, (request, reply) => reply.headers({ connection: 'keep-alive, upgrade', upgrade: 'x' }).duplex.end('got'))
@@ -324,6 +327,11 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
       client.up.end()
       t.equal(await text(await client.down), 'abc')
       t.match(client.trailers(), { 'x-size': '3', ...unconnected ? {} : { 'x-seen': '42' } })
+      t.doesNotThrow(() => assert.deepEqual(received, unconnected ? {} : { 'x-sum': '42' }), 'as a user would compare them')
+      const none = await open('/trailers')
+      none.up.end()
+      await text(await none.down)
+      t.doesNotThrow(() => assert.deepEqual(received, {}))
     })
 
     await t.test('interim responses', async (t) => {
