@@ -5,7 +5,6 @@ import { request as httpRequest } from 'node:http'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pipeline } from 'node:stream/promises'
-import { StringDecoder } from 'node:string_decoder'
 import type { FastifyInstance, RouteHandlerMethod } from 'fastify'
 import { bulkImport } from './import.ts'
 import { listen } from './listen.ts'
@@ -25,18 +24,18 @@ export async function routes (app: FastifyInstance): Promise<void> {
   // A generator: each chunk is sent as soon as it is yielded.
   duplexRoute('/upper', async function * (request, reply) {
     reply.type('text/plain; charset=utf-8')
-    const decoder = new StringDecoder()
-    for await (const chunk of reply.duplex) yield decoder.write(chunk).toUpperCase()
+    reply.duplex.setEncoding('utf8') // a character may be cut between two chunks
+    for await (const text of reply.duplex) yield text.toUpperCase()
   })
 
   // Two sources for one response: the time once a second, and each chunk of the request as it arrives.
   duplexRoute('/clock', async (request, reply) => {
     reply.type('text/plain; charset=utf-8')
-    const stream = reply.duplex
+    const stream = reply.duplex.setEncoding('utf8')
     const timer = setInterval(() => stream.writableNeedDrain || stream.write(`${time()}\n`), 1000)
     try {
-      for await (const chunk of stream) {
-        if (!stream.write(`${time()} > ${String(chunk).trimEnd()}\n`)) await once(stream, 'drain')
+      for await (const text of stream) {
+        if (!stream.write(`${time()} > ${text.trimEnd()}\n`)) await once(stream, 'drain')
       }
       stream.end('bye\n')
     } finally {

@@ -61,6 +61,12 @@ const tests: [string, (code: string, t: Test) => Promise<void>][] = [
     const app = await make(t)
     await run(code, { app })
     t.equal((await app.inject({ method: 'POST', url: '/upper', payload: 'abc' })).payload, 'ABC')
+    const client = await app.injectDuplex({ method: 'POST', url: '/upper' })
+    const [first, last] = [Buffer.from('é').subarray(0, 1), Buffer.from('é').subarray(1)]
+    client.write(Buffer.concat([Buffer.from('x'), first]))
+    t.equal(String((await once(client, 'data'))[0]), 'X', 'not the first byte of a character')
+    client.end(last)
+    t.equal(await text(client), 'É')
   }],
   ['import Fastify', async (code, t) => {
     const app: FastifyInstance = await run(code, { load }, 'app')
