@@ -13,7 +13,7 @@ import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedErro
 import { isPiped } from '../node/streams.ts'
 import { type Landed, asLanded, copyForUser } from '../relay/read-buffers.ts'
 import { type Relay, type RelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
-import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
+import { type Framing, NO_BODY, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { ExchangeEvents, Transport, WriteCallback } from '../transport/transport.ts'
 import { failed, finished, headWritten, publish, started } from './diagnostics.ts'
@@ -182,7 +182,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     if (this.isDetached) throw new DetachedError()
     const framing = this.responseFraming
     // A client of HTTP/1.0 gets none, but that is no error: any recipient may drop trailers (RFC 9110 section 6.5.1).
-    if (this.endWasCalled || (framing !== null && framing.kind !== 'chunked' && framing !== UNTIL_CLOSE)) throw new TrailersError()
+    if (this.endWasCalled || (framing !== null && !allowsTrailers(framing))) throw new TrailersError()
     this.transport.setTrailers(fields)
     return this
   }
@@ -297,7 +297,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
       this.finishWrite(new AbortedError({ cause: error }))
       return
     }
-    this.bytesWritten += this.writeSize
+    if (this.responseFraming!.kind !== 'none') this.bytesWritten += this.writeSize // else it was dropped
     this.responseEnded = this.endWasWritten
     this.finishWrite()
     if (this.responseEnded) this.finishIfComplete()

@@ -5,7 +5,7 @@ import type { FastifyError, FastifyReply } from 'fastify'
 import type { OutgoingFields } from '../../types/index.d.ts'
 import { FieldError, HeadSentError, NoBodyError } from '../errors.ts'
 import { isHttp2, minorVersion } from '../node/http2.ts'
-import { type Framing, responseFraming } from '../transfer/framing.ts'
+import { type Framing, NO_BODY, responseFraming } from '../transfer/framing.ts'
 import { asksToClose, isReason, isSendable } from '../transfer/head-writer.ts'
 import type { Transport } from '../transport/transport.ts'
 
@@ -57,7 +57,7 @@ function reasonOf ({ request, raw }: FastifyReply): string | undefined {
 function write (transport: Transport, reply: FastifyReply, fields: OutgoingFields, content: unknown): Framing {
   const { statusCode, request } = reply
   const framing = responseFraming(request.method, statusCode, fields['content-length'], minorVersion(request.raw))
-  if (framing.kind === 'none' && (content as Buffer | null)?.length) throw new NoBodyError()
+  if (framing === NO_BODY && (content as Buffer | null)?.length) throw new NoBodyError()
   const { sendDate } = reply.raw
   transport.writeHead({ statusCode, statusMessage: reasonOf(reply), fields, framing, date: sendDate, close: asksToClose(fields.connection) })
   return framing

@@ -2,7 +2,7 @@
 // parts: framing as text, content as the buffers it was given. The caller gathers them into as few writes as it likes.
 
 import { LengthError, NoBodyError, TrailersError } from '../errors.ts'
-import type { Framing } from './framing.ts'
+import { type Framing, NO_BODY } from './framing.ts'
 
 /** Bytes to send. Text is latin1. */
 export type Part = string | Buffer
@@ -51,6 +51,29 @@ const noBodyWriter: BodyWriter = {
   end: noTrailers
 }
 
+/** A response to HEAD: what the handler writes for GET is counted and dropped, as Node does. */
+class DroppingWriter implements BodyWriter {
+  private readonly length: number
+  private dropped = 0
+
+  /** @param length as announced; Infinity if it is not */
+  constructor (length: number) {
+    this.length = length
+  }
+
+  write (_content: readonly Buffer[], size: number): void {
+    if (size > this.length - this.dropped) throw new LengthError('more')
+    this.dropped += size
+  }
+
+  end (trailers: string): void {
+    if (this.length === Infinity) return
+    // A handler that knows of HEAD need not write anything.
+    if (this.dropped > 0 && this.dropped < this.length) throw new LengthError('fewer')
+    noTrailers(trailers)
+  }
+}
+
 class LengthWriter implements BodyWriter {
   private remaining: number
 
@@ -85,7 +108,7 @@ export function bodyWriter (framing: Framing): BodyWriter {
     case 'chunked': return chunkedWriter
     case 'length': return new LengthWriter(framing.length)
     case 'close': return closeWriter
-    default: return noBodyWriter
+    default: return framing === NO_BODY ? noBodyWriter : new DroppingWriter(framing.length)
   }
 }
 

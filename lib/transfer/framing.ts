@@ -11,7 +11,7 @@ import { isTunnel } from './tunnel.ts'
 
 export interface Framing {
   readonly kind: FramingKind
-  /** Bytes of content if the head announces their number, else 0. */
+  /** Bytes of content if the head announces their number, else 0. To a response to HEAD any number may be written: Infinity. */
   readonly length: number
 }
 
@@ -30,6 +30,7 @@ export function framingFields (rawHeaders: readonly string[]): FramingFields {
   return fields
 }
 
+/** There is no body, and nothing may be written. */
 export const NO_BODY: Framing = Object.freeze({ kind: 'none', length: 0 })
 const CHUNKED: Framing = Object.freeze({ kind: 'chunked', length: 0 })
 export const UNTIL_CLOSE: Framing = Object.freeze({ kind: 'close', length: 0 })
@@ -56,7 +57,7 @@ export function requestFraming (fields: FramingFields, minorVersion: number): Fr
  */
 export function receivedFraming (method: string, statusCode: number, fields: FramingFields, minorVersion: number): Framing {
   if (isTunnel(method, statusCode)) return TUNNEL
-  if (hasNoBody(method, statusCode)) return NO_BODY
+  if (method === 'HEAD' || hasNoContent(statusCode)) return NO_BODY
   return announcedFraming(fields, minorVersion) ?? UNTIL_CLOSE
 }
 
@@ -73,8 +74,11 @@ export function responseFraming (method: string, statusCode: number, contentLeng
   if (isTunnel(method, statusCode)) return TUNNEL
   if (statusCode < 200) throw new StatusError(statusCode)
   if (contentLength !== undefined && !isContentLength(contentLength)) throw new FieldError('value in field', 'content-length')
-  if (hasNoBody(method, statusCode)) return NO_BODY
-  if (contentLength !== undefined) return { kind: 'length', length: Number(contentLength) }
+  const length = contentLength === undefined ? null : Number(contentLength)
+  if (hasNoContent(statusCode)) return NO_BODY
+  // A handler may write what it would write for GET.
+  if (method === 'HEAD') return { kind: 'none', length: length ?? Infinity }
+  if (length !== null) return { kind: 'length', length }
   return minorVersion === 0 ? UNTIL_CLOSE : CHUNKED
 }
 
@@ -95,9 +99,14 @@ export function bodyReader (framing: Framing, limits: ChunkedLimits): BodyReader
   }
 }
 
-/** Whether a response ends with its head, whatever its fields say: it answers HEAD, or has one of these statuses. */
-function hasNoBody (method: string, statusCode: number): boolean {
-  return method === 'HEAD' || statusCode === 204 || statusCode === 304 || statusCode < 200
+/** Whether trailers may be set for a response with this framing. Without the chunked coding they are dropped. */
+export function allowsTrailers (framing: Framing): boolean {
+  return framing.kind === 'chunked' || framing === UNTIL_CLOSE || framing.length === Infinity
+}
+
+/** Whether a response with this status ends with its head, whatever its fields say. */
+function hasNoContent (statusCode: number): boolean {
+  return statusCode === 204 || statusCode === 304 || statusCode < 200
 }
 
 function announcedFraming (fields: FramingFields, minorVersion: number): Framing | null {

@@ -144,7 +144,7 @@ export class NodeTransport implements Transport, Watched {
       if (names !== '') fields.push(['trailer', names])
     }
     // Node ends an HTTP/2 stream with the head if there is no content.
-    this.endsWithHead = start.framing === NO_BODY && streamOf(response) !== undefined
+    this.endsWithHead = start.framing.kind === 'none' && streamOf(response) !== undefined
     response.writeHead(start.statusCode, Object.fromEntries(fields) as OutgoingHttpHeaders)
   }
 

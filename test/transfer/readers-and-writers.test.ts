@@ -96,9 +96,29 @@ t.test('a body writer keeps its promise', async (t) => {
   t.throws(() => three.end('', []), { code: 'FST_ERR_DUPLEX_LENGTH', message: /fewer/ })
   three.write([Buffer.from('abc')], 3, [])
   t.throws(() => three.end('a: b\r\n', []), { code: 'FST_ERR_DUPLEX_NO_TRAILERS' })
-  const none = bodyWriter({ kind: 'none', length: 0 })
+  const none = bodyWriter(responseFraming('GET', 204, undefined, 1))
   t.throws(() => none.write([Buffer.from('a')], 1, []), { code: 'FST_ERR_DUPLEX_NO_BODY' })
   t.throws(() => writeTrailers({ Host: 'a' }), { code: 'FST_ERR_DUPLEX_FIELD' })
+})
+
+t.test('the content of a response to HEAD is counted and dropped', async (t) => {
+  const parts: Part[] = []
+  const any = bodyWriter(responseFraming('HEAD', 200, undefined, 1))
+  any.write([Buffer.from('any '), Buffer.from('size')], 8, parts)
+  any.end('a: b\r\n', parts)
+  const three = bodyWriter(responseFraming('HEAD', 200, '3', 1))
+  t.throws(() => three.write([Buffer.from('four')], 4, parts), { code: 'FST_ERR_DUPLEX_LENGTH', message: /more/ })
+  t.throws(() => three.end('a: b\r\n', parts), { code: 'FST_ERR_DUPLEX_NO_TRAILERS' })
+  three.end('', parts)
+  three.write([Buffer.from('ab')], 2, parts)
+  t.throws(() => three.end('', parts), { code: 'FST_ERR_DUPLEX_LENGTH', message: /fewer/ })
+  three.write([Buffer.from('c')], 1, parts)
+  three.end('', parts)
+  const nothing = bodyWriter(responseFraming('HEAD', 200, '0', 1))
+  t.throws(() => nothing.write([Buffer.from('a')], 1, parts), { code: 'FST_ERR_DUPLEX_LENGTH' })
+  const none = bodyWriter(responseFraming('HEAD', 304, '3', 1))
+  t.throws(() => none.write([Buffer.from('abc')], 3, parts), { code: 'FST_ERR_DUPLEX_NO_BODY' })
+  t.strictSame(parts, [])
 })
 
 t.test('response heads', async (t) => {

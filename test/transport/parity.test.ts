@@ -268,6 +268,17 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
     }
     app.head('/bodyless', { duplex: true }, bodyless)
     app.get('/bodyless', { duplex: true, exposeHeadRoute: false }, bodyless)
+    app.get('/by-hand', { duplex: true }, async (request, reply) => {
+      const { duplex } = reply.header('x-a', 'b')
+      duplex.write('first')
+      await immediate()
+      if (!duplex.write('x'.repeat(1_000_000))) await once(duplex, 'drain')
+      duplex.setTrailers({ 'x-words': 2 })
+      await once(duplex.end('last'), 'close')
+      handled(`${duplex.framing.response} ${duplex.bytesWritten}`)
+    })
+    app.get('/by-hand-at-once', { duplex: true }, (request, reply) => { reply.header('content-length', 3).duplex.end('abc') })
+    app.get('/piped', { duplex: true }, async (request, reply) => { await pipeline(new PassThrough().end('piped'), reply.duplex) })
     app.post('/once-written', { duplex: true }, async (request, reply) => {
       for (const word of ['first', 'second']) await new Promise((resolve) => reply.duplex.write(word, resolve))
       reply.duplex.setTrailers({ 'x-words': 2 })
@@ -311,6 +322,26 @@ for (const [name, { start, options, plugin = duplex, unconnected = false, constr
         t.equal(await text(await client.down), '')
         t.equal(await ended, 'ended')
       }
+    })
+
+    await t.test('a response to HEAD, by the handler of GET', async (t) => {
+      const length = ['/by-hand-at-once', { 'content-length': '3' }] as const
+      for (const [path, headers] of [['/by-hand', { 'x-a': 'b' }], ['/piped', {}], length, length] as const) {
+        const ended = new Promise<string>((resolve) => { handled = resolve })
+        const client = await open(path, 'HEAD')
+        client.up.end()
+        t.match(await client.head, { statusCode: 200, headers }, path)
+        const down = await client.down
+        const closed = once(down, 'close')
+        t.equal(await text(down), '')
+        await closed
+        if (path === '/by-hand') t.equal(await ended, 'none 0')
+      }
+      // Without a length, Node's client closes the connection behind the head.
+      const next = await open('/get', 'GET')
+      next.up.end()
+      t.equal(await text(await next.down), 'got')
+      t.ok(next.reused())
     })
 
     await t.test('much, under backpressure', async (t) => {
