@@ -12,7 +12,7 @@ import { wrapGenerator } from './fastify/handler.ts'
 import { hasInjectedBody, keepSignalDuring, makeTargetRoutable, missingFromFastify, otherServers, prependOnRoute, restoreTargets } from './fastify/internals.ts'
 import { makeDuplex } from './fastify/route.ts'
 import { type RouteSetup, getAuthority, getDuplex } from './fastify/route-exchange.ts'
-import type { Gate } from './handoff/gate.ts'
+import { gateOf } from './handoff/gate.ts'
 import { missingFromNode } from './handoff/probe.ts'
 import { routeStreams, watch } from './handoff/server.ts'
 import { otherRuntime } from './node/runtime.ts'
@@ -24,7 +24,7 @@ import type { App } from './transport/transport.ts'
 async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
   const missing = missingFromFastify(app)
   if (missing !== null) throw new FastifyError(app.version, missing)
-  const setup = setUp(resolveOptions(options, DEFAULT_OPTIONS))
+  const setup = setUp(app.server, resolveOptions(options, DEFAULT_OPTIONS))
   const { registry, gate } = setup
 
   const obstacle = findObstacle(app)
@@ -54,15 +54,15 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   app.addHook('preClose', () => registry.close(closeTimeout(app)))
 }
 
-function setUp (options: ResolvedOptions): RouteSetup {
+function setUp (server: object, options: ResolvedOptions): RouteSetup {
   const registry = new Registry()
   const app: App = { get isClosing () { return registry.isClosing }, keepSignalDuring, hasInjectedBody }
   const idleWatch = new IdleWatch(options.idleTimeout)
-  const gate: Gate = {
+  const gate = gateOf(server, () => ({
     routesConnect: false,
     onConnect: makeTargetRoutable,
     onUnclaimedConnect (request) { claimRaw(request, app, idleWatch, options)?.refuse() }
-  }
+  }))
   return { options, registry, app, idleWatch, admitted: { count: 0 }, gate }
 }
 

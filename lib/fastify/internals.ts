@@ -11,7 +11,7 @@ export type LoggerFactory = (this: FastifyInstance, logger: any, bindings: any, 
 
 /** The servers that Fastify has made besides `app.server`, for the other addresses of `localhost`. Empty before it listens. */
 export function otherServers (app: FastifyInstance): Server[] {
-  return ownSymbol(app, 'fastify.serverBindings') ?? []
+  return findSymbol(app, 'fastify.serverBindings') ?? []
 }
 
 /** The hooks of the reply's route in order, those of the app first. This is the array that Fastify itself uses: it can be changed. */
@@ -99,15 +99,26 @@ export function makeTargetRoutable (request: IncomingMessage): void {
   targets.set(request, { target, path: request.url })
 }
 
+const restored = new WeakSet<FastifyInstance>()
+
 /**
- * Makes an app restore the targets of CONNECT requests after they were routed. Called once, when the app is ready. Right after
+ * Makes an app restore the targets of CONNECT requests after they were routed. Called when the app is ready, and done once for a whole
+ * app. Right after
  * routing, Fastify generates the id of the request, whether a route was found or not. That is where the target is restored.
  * `rewriteUrl` and constraints run earlier, and see the path.
  */
 export function restoreTargets (app: FastifyInstance): void {
+  const root = rootOf(app)
+  if (restored.has(root)) return
+  restored.add(root)
+  restoreTargetsBelow(root)
+}
+
+/** The whole app, of which `app` may be a child: the instance of a plugin inherits from its parent's. */
+export function rootOf (app: FastifyInstance): FastifyInstance {
   let root = app
   while (Object.getPrototypeOf(root) !== Object.prototype) root = Object.getPrototypeOf(root)
-  restoreTargetsBelow(root)
+  return root
 }
 
 function restoreTargetsBelow (instance: FastifyInstance): void {

@@ -15,6 +15,18 @@ export interface Gate {
   onUnclaimedConnect (request: IncomingMessage): void
 }
 
+const gates = new WeakMap<object, Gate>()
+
+/** The gate of a server: one for all instances of its app in which the plugin is registered. `make` is called for the first. */
+export function gateOf (server: object, make: () => Gate): Gate {
+  let gate = gates.get(server)
+  if (gate === undefined) {
+    gate = make()
+    gates.set(server, gate)
+  }
+  return gate
+}
+
 /**
  * Whether a CONNECT or Upgrade request goes to the listeners for 'connect' or 'upgrade' instead of being routed. A request for
  * WebSocket does: @fastify/websocket listens. A request for any other protocol is routed, although Node would give it to that

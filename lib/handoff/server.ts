@@ -9,8 +9,14 @@ import { Connection, routingConnection } from './connection.ts'
 import { onCheckContinue } from './expect-continue.ts'
 import type { Gate } from './gate.ts'
 
+// What is done to a server is done once, however many instances of its app have registered the plugin.
+const watched = new WeakSet<Server>()
+const routed = new WeakSet<Server>()
+
 /** Lets the requests of a server be claimed. */
 export function watch (server: Server, gate: Gate): void {
+  if (watched.has(server)) return
+  watched.add(server)
   const watchConnection = (socket: Socket): void => {
     const parser = parserOf(socket)
     // A server may accept connections and pass them to another server. Then it does not see the requests.
@@ -36,6 +42,8 @@ function recordResponse (request: IncomingMessage, response: ServerResponse, gat
 
 /** Routes the CONNECT requests of an HTTP/2 server. Node would answer them with 405. */
 export function routeStreams (server: Server, gate: Gate): void {
+  if (routed.has(server)) return
+  routed.add(server)
   server.on('connect', (request: Http2ServerRequest, response) => {
     // Only the extended CONNECT of RFC 8441 has a path.
     request.url ??= request.authority

@@ -9,7 +9,7 @@ import { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import websocket from '@fastify/websocket'
-import Fastify from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import t from 'tap'
 import WebSocket from 'ws'
 import duplex from '../../lib/index.ts'
@@ -140,41 +140,47 @@ for (const transport of TRANSPORTS) {
   })
 }
 
-t.test('both servers of localhost', async (t) => {
-  const app = Fastify()
-  t.teardown(() => app.close())
-  await app.register(duplex)
-  app.post('/', { duplex: true }, async (request, reply) => {
-    await pipeline(reply.duplex, reply.duplex)
+for (const where of ['app', 'child'] as const) {
+  t.test(`both servers of localhost, with the plugin in the ${where}`, async (t) => {
+    const app = Fastify()
+    t.teardown(() => app.close())
+    const routes = async (scope: FastifyInstance): Promise<void> => {
+      await scope.register(duplex)
+      scope.post('/', { duplex: true }, async (request, reply) => {
+        await pipeline(reply.duplex, reply.duplex)
+      })
+    }
+    if (where === 'app') await routes(app)
+    else await app.register(routes)
+    // Two addresses for localhost, on any machine: Fastify asks for all of them to make its second server. macOS has but one
+    // of IPv4.
+    const second = process.platform === 'darwin' ? { address: '::1', family: 6 } : { address: '127.0.0.2', family: 4 }
+    const { lookup } = dns
+    t.teardown(() => { dns.lookup = lookup })
+    dns.lookup = ((host: string, options: dns.LookupAllOptions, done: (error: null, addresses: dns.LookupAddress[]) => void) => {
+      if (host !== 'localhost') lookup(host, options, done as () => void)
+      else if (options.all) done(null, [{ address: '127.0.0.1', family: 4 }, second])
+      else lookup('127.0.0.1', options, done as () => void)
+    }) as typeof dns.lookup
+    await app.listen({ port: 0, host: 'localhost' })
+    const addresses = app.addresses()
+    t.equal(addresses.length, 2)
+    for (const { port, address } of addresses as AddressInfo[]) {
+      const socket = net.connect(port, address)
+      await once(socket, 'connect')
+      const wire = new Wire(socket)
+      wire.send(OPEN('/') + chunk('a'))
+      await wire.head()
+      t.equal(await wire.content(), 'a', address)
+      // Node's own reader would let this pass; ours, on the raw connection, does not.
+      wire.send('1 ;a="\x80"\r\nb\r\n')
+      t.equal(await wire.content(), 'b', address)
+      wire.send('0\r\n\r\n')
+      await wire.body()
+      socket.destroy()
+    }
   })
-  // Two addresses for localhost, on any machine: Fastify asks for all of them to make its second server. macOS has but one
-  // of IPv4.
-  const second = process.platform === 'darwin' ? { address: '::1', family: 6 } : { address: '127.0.0.2', family: 4 }
-  const { lookup } = dns
-  t.teardown(() => { dns.lookup = lookup })
-  dns.lookup = ((host: string, options: dns.LookupAllOptions, done: (error: null, addresses: dns.LookupAddress[]) => void) => {
-    if (host !== 'localhost') lookup(host, options, done as () => void)
-    else if (options.all) done(null, [{ address: '127.0.0.1', family: 4 }, second])
-    else lookup('127.0.0.1', options, done as () => void)
-  }) as typeof dns.lookup
-  await app.listen({ port: 0, host: 'localhost' })
-  const addresses = app.addresses()
-  t.equal(addresses.length, 2)
-  for (const { port, address } of addresses as AddressInfo[]) {
-    const socket = net.connect(port, address)
-    await once(socket, 'connect')
-    const wire = new Wire(socket)
-    wire.send(OPEN('/') + chunk('a'))
-    await wire.head()
-    t.equal(await wire.content(), 'a', address)
-    // Node's own reader would let this pass; ours, on the raw connection, does not.
-    wire.send('1 ;a="\x80"\r\nb\r\n')
-    t.equal(await wire.content(), 'b', address)
-    wire.send('0\r\n\r\n')
-    await wire.body()
-    socket.destroy()
-  }
-})
+}
 
 t.test('a connection in memory, before listen()', async (t) => {
   const app = Fastify()
