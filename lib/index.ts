@@ -2,16 +2,17 @@
 
 import type { Server } from 'node:http'
 import { Server as NetServer } from 'node:net'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, RegisterOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { FastifyDuplexOptions } from '../types/index.d.ts'
 import { injectDuplex } from './client/inject.ts'
-import { FastifyError } from './errors.ts'
+import { FastifyError, RegisteredError } from './errors.ts'
 import { Registry } from './exchange/registry.ts'
 import { wrapGenerator } from './fastify/handler.ts'
 import { hasInjectedBody, keepSignalDuring, makeTargetRoutable, missingFromFastify, otherServers, prependOnRoute, restoreTargets } from './fastify/internals.ts'
 import { makeDuplex } from './fastify/route.ts'
 import { type RouteSetup, getAuthority, getDuplex } from './fastify/route-exchange.ts'
+import { checkAllSeen } from './fastify/unseen-routes.ts'
 import { gateOf } from './handoff/gate.ts'
 import { missingFromNode } from './handoff/probe.ts'
 import { routeStreams, watch } from './handoff/server.ts'
@@ -22,9 +23,11 @@ import { claimRaw } from './transport/raw.ts'
 import type { App } from './transport/transport.ts'
 
 async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Promise<void> {
+  if (app.hasDecorator('injectDuplex')) throw new RegisteredError()
   const missing = missingFromFastify(app)
   if (missing !== null) throw new FastifyError(app.version, missing)
-  const setup = setUp(app.server, resolveOptions(options, DEFAULT_OPTIONS))
+  const { prefix, logLevel, logSerializers, ...duplexOptions } = options as FastifyDuplexOptions & RegisterOptions // the first are Fastify's
+  const setup = setUp(app.server, resolveOptions(duplexOptions, DEFAULT_OPTIONS))
   const { registry, gate } = setup
 
   const obstacle = findObstacle(app)
@@ -38,6 +41,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   }
 
   app.addHook('onReady', async function () {
+    checkAllSeen(this)
     if (!gate.routesConnect) return
     restoreTargets(this)
     if ((this.initialConfig as { http2?: boolean }).http2) routeStreams(this.server as Server, gate)

@@ -42,6 +42,19 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = Object.freeze(
 )
 
 /**
+ * The options of a route; null if it is no duplex route.
+ *
+ * @param duplex what the route has as `duplex`
+ * @throws {OptionError} FST_ERR_DUPLEX_OPTION: neither a boolean nor an object
+ */
+export function optionsOfRoute (duplex: unknown): DuplexOptions | null {
+  if (duplex === undefined || duplex === false) return null
+  if (duplex === true) return {}
+  if (Object.prototype.toString.call(duplex) !== '[object Object]') throw new OptionError('duplex', 'expected true, false or an object of options')
+  return duplex as DuplexOptions
+}
+
+/**
  * Merges `options` into `defaults`. An option that is undefined keeps its default.
  *
  * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown, or not a whole number in its range

@@ -41,7 +41,7 @@ export async function registration (): Promise<FastifyInstance> {
   const app = Fastify()
   await app.register(duplex)
   await app.register(duplex, { idleTimeout: 1, bodyLimit: 2, maxTrailerSize: 3, maxChunkExtensionSize: 4, drainLimit: 5, drainTimeout: 6, closeGrace: 7, maxExchanges: 8, highWaterMark: 9 })
-  await app.register(duplex, { prefix: '/a', idleTimeout: 1 })
+  await app.register(duplex, { prefix: '/a', logLevel: 'warn', logSerializers: { a: String }, idleTimeout: 1 })
   // @ts-expect-error a number
   app.register(duplex, { idleTimeout: '1' })
   // @ts-expect-error no such option
@@ -100,6 +100,8 @@ http.all('/', { duplex: options, bodyLimit: 1, config: { a: 1 }, constraints: { 
 http.post('/', { duplex: 'yes' }, noHandler)
 // @ts-expect-error
 http.post('/', { duplex: 1 }, noHandler)
+// @ts-expect-error
+http.post('/', { duplex: [] }, noHandler)
 // @ts-expect-error no such option
 http.post('/', { duplex: { idleTimeOut: 1 } }, noHandler)
 // @ts-expect-error a number

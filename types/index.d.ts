@@ -25,7 +25,10 @@ import type { Authority, FramingKind, OutgoingFields, Trailers } from './transfe
 
 declare module 'fastify' {
   interface RouteShorthandOptions {
-    /** Gives the handler both directions of the connection, as `reply.duplex`. Default: false */
+    /**
+     * Gives the handler both directions of the connection, as `reply.duplex`. The plugin must be loaded before the route is
+     * added, or `ready()` fails with FST_ERR_DUPLEX_UNSEEN_ROUTE. Default: false
+     */
     duplex?: boolean | fastifyDuplex.DuplexOptions
   }
 
@@ -61,6 +64,7 @@ declare module 'fastify' {
      * @param options the request; a string is its URL
      * @throws FST_ERR_DUPLEX_OPTION, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_FRAMING: these options do not make a valid request
      * @throws FST_ERR_DUPLEX_INJECT: the server speaks only HTTP/2
+     * @throws FST_ERR_DUPLEX_UNSEEN_ROUTE: from `ready()`: a route with `duplex` was added before the plugin was loaded
      */
     injectDuplex (options: fastifyDuplex.InjectDuplexOptions | string): Promise<fastifyDuplex.InjectedDuplex>
   }

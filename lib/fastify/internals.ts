@@ -1,6 +1,7 @@
 // Every fact about Fastify that its documentation does not give: where it keeps hooks and servers, what `hijack()` does to
 // `request.signal`, when it reads the method and the URL. The same from Fastify 5.8.1 to 6.0.0-alpha.4.
 
+import { subscribe } from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import type { IncomingMessage, Server } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, onRouteHookHandler } from 'fastify'
@@ -8,6 +9,11 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, onRouteHookHandler 
 type Listener = (...args: any[]) => void
 /** Called before any hook, right after a request was routed. The last argument is Node's request. */
 export type LoggerFactory = (this: FastifyInstance, logger: any, bindings: any, options: any, request: IncomingMessage) => any
+
+/** Calls back for each app that is created from now on, when it has no routes yet. Fastify documents this, under "Hooks". */
+export function onNewApp (callback: (app: FastifyInstance) => void): void {
+  subscribe('fastify.initialization', (message) => { callback((message as { fastify: FastifyInstance }).fastify) })
+}
 
 /** The servers that Fastify has made besides `app.server`, for the other addresses of `localhost`. Empty before it listens. */
 export function otherServers (app: FastifyInstance): Server[] {

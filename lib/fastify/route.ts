@@ -5,13 +5,14 @@ import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import type { DuplexOptions } from '../../types/index.d.ts'
 import { BodySchemaError } from '../errors.ts'
-import { resolveOptions } from '../options.ts'
+import { optionsOfRoute, resolveOptions } from '../options.ts'
 import { IdleWatch } from '../transport/idle-watch.ts'
 import { claimRaw } from '../transport/raw.ts'
 import { skipBodyParsing } from './admission.ts'
 import { wrapHandler } from './handler.ts'
 import { type LoggerFactory, restoreParameter } from './internals.ts'
 import { RouteExchange, type RouteSetup, exchangeOf, setExchange } from './route-exchange.ts'
+import { markSeen } from './unseen-routes.ts'
 
 /**
  * The onRoute hook: makes a route duplex if it has `duplex` set.
@@ -21,15 +22,16 @@ import { RouteExchange, type RouteSetup, exchangeOf, setExchange } from './route
  * @throws {OptionError} FST_ERR_DUPLEX_OPTION
  */
 export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: RouteSetup): void {
-  const { duplex } = route as { duplex?: boolean | DuplexOptions }
+  markSeen(route)
+  const routeOptions = optionsOfRoute(route.duplex)
   const isConnect = [route.method].flat().includes('CONNECT')
   if (isConnect) (route as { onRequest?: unknown }).onRequest = [restoreParameter, route.onRequest ?? []].flat()
-  if (!duplex) return
+  if (routeOptions === null) return
   if ((route.schema as { body?: unknown } | undefined)?.body !== undefined) {
     throw new BodySchemaError(String(route.method), route.url)
   }
   if (isConnect) plugin.gate.routesConnect = true
-  const setup = setUp(plugin, duplex === true ? {} : duplex, route.bodyLimit)
+  const setup = setUp(plugin, routeOptions, route.bodyLimit)
   const options = route as RouteOptions & Record<'childLoggerFactory' | 'preParsing' | 'onResponse', any>
   options.childLoggerFactory = claimWithLogger(options.childLoggerFactory ?? this.childLoggerFactory, setup)
   options.preParsing = [options.preParsing ?? []].flat().concat(skipBodyParsing)
