@@ -18,17 +18,23 @@ export interface RequestStart {
 /** The stream to which the body of a request is written. */
 type Body = Writable & { endBody (content: string | Uint8Array): void }
 
+/** Every option: one that is misspelt must not be ignored. */
+const OPTIONS: Readonly<Record<keyof InjectDuplexOptions, true>> = {
+  method: true, url: true, path: true, query: true, headers: true, cookies: true, payload: true, httpVersion: true, remoteAddress: true
+}
+
 /** Methods whose requests have no body, unless there is a payload or a framing field. */
 const WITHOUT_BODY: ReadonlySet<string> = new Set(['GET', 'HEAD', 'DELETE', 'OPTIONS', 'TRACE'])
 
 /**
  * Makes the head of a request, and decides its framing.
  *
- * @throws {OptionError} FST_ERR_DUPLEX_OPTION: there is no URL, or the payload cannot be sent with this request
+ * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown, there is no URL, or the payload cannot be sent with this request
  * @throws {FieldError} FST_ERR_DUPLEX_FIELD
  * @throws {FramingError} FST_ERR_DUPLEX_FRAMING: the framing fields contradict each other
  */
 export function requestStart (options: InjectDuplexOptions): RequestStart {
+  checkOptions(options)
   const method = (options.method ?? 'GET').toUpperCase()
   const target = options.url ?? options.path ?? fail('url', 'there is none')
   // The target of CONNECT is a host and a port only.
@@ -54,6 +60,15 @@ export function requestStart (options: InjectDuplexOptions): RequestStart {
       'transfer-encoding': fields['transfer-encoding']?.toString()
     }, minorVersion)
   }
+}
+
+function checkOptions (options: InjectDuplexOptions): void {
+  for (const name of Object.keys(options)) {
+    if (!Object.hasOwn(OPTIONS, name)) fail(name, 'there is no such option')
+  }
+  const { payload, httpVersion = '1.1' } = options
+  if (httpVersion !== '1.0' && httpVersion !== '1.1') fail('httpVersion', 'expected "1.0" or "1.1"')
+  if (payload === null || !['undefined', 'string', 'object'].includes(typeof payload)) fail('payload', 'expected a string, bytes, a stream or an object')
 }
 
 /** Writes the payload, if there is one. Without a payload the body stays open for the caller. */
@@ -85,7 +100,7 @@ function payloadOf ({ payload }: InjectDuplexOptions): Payload {
 
 /** Whether a payload is sent as JSON: an object that is neither bytes nor iterable. */
 function isJson (payload: unknown): boolean {
-  return typeof payload === 'object' && payload !== null && !(payload instanceof Uint8Array) && !isIterable(payload)
+  return typeof payload === 'object' && !(payload instanceof Uint8Array) && !isIterable(payload)
 }
 
 function isIterable (payload: unknown): payload is AsyncIterable<unknown> {

@@ -80,6 +80,16 @@ t.test('requests of every kind', async (t) => {
   t.equal((await (await app.injectDuplex('/none')).response).statusCode, 404)
 
   await t.rejects(app.injectDuplex({}), { code: 'FST_ERR_DUPLEX_OPTION' })
+  const client = await app.injectDuplex('/plain')
+  for (const [name, value] of Object.entries({ playload: 'a', body: 'a', payloadAsStream: true, constructor: 1, httpVersion: '1.2', payload: 5 })) {
+    const wrong = { method: 'POST', url: '/', [name]: value }
+    const error = { code: 'FST_ERR_DUPLEX_OPTION', message: new RegExp(`"${name}"`) }
+    await t.rejects(app.injectDuplex(wrong as {}), error)
+    t.throws(() => client.next(wrong as {}), error)
+  }
+  await t.rejects(app.injectDuplex(JSON.parse('{"url":"/","__proto__":"/"}')), { code: 'FST_ERR_DUPLEX_OPTION' })
+  for (const payload of [null, true, Symbol('a'), 1n]) await t.rejects(app.injectDuplex({ method: 'POST', url: '/', payload: payload as never }), { code: 'FST_ERR_DUPLEX_OPTION', message: /"payload"/ })
+  t.equal(await text(client.next({ url: '/plain', method: undefined, headers: undefined, query: undefined, payload: undefined, httpVersion: undefined })), 'plain')
   await t.rejects(app.injectDuplex({ method: 'POST', url: '/', httpVersion: '1.0' }), { code: 'FST_ERR_DUPLEX_OPTION' })
   await t.rejects(app.injectDuplex({ url: '/', headers: { a: 'b\r\n' } }), { code: 'FST_ERR_DUPLEX_FIELD' })
   await t.rejects(app.injectDuplex({ url: '/', headers: { 'content-length': 1, 'transfer-encoding': 'chunked' } }), { code: 'FST_ERR_DUPLEX_FRAMING' })
