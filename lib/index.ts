@@ -15,7 +15,7 @@ import { type RouteSetup, getAuthority, getDuplex } from './fastify/route-exchan
 import { checkAllSeen } from './fastify/unseen-routes.ts'
 import { gateOf } from './handoff/gate.ts'
 import { missingFromNode } from './handoff/probe.ts'
-import { routeStreams, watch } from './handoff/server.ts'
+import { isWatchedByOther, routeStreams, watch } from './handoff/server.ts'
 import { otherRuntime } from './node/runtime.ts'
 import { DEFAULT_OPTIONS, MAX_TIMEOUT, type ResolvedOptions, resolveOptions } from './options.ts'
 import { IdleWatch } from './transport/idle-watch.ts'
@@ -77,6 +77,7 @@ function findObstacle (app: FastifyInstance): string | null {
     return `${runtime} reads and writes them itself. Routes are full duplex all the same, but 101, CONNECT and detach() are answered with 501, and a client that ends its side gets no response after that`
   }
   if (!(app.server instanceof NetServer)) return 'the server of this serverFactory is none of Node\'s. It will read and write them itself'
+  if (isWatchedByOther(app.server as Server)) return 'another copy of fastify-duplex has taken them. Node will read and write them itself'
   const missing = missingFromNode()
   return missing === null ? null : `Node ${process.version} does not have the ${missing} it needs. Node will read and write them itself`
 }

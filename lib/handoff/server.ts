@@ -9,14 +9,25 @@ import { Connection, routingConnection } from './connection.ts'
 import { onCheckContinue } from './expect-continue.ts'
 import type { Gate } from './gate.ts'
 
-// What is done to a server is done once, however many instances of its app have registered the plugin.
-const watched = new WeakSet<Server>()
-const routed = new WeakSet<Server>()
+// What is done to a server is done once, however many instances of its app have registered the plugin. Another copy of this
+// package, in another version, must know that it was done.
+const kWatcher = Symbol.for('fastify-duplex.watcher')
+const kRouted = Symbol.for('fastify-duplex.routed')
+
+type MarkedServer = Server & { [kWatcher]?: object, [kRouted]?: true }
+
+/** This copy of the package. */
+const self = {}
+
+/** Whether another copy of this package watches a server. Two of them would take its bytes from each other. */
+export function isWatchedByOther (server: MarkedServer): boolean {
+  return (server[kWatcher] ?? self) !== self
+}
 
 /** Lets the requests of a server be claimed. */
-export function watch (server: Server, gate: Gate): void {
-  if (watched.has(server)) return
-  watched.add(server)
+export function watch (server: MarkedServer, gate: Gate): void {
+  if (server[kWatcher] !== undefined) return
+  server[kWatcher] = self
   const watchConnection = (socket: Socket): void => {
     const parser = parserOf(socket)
     // A server may accept connections and pass them to another server. Then it does not see the requests.
@@ -41,9 +52,9 @@ function recordResponse (request: IncomingMessage, response: ServerResponse, gat
 }
 
 /** Routes the CONNECT requests of an HTTP/2 server. Node would answer them with 405. */
-export function routeStreams (server: Server, gate: Gate): void {
-  if (routed.has(server)) return
-  routed.add(server)
+export function routeStreams (server: MarkedServer, gate: Gate): void {
+  if (server[kRouted]) return
+  server[kRouted] = true
   server.on('connect', (request: Http2ServerRequest, response) => {
     // Only the extended CONNECT of RFC 8441 has a path.
     request.url ??= request.authority

@@ -115,6 +115,32 @@ for (const version of [1, 2]) {
   })
 }
 
+t.test('two copies of the package, as when its versions differ', async (t) => {
+  const { default: copy } = t.mockRequire('../../lib/index.ts', {}) as { default: typeof duplex }
+  const { connect, log } = await serve(t, 'tcp', (app) => {
+    app.post('/plain', async (request) => request.body)
+  }, {
+    before: async (app) => {
+      for (const [name, plugin] of Object.entries({ a: duplex, b: copy })) {
+        await app.register(async (scope) => {
+          await scope.register(plugin)
+          scope.post('/echo', { duplex: true }, echo)
+        }, { prefix: `/${name}` })
+      }
+    }
+  })
+  const warnings = log.filter(({ level }) => level > 30)
+  t.match(warnings, [{ level: 40, msg: /cannot take connections: another copy of fastify-duplex/ }])
+  t.equal(warnings.length, 1)
+  const wire = await connect()
+  for (const path of ['/a/echo', '/b/echo', '/b/echo', '/plain', '/a/echo']) {
+    wire.send(EXPECT(path).replace('Host', 'Content-Type: text/plain\r\nHost'))
+    t.match(await wire.head(), { statusCode: 100 }, path)
+    wire.send('abc')
+    t.match(await wire.response(), { statusCode: 200, body: 'abc' }, path)
+  }
+})
+
 t.test('both are told that the app closes', async (t) => {
   const app = Fastify()
   for (const name of ['a', 'b']) {
