@@ -26,7 +26,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   if (app.hasDecorator('injectDuplex')) throw new RegisteredError()
   const missing = missingFromFastify(app)
   if (missing !== null) throw new FastifyError(app.version, missing)
-  const { prefix, logLevel, logSerializers, ...duplexOptions } = options as FastifyDuplexOptions & RegisterOptions // the first are Fastify's
+  const { prefix, logLevel, logSerializers, ...duplexOptions } = options as FastifyDuplexOptions & RegisterOptions // the first three are Fastify's
   const setup = setUp(app.server, resolveOptions(duplexOptions, DEFAULT_OPTIONS))
   const { registry, gate } = setup
 

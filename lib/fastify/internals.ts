@@ -108,10 +108,9 @@ export function makeTargetRoutable (request: IncomingMessage): void {
 const restored = new WeakSet<FastifyInstance>()
 
 /**
- * Makes an app restore the targets of CONNECT requests after they were routed. Called when the app is ready, and done once for a whole
- * app. Right after
- * routing, Fastify generates the id of the request, whether a route was found or not. That is where the target is restored.
- * `rewriteUrl` and constraints run earlier, and see the path.
+ * Makes an app restore the targets of CONNECT requests after they were routed. Called when the app is ready, and done once for
+ * a whole app. Right after routing, Fastify generates the id of the request, whether a route was found or not. That is where the
+ * target is restored. `rewriteUrl` and constraints run earlier, and see the path.
  */
 export function restoreTargets (app: FastifyInstance): void {
   const root = rootOf(app)
@@ -123,7 +122,8 @@ export function restoreTargets (app: FastifyInstance): void {
 /** The whole app, of which `app` may be a child: the instance of a plugin inherits from its parent's. */
 export function rootOf (app: FastifyInstance): FastifyInstance {
   let root = app
-  while (Object.getPrototypeOf(root) !== Object.prototype) root = Object.getPrototypeOf(root)
+  // Not up to `Object.prototype`: the app may come from another realm, as in a test runner that uses node:vm.
+  while (Object.getPrototypeOf(Object.getPrototypeOf(root)) !== null) root = Object.getPrototypeOf(root)
   return root
 }
 
