@@ -12,6 +12,7 @@ import type { ResolvedOptions } from '../options.ts'
 import { connectTarget } from '../transfer/tunnel.ts'
 import type { IdleWatch } from '../transport/idle-watch.ts'
 import { NodeTransport } from '../transport/node-pair.ts'
+import { targetOf } from '../transport/request-framing.ts'
 import type { App, Transport } from '../transport/transport.ts'
 import { runHooks } from './hooks.ts'
 import { abortSignal, hijack, hooksOf } from './internals.ts'
@@ -85,7 +86,7 @@ export class RouteExchange implements ExchangeOwner {
    * @throws {AuthorityError} FST_ERR_DUPLEX_AUTHORITY (400)
    */
   authorityOf (request: IncomingMessage): Authority | null {
-    if (request.method === 'CONNECT') this.authority ??= connectTarget(request.url!, isHttp2(request))
+    if (request.method === 'CONNECT') this.authority ??= connectTarget(targetOf(request), isHttp2(request))
     return this.authority
   }
 

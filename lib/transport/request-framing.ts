@@ -15,12 +15,17 @@ export function frameRequest (request: IncomingMessage): { framing: Framing, err
     if (!isHttp2(request)) checkHead(request)
     if (request.method === 'CONNECT') {
       checkConnect(fields)
-      connectTarget(request.url!, isHttp2(request))
+      connectTarget(targetOf(request), isHttp2(request))
     }
     return { framing: requestFraming(fields, minorVersion(request)), error: null }
   } catch (error) {
     return { framing: NO_BODY, error: error as Error }
   }
+}
+
+/** The target as the client has sent it. Where the app rewrites URLs, Fastify keeps it as `originalUrl`. */
+export function targetOf (request: IncomingMessage & { originalUrl?: string }): string {
+  return request.originalUrl ?? request.url!
 }
 
 /** What Node may let through in a head of HTTP/1. Of HTTP/2, nghttp2 checks the like. */
@@ -29,5 +34,5 @@ function checkHead (request: IncomingMessage): void {
   if (request.httpVersionMajor !== 1) throw new VersionError(request.httpVersion)
   const limit = fieldLimitReached(request)
   if (limit !== null) throw new FieldLimitError(limit)
-  checkHost(request.rawHeaders, minorVersion(request), request.url!)
+  checkHost(request.rawHeaders, minorVersion(request), targetOf(request))
 }
