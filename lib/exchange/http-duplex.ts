@@ -70,7 +70,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   private hasEndedWell = false
   private detachedSocket: Socket | null = null
   private isReaderWatched = false
-  private pauseTimer: NodeJS.Timeout | null = null
+  private pauseTimer: NodeJS.Timeout | undefined
   private cancelSignalAbort: () => void = ignore // keeps `request.signal` from aborting when the request closes
   // Writing. A Writable has one write under way at a time.
   writesAtOnce = false // set by the relay
@@ -397,13 +397,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   private watchReader (): void {
     if (!this.isReaderWatched) {
       this.isReaderWatched = true
-      this.on('pause', this.onReaderChange)
+      this.on('pause', this.onReaderChange).on('resume', this.stopPauseTimer)
     }
-    if (this.isLeft) this.pauseTimer ??= setTimeout(() => { this.onPauseTimeout() }, this.drainTimeout)
+    if (this.isLeft) this.pauseTimer ??= setTimeout(() => { this.finish(false) }, this.drainTimeout)
   }
 
   private onReaderChange (): void {
-    if (this.isReaderWatched) process.nextTick(() => this.finishIfComplete())
+    // A handler that is running may read again. Not in this tick: code that waits with promises listens again in a microtask.
+    if (this.isReaderWatched && this.owner?.handlerHasReturned) setImmediate(() => this.finishIfComplete())
   }
 
   // Not by 'removeListener', which Node does not always emit for streams.
@@ -422,9 +423,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     return event === undefined ? super.removeAllListeners() : super.removeAllListeners(event)
   }
 
-  private onPauseTimeout (): void {
-    this.pauseTimer = null
-    if (this.isLeft) this.finish(false)
+  private stopPauseTimer (): void {
+    clearTimeout(this.pauseTimer)
+    this.pauseTimer = undefined
   }
 
   /** Whether the reader has paused, and there is no handler, and no target of a pipe, that would resume it. */
@@ -444,6 +445,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   private complete (): void {
     this.hasEnded = true
+    this.stopPauseTimer()
     this.cancelSignalAbort()
     this.cancelSignalAbort = ignore
     publish(finished, this, this.reply)
@@ -456,7 +458,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   override _destroy (error: Error | null, done: WriteCallback): void {
     if (this.detachedSocket === null) this.registry.remove(this)
-    if (this.pauseTimer !== null) clearTimeout(this.pauseTimer)
+    this.stopPauseTimer()
     if (this.listenerCount('drain') > 0) setImmediate(emitDrain, this)
     if (this.hasEnded) {
       if (this.hasEndedWell && error === null) this.keepSummary()

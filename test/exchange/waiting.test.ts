@@ -3,11 +3,12 @@
 
 import { once } from 'node:events'
 import { finished } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
 import type { HttpDuplex } from '../../types/index.d.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
-import { GET, OPEN, resolvers, serve, untilStuck } from '../support/wire.ts'
+import { GET, OPEN, chunk, chunked, resolvers, serve, untilStuck } from '../support/wire.ts'
 
 /** How people wait for 'drain'. */
 const WAYS: Record<string, (duplex: HttpDuplex) => Promise<unknown>> = {
@@ -21,6 +22,7 @@ const MIB = Buffer.alloc(1024 * 1024)
 const LEAVES: ((duplex: HttpDuplex) => unknown)[] = [
   function removeListener (duplex) { duplex.removeListener('data', ignore) },
   function removeAllListeners (duplex) { duplex.removeAllListeners('data') },
+  function removeEverything (duplex) { duplex.removeAllListeners() },
   function pause (duplex) { duplex.pause() }
 ]
 
@@ -133,6 +135,29 @@ for (const [name, kind] of Object.entries(KINDS)) {
     })
   }
 }
+
+t.test('a reader that pauses after the response, and resumes', async (t) => {
+  const opened = resolvers<HttpDuplex>()
+  const read: string[] = []
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: { drainTimeout: 60_000 } }, (request, { duplex }) => {
+      opened.resolve(duplex)
+      duplex.on('data', (chunk) => { read.push(String(chunk)) })
+      duplex.end('done')
+    })
+  })
+  const wire = await connect()
+  wire.send(OPEN('/') + chunk('a'))
+  t.match(await wire.response(), { body: 'done' })
+  const duplex = await opened.promise
+  duplex.pause()
+  for (let i = 0; i < 3; i++) await immediate()
+  duplex.resume()
+  wire.send(chunk('b') + '0\r\n\r\n')
+  await once(duplex, 'close')
+  t.strictSame(read, ['a', 'b'])
+  t.match(await wire.request(chunked('/', 'c')), { body: 'done' })
+})
 
 t.test('finished() after a good answer to a request without a body', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {

@@ -347,7 +347,7 @@ const REPLACEMENTS: Record<string, (duplex: HttpDuplex, kept: Buffer[]) => void>
         duplex.write(chunk)
       })
       duplex.on('end', () => { duplex.end() })
-      process.nextTick(() => duplex.unpipe(duplex))
+      process.nextTick(() => duplex.unpipe(duplex).resume())
     })
   }
 }
