@@ -25,12 +25,10 @@ export function writeHead (transport: Transport, reply: FastifyReply, content: u
     return write(transport, reply, fields, content)
   } catch (error) {
     // The answer to this error uses the same headers: remove those that cannot be sent.
-    for (const name of Object.keys(fields)) {
-      if (isSendable(name, fields[name])) continue
-      reply.removeHeader(name)
-      // Only if it is there: Node would take it for a field that it must not add itself.
-      if (reply.raw.hasHeader(name)) reply.raw.removeHeader(name)
-    }
+    const refused = Object.keys(fields).filter((name) => !isSendable(name, fields[name]))
+    for (const name of refused) reply.removeHeader(name)
+    // Only those that are there: Node would take any other for a field that it must not add itself.
+    for (const name of refused.filter((name) => reply.raw.hasHeader(name))) reply.raw.removeHeader(name)
     if (reply.statusCode < 200) reply.removeHeader('upgrade').code((error as FastifyError).statusCode!)
     throw error
   }

@@ -64,8 +64,13 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
   const changes: [string, (server: http.Server) => void][] = [
     ['listeners', (server) => server.on('connection', (socket) => socket.removeAllListeners('timeout'))],
     ['end of the head', parsing((parse, chunk) => { parse(chunk); return chunk.length })],
-    // On Node 26.12, which does not see later that a callback is replaced, waking was a request to Node.
-    ['request after an exchange', parsing((parse, chunk) => chunk.includes('POST') ? parse(chunk) : chunk.length)]
+    ['request after an exchange', parsing((parse, chunk) => chunk.includes('POST') ? parse(chunk) : chunk.length)],
+    // On Node 26.12, which does not see later that a callback is replaced, what wakes the parser was a request without Host to Node.
+    ['request after an exchange', parsing((parse, chunk) => {
+      if (chunk.includes('POST')) return parse(chunk)
+      if (chunk.includes('Host')) parse(Buffer.from('GET / HTTP/1.1\r\n\r\n'))
+      return chunk.length
+    })]
   ]
   for (const [missing, change] of changes) {
     const handoff = t.mockRequire('../../lib/handoff/probe.ts', { 'node:http': { createServer: strange(change) } }) as typeof import('../../lib/handoff/probe.ts')
