@@ -28,7 +28,7 @@ export function writeHead (transport: Transport, reply: FastifyReply, content: u
     const refused = Object.keys(fields).filter((name) => !isSendable(name, fields[name]))
     for (const name of refused) reply.removeHeader(name)
     // Only those that are there: Node would take any other for a field that it must not add itself.
-    for (const name of refused.filter((name) => reply.raw.hasHeader(name))) reply.raw.removeHeader(name)
+    refused.filter((name) => reply.raw.hasHeader(name)).forEach((name) => { reply.raw.removeHeader(name) })
     if (reply.statusCode < 200) reply.removeHeader('upgrade').code((error as FastifyError).statusCode!)
     throw error
   }
