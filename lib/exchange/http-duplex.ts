@@ -206,12 +206,6 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     return super.write(chunk, encoding, done)
   }
 
-  /** A stream that has failed never drains. Code that waits for that must not wait for ever: its next read or write tells it. */
-  override on (event: string | symbol, listener: (...args: any[]) => void): this {
-    if (event === 'drain' && this.destroyed) setImmediate(emitDrain, this)
-    return super.on(event, listener)
-  }
-
   override end (chunk?: any, encoding?: any, done?: any): this {
     this.endWasCalled = true
     const callback = [chunk, encoding, done].find((argument) => typeof argument === 'function')
@@ -398,29 +392,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     if (!this.isReaderWatched) {
       this.isReaderWatched = true
       this.on('pause', this.onReaderChange).on('resume', this.stopPauseTimer)
+      Object.assign(this, WATCHED)
     }
     if (this.isLeft) this.pauseTimer ??= setTimeout(() => { this.finish(false) }, this.drainTimeout)
   }
 
-  private onReaderChange (): void {
+  onReaderChange (): void {
     // A handler that is running may read again. Not in this tick: code that waits with promises listens again in a microtask.
     if (this.isReaderWatched && this.owner?.handlerHasReturned) setImmediate(() => this.finishIfComplete())
-  }
-
-  // Not by 'removeListener', which Node does not always emit for streams.
-
-  override removeListener (event: string | symbol, listener: (...args: any[]) => void): this {
-    this.onReaderChange()
-    return super.removeListener(event, listener)
-  }
-
-  override off (event: string | symbol, listener: (...args: any[]) => void): this {
-    return this.removeListener(event, listener)
-  }
-
-  override removeAllListeners (event?: string | symbol): this {
-    this.onReaderChange()
-    return event === undefined ? super.removeAllListeners() : super.removeAllListeners(event)
   }
 
   private stopPauseTimer (): void {
@@ -458,10 +437,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   override _destroy (error: Error | null, done: WriteCallback): void {
     if (this.detachedSocket === null) this.registry.remove(this)
+    if (this.hasEndedWell && error === null) {
+      this.keepSummary()
+      done(null)
+      return
+    }
     this.stopPauseTimer()
-    if (this.listenerCount('drain') > 0) setImmediate(emitDrain, this)
+    this.wakeWriters()
     if (this.hasEnded) {
-      if (this.hasEndedWell && error === null) this.keepSummary()
       done(error)
       return
     }
@@ -486,6 +469,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     this.relay = null
   }
 
+  /** A stream that has failed never drains. Code that waits for that must not wait for ever: its next read or write tells it. */
+  private wakeWriters (): void {
+    Object.assign(this, FAILED)
+    if (this.listenerCount('drain') > 0) setImmediate(emitDrain, this)
+  }
+
   /** The listener for 'error': `this` is the stream. */
   private tellOwner (): void {
     this.owner?.onStreamError() // there is no owner after a clean finish
@@ -493,8 +482,31 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 }
 
 /** The original methods, which the relay compares with. */
-const { on, write, _write, _writev } = HttpDuplex.prototype
-const methods = { on, write, _write, _writev }
+const { on, off, removeAllListeners, write, _write, _writev } = HttpDuplex.prototype
+const methods = { write, _write, _writev }
+
+/** Methods of a stream whose reader is watched. Not by 'removeListener', which Node does not always emit for streams. */
+const WATCHED = {
+  removeListener (this: HttpDuplex, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
+    this.onReaderChange()
+    return off.call(this, event, listener) as HttpDuplex
+  },
+  off (this: HttpDuplex, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
+    return this.removeListener(event, listener)
+  },
+  removeAllListeners (this: HttpDuplex, ...events: (string | symbol)[]): HttpDuplex {
+    this.onReaderChange()
+    return removeAllListeners.apply(this, events as [string]) as HttpDuplex
+  }
+}
+
+/** Methods of a stream that has failed. */
+const FAILED = {
+  on (this: HttpDuplex, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
+    if (event === 'drain') setImmediate(emitDrain, this)
+    return on.call(this, event, listener) as HttpDuplex
+  }
+}
 
 function emitDrain (stream: HttpDuplex): void {
   stream.emit('drain')

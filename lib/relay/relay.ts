@@ -27,7 +27,7 @@ export function unseenSocket (socket: Duplex | null): Socket | null {
 }
 
 /** The methods of the streams' class through which content passes. */
-export type Methods = Pick<Duplex, 'on' | 'write' | '_write' | '_writev'>
+export type Methods = Pick<Duplex, 'write' | '_write' | '_writev'>
 
 /**
  * Pipes from one stream into another.
@@ -95,7 +95,7 @@ export class Relay {
     const { source, target, methods } = this
     if (source.readableFlowing !== true || source.readableLength > 0) return false
     // A replaced method may keep what passes through it.
-    if (source.on !== methods.on || source.emit !== emit || source.push !== push) return false
+    if (source.on !== on || source.emit !== emit || source.push !== push) return false
     if (target.write !== methods.write || target._write !== methods._write || target._writev !== methods._writev) return false
     const listeners = source.listeners('data')
     return listeners.length === 1 && listeners[0] === this.listener
@@ -103,4 +103,4 @@ export class Relay {
 }
 
 /** The original methods, to compare with. */
-const { emit, push } = Duplex.prototype
+const { on, emit, push } = Duplex.prototype
