@@ -14,7 +14,7 @@ import duplex from 'fastify-duplex'
 import { proxy } from './proxy.ts'
 
 const run = promisify(execFile)
-const folder = join(__dirname, '..', '..', 'test', 'tls')
+const folder = join(__dirname, '..', '..', 'test', 'support', 'tls')
 const upstream = createServer({ key: readFileSync(join(folder, 'key.pem')), cert: readFileSync(join(folder, 'cert.pem')) }, async (request, response) => {
   response.end(`hello ${await text(request)}`)
 })

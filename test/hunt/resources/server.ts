@@ -54,7 +54,7 @@ function isCounted (url: string): boolean {
 
 function appOptions (): object {
   const root = dirname(require.resolve('fastify-duplex/package.json'))
-  const read = (name: string): Buffer => readFileSync(join(root, 'test/tls', name))
+  const read = (name: string): Buffer => readFileSync(join(root, 'test/support/tls', name))
   return {
     ...(config.transport === 'tls' ? { https: { key: read('key.pem'), cert: read('cert.pem') } } : {}),
     ...(config.transport === 'http2' ? { http2: true } : {}),
