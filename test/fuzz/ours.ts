@@ -5,6 +5,7 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import duplex from '../../lib/index.ts'
 import { bodyReader, framingFields, requestFraming } from '../../lib/transfer/framing.ts'
 import { asksToClose } from '../../lib/transfer/head-writer.ts'
+import { checkHost } from '../../lib/transfer/host.ts'
 import { type Answer, type Talk, inMemory } from '../conformance/talk.ts'
 import { grammarReads } from '../support/oracle.ts'
 import { type Message, NEXT } from './messages.ts'
@@ -19,6 +20,7 @@ type Coded = Error & { code: string }
 export function readByPlugin (bytes: Buffer, head: Head | null, verdict: Verdict): Verdict {
   if (head === null) return verdict
   try {
+    checkHost(head.rawHeaders, head.minorVersion, '/message')
     const reader = bodyReader(requestFraming(framingFields(head.rawHeaders), head.minorVersion), LIMITS)
     // The reader decodes in place.
     const body = Buffer.from(bytes.subarray(head.end))
@@ -30,7 +32,7 @@ export function readByPlugin (bytes: Buffer, head: Head | null, verdict: Verdict
     }
     return accepted(content, reader.trailers, head.end + reader.consumed)
   } catch (error) {
-    if (!/^FST_ERR_DUPLEX_(FRAMING|TRANSFER_CODING)$/.test((error as Coded).code)) throw error
+    if (!/^FST_ERR_DUPLEX_(HOST|FRAMING|TRANSFER_CODING)$/.test((error as Coded).code)) throw error
     return refused((error as Error).message)
   }
 }

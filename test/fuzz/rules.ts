@@ -11,7 +11,8 @@ export const STRICTER: readonly (readonly [reason: string, rule: string])[] = [
   ['HPE_INVALID_CONTENT_LENGTH', '9110 8.6, 9112 6.3: a list, a repetition, a tab after the number, or Transfer-Encoding together with it'],
   ['HPE_UNEXPECTED_CONTENT_LENGTH', '9110 8.6: Content-Length repeated'],
   ['HPE_INVALID_TRANSFER_ENCODING', '9112 6.1: Content-Length together with Transfer-Encoding'],
-  // Refused by the plugin in the framing fields.
+  // Refused by the plugin in the head.
+  ['Bad Host field: ', '9112 3.2: several Host fields, none, or a malformed one'],
   ['Bad message framing: transfer-encoding in HTTP/1.0', '9112 6.1: Transfer-Encoding in HTTP/1.0'],
   ['Bad message framing: transfer-encoding together with content-length', '9112 6.1: Content-Length together with Transfer-Encoding'],
   ['Bad message framing: transfer-encoding is not a list of codings', '9112 6.1: Transfer-Encoding is not a list of codings'],
@@ -32,6 +33,7 @@ export const STRICTER: readonly (readonly [reason: string, rule: string])[] = [
 
 /** Where the plugin may refuse what the printed grammar accepts, because the grammar cannot express the rule. */
 export const BEYOND_GRAMMAR: readonly (readonly [reason: string, rule: string])[] = [
+  ['Bad Host field: ', '9112 3.2: several Host fields, none, or a malformed one'],
   ['Bad message framing: transfer-encoding in HTTP/1.0', '9112 6.1: Transfer-Encoding in HTTP/1.0'],
   ['Malformed chunk: the body is longer than 2^53-1 bytes', '9112 7.1: too large a number'],
   ['Malformed trailer section: "', '9110 6.5.1: a field that may not be a trailer']
