@@ -399,7 +399,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   onReaderChange (): void {
     // A handler that is running may read again. Not in this tick: code that waits with promises listens again in a microtask.
-    if (this.isReaderWatched && this.owner?.handlerHasReturned) setImmediate(() => this.finishIfComplete())
+    if (this.owner?.handlerHasReturned) setImmediate(() => this.finishIfComplete())
   }
 
   private stopPauseTimer (): void {

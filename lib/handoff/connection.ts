@@ -305,27 +305,27 @@ export class Connection {
 
   /** Returns the connection to Node: the parser reads the next request. The response must have finished. */
   returnToNode (): void {
-    const { socket, parser, ourListeners: listeners, nodeListeners, claim } = this
+    const { socket, parser, ourListeners, nodeListeners, claim } = this
     this.claim = null
     if (socket.destroyed) return
-    assert(claim !== null && claim.isTaken && claim.nodeIsSuspended && listeners !== null && nodeListeners !== null)
+    assert(claim !== null && claim.isTaken && claim.nodeIsSuspended && ourListeners !== null && nodeListeners !== null)
     const { keepAliveTimeout, timeout } = serverOf(socket)
     wakeParser(parser)
     socket.allowHalfOpen = this.allowedHalfOpen
     setAutoDestroy(socket, true)
     if (!(keepAliveTimeout > 0)) setSocketTimeout(socket, timeout)
-    socket.removeListener('error', listeners.error)
+    socket.removeListener('error', ourListeners.error)
     socket.on('error', nodeListeners.error)
     if (this.held.length > 0 || this.isPausedByUs) this.schedulePump()
   }
 
   /** Takes our listeners off for good, and drops what is held. Data that is read later waits for other listeners. */
   release (): void {
-    const { socket, ourListeners: listeners } = this
+    const { socket, ourListeners } = this
     this.claim = null
     this.held = NO_BYTES
     this.isPausedByUs = false
-    for (const event in listeners) socket.removeListener(event, listeners[event as keyof Listeners])
+    for (const event in ourListeners) socket.removeListener(event, ourListeners[event as keyof Listeners])
     this.ourListeners = null
     socket.removeListener('resume', this.onResume)
     this.buffers.useShared()

@@ -29,7 +29,6 @@ export function claim (request: IncomingMessage, borrower: Borrower): Handoff | 
 /** A connection that is borrowed for one request: until `returnToNode`, or for good with `release` or `detach`. */
 export class Handoff implements Claim {
   readonly socket: Socket
-  readonly request: IncomingMessage
   readonly borrower: Borrower
   /** Whether the request and the server allow another request after this one (RFC 9112 section 9.3). */
   readonly requestPersists: boolean
@@ -43,7 +42,6 @@ export class Handoff implements Claim {
   constructor (connection: Connection, request: IncomingMessage, response: ServerResponse, borrower: Borrower) {
     this.connection = connection
     this.socket = connection.socket
-    this.request = request
     this.response = response
     this.borrower = borrower
     // llhttp overlooks "close" beside "keep-alive" in HTTP/1.0.
@@ -150,13 +148,13 @@ export class Handoff implements Claim {
    * @returns the bytes that were received behind the request
    */
   detach (): Buffer {
-    const { socket, connection: { held, parser, clientHasEnded: ended } } = this
+    const { socket, connection: { held, parser, clientHasEnded } } = this
     this.connection.release()
     abandonWrites(socket)
     setSocketTimeout(socket, 0)
     leaveServer(parser)
     restartHandle(socket)
-    if (ended) repeatEnd(socket)
+    if (clientHasEnded) repeatEnd(socket)
     return copyForUser(asLanded(held))
   }
 

@@ -9,7 +9,7 @@ import { Connection, routingConnection } from './connection.ts'
 import { onCheckContinue } from './expect-continue.ts'
 import type { Gate } from './gate.ts'
 
-// What is done to a server is done once, however many instances of its app have registered the plugin. Another copy of this
+// A server is set up once, even if several instances of its app have registered the plugin. Another copy of this
 // package, in another version, must know that it was done.
 const kWatcher = Symbol.for('fastify-duplex.watcher')
 const kRouted = Symbol.for('fastify-duplex.routed')
