@@ -9,7 +9,7 @@ import { injectDuplex } from './client/inject.ts'
 import { FastifyError, RegisteredError } from './errors.ts'
 import { Registry } from './exchange/registry.ts'
 import { wrapGenerator } from './fastify/handler.ts'
-import { hasInjectedBody, keepSignalDuring, makeTargetRoutable, missingFromFastify, otherServers, prependOnRoute, restoreTargets } from './fastify/internals.ts'
+import { hasInjectedBody, keepSignalDuring, makeTargetRoutable, missingFromFastify, otherServers, prepareRequests, prependOnRoute, restoreTargets } from './fastify/internals.ts'
 import { makeDuplex } from './fastify/route.ts'
 import { type RouteSetup, getAuthority, getDuplex } from './fastify/route-exchange.ts'
 import { checkAllSeen } from './fastify/unseen-routes.ts'
@@ -50,6 +50,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   app.decorate('injectDuplex', injectDuplex)
   app.decorateRequest('authority', { getter: getAuthority })
   app.decorateReply('duplex', { getter: getDuplex })
+  prepareRequests(app)
   prependOnRoute(app, wrapGenerator)
   app.addHook('onRoute', function (route) {
     makeDuplex.call(this, route, setup)

@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { BodyLimitError, TooManyExchangesError } from '../errors.ts'
 import { dropBadReason } from '../exchange/response-head.ts'
 import { runHooks } from './hooks.ts'
-import { endsErrorHandling, hideBody, hooksOf, isInOnError, runsLast } from './internals.ts'
+import { endsErrorHandling, hooksOf, isInOnError, runsLast, withoutBody } from './internals.ts'
 import { type RouteExchange, exchangeOf } from './route-exchange.ts'
 
 /** The value of `Retry-After` for a refused client, in seconds. */
@@ -21,8 +21,8 @@ export function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, p
   const error = admit(exchange, reply)
   // Deferred: if no earlier hook was asynchronous, Node's parser is still on the call stack, and the connection not borrowed yet.
   process.nextTick(() => {
-    if (error === null) hideBody(request)
-    done(error, payload)
+    if (error === null) withoutBody(request, () => { done(null, payload) })
+    else done(error)
   })
 }
 

@@ -197,9 +197,9 @@ t.test('a Fastify whose internals are missing', async (t) => {
     ['fastify.serverBindings', 'servers of an app'],
     ['fastify.children', 'children of an app'],
     ['fastify.genReqId', 'ids of requests'],
-    ['fastify.Request', 'context of a request, signal of a request'],
-    ['fastify.Request', 'context of a request, signal of a request', class {}],
-    ['fastify.Request', 'signal of a request', class { constructor () { Object.assign(this, { signal: {}, [Symbol('fastify.context')]: {} }) } }]
+    ['fastify.Request', 'method of a request, context of a request, signal of a request'],
+    ['fastify.Request', 'method of a request, context of a request, signal of a request', class {}],
+    ['fastify.Request', 'signal of a request', class { get method () { return '' } constructor () { Object.assign(this, { signal: {}, [Symbol('fastify.context')]: {} }) } }]
   ]
   for (const [name, missing, instead] of names) {
     const app = Fastify() as unknown as Record<symbol, unknown>
