@@ -1,5 +1,4 @@
-// A socket: how it stops and starts reading at once, into which memory it reads, how it closes, and how much it has sent and
-// received. The names are those of lib/net.js, lib/_http_server.js and internal/stream_base_commons.js, the same on Node 20 to
+// A socket: how it stops and starts reading at once, how it closes, and how much it has sent and received. The names are those of lib/net.js, lib/_http_server.js and internal/stream_base_commons.js, the same on Node 20 to
 // 26.
 
 import type { Server } from 'node:http'
@@ -11,7 +10,6 @@ interface Handle {
   writeQueueSize: number
   readStart (): void
   readStop (): void
-  useUserBuffer? (memory: Buffer): void
 }
 
 interface Internals extends Duplex {
@@ -21,34 +19,6 @@ interface Internals extends Duplex {
 }
 
 // Reading
-
-/** The symbols under which Node keeps the `onread` option of `net.connect()`; undefined if this Node has none. */
-const [BUFFER, CALLBACK] = ['kBuffer', 'kBufferCb'].map((name) =>
-  Object.getOwnPropertySymbols(new Socket()).find((symbol) => symbol.description === name))
-
-/**
- * Makes a socket read into `memory` from now on. This cannot be undone. Does nothing if it is not possible on this Node, on this
- * platform or with this stream: then the socket emits 'data' as usual.
- *
- * @param onRead called after each read with its size in bytes and its memory; returns whether to continue reading
- */
-export function readInto (socket: Duplex, memory: Buffer, onRead: (size: number, memory: Buffer) => boolean): void {
-  const { _handle: handle } = socket as Internals
-  // On Windows a read may be pending in its memory for a long time.
-  if (typeof handle?.useUserBuffer !== 'function' || !BUFFER || !CALLBACK || process.platform === 'win32') return
-  Object.assign(socket, { [CALLBACK]: onRead })
-  switchMemory(socket, memory)
-}
-
-/**
- * Makes a socket read into other memory, after `readInto`. Each call costs about 50 bytes until the handle closes. The `buffer`
- * function of `onread` would cost nothing. But Node 20 forgets what it returned if something throws in the same tick, and then
- * looks for the bytes in the wrong memory.
- */
-export function switchMemory (socket: Duplex, memory: Buffer): void {
-  Object.assign(socket, { [BUFFER!]: memory })
-  ;(socket as Internals)._handle?.useUserBuffer!(memory)
-}
 
 /**
  * Stops reading at once. socket.pause() alone would first fill the socket's own buffer, and TLS would still emit what it has

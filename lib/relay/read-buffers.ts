@@ -5,7 +5,7 @@
 
 import assert from 'node:assert'
 import type { Duplex } from 'node:stream'
-import { readInto, switchMemory } from '../node/socket.ts'
+import { readInto, switchMemory } from '../node/memory.ts'
 
 /** Bytes asked for in one read. Node asks for a quarter of that, and so needs four times as many system calls. */
 export const READ_SIZE = 256 * 1024

@@ -3,7 +3,7 @@
 
 import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
-import { pipesByNode, writesByNode } from '../node/stream-methods.ts'
+import { pipesByNode, writesByNode } from '../node/memory.ts'
 import { COPY_BELOW } from '../transfer/body-writer.ts'
 import { type Landed, bytesOf, copyForUser, isLanded, retire, requestPrivateBuffer } from './read-buffers.ts'
 

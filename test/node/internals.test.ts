@@ -80,7 +80,7 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
 
 t.test('replaced stream methods are recognized', (t) => {
   const duplex = new (class extends Duplex {})()
-  const isIntact = (): boolean => t.mockRequire<typeof import('../../lib/node/stream-methods.ts')>('../../lib/node/stream-methods.ts', {}).pipesByNode(duplex)
+  const isIntact = (): boolean => t.mockRequire<typeof import('../../lib/node/memory.ts')>('../../lib/node/memory.ts', {}).pipesByNode(duplex)
   t.ok(isIntact())
   const { write } = Duplex.prototype
   const replaced: Record<string, unknown> = {

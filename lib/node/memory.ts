@@ -1,12 +1,49 @@
-// Are Node's stream methods still Node's? Code that was loaded earlier, such as an instrumentation, may have replaced one. Its
-// method sees what is written and may keep it. Then content must not be written from a read buffer, which will be overwritten.
-// This is the only file that looks at stack traces.
+// The memory that content lies in: which memory a socket reads into, and whether only Node's code sees what passes through the
+// streams. Code that was loaded earlier, such as an instrumentation, may have replaced a method of Node's streams. Its method
+// sees what is written and may keep it. Then content must not be written from a read buffer, which will be overwritten. This is
+// the only file that looks at stack traces.
 
 import { EventEmitter } from 'node:events'
 import { Socket } from 'node:net'
 import { Duplex, Readable } from 'node:stream'
 
 type Method = (...args: any[]) => unknown
+
+interface Internals extends Record<'write' | '_write' | '_writev' | '_writeGeneric', Method> {
+  _handle: { useUserBuffer?: (memory: Buffer) => void, writev?: Method, writeBuffer?: Method } | null
+}
+
+// Which memory
+
+/** The symbols under which Node keeps the `onread` option of `net.connect()`; undefined if this Node has none. */
+const [BUFFER, CALLBACK] = ['kBuffer', 'kBufferCb'].map((name) =>
+  Object.getOwnPropertySymbols(new Socket()).find((symbol) => symbol.description === name))
+
+/**
+ * Makes a socket read into `memory` from now on. This cannot be undone. Does nothing if it is not possible on this Node, on this
+ * platform or with this stream: then the socket emits 'data' as usual.
+ *
+ * @param onRead called after each read with its size in bytes and its memory; returns whether to continue reading
+ */
+export function readInto (socket: Duplex, memory: Buffer, onRead: (size: number, memory: Buffer) => boolean): void {
+  const handle = (socket as unknown as Internals)._handle
+  // On Windows a read may be pending in its memory for a long time.
+  if (typeof handle?.useUserBuffer !== 'function' || !BUFFER || !CALLBACK || process.platform === 'win32') return
+  Object.assign(socket, { [CALLBACK]: onRead })
+  switchMemory(socket, memory)
+}
+
+/**
+ * Makes a socket read into other memory, after `readInto`. Each call costs about 50 bytes until the handle closes. The `buffer`
+ * function of `onread` would cost nothing. But Node 20 forgets what it returned if something throws in the same tick, and then
+ * looks for the bytes in the wrong memory.
+ */
+export function switchMemory (socket: Duplex, memory: Buffer): void {
+  Object.assign(socket, { [BUFFER!]: memory })
+  ;(socket as unknown as Internals)._handle?.useUserBuffer!(memory)
+}
+
+// Who sees it
 
 /** Used as `this`: throws at the first access to a property. */
 const untouchable = new Proxy({}, { get () { throw new Error('touched') } })
@@ -47,10 +84,6 @@ const wereIntact = isFromNode(emit, 'data', BYTES) && isFromNode(on, 'data', Boo
 /** Whether the `pipe` that `source` inherits is Node's. Then the 'data' listener that it adds is Node's too. */
 export function pipesByNode (source: Readable): boolean {
   return wereIntact && Object.getPrototypeOf(Object.getPrototypeOf(source)).pipe === pipe
-}
-
-interface Internals extends Record<'write' | '_write' | '_writev' | '_writeGeneric', Method> {
-  _handle: { writev?: Method, writeBuffer?: Method } | null
 }
 
 /** Whether only Node's methods see what is written to a socket. */
