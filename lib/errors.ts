@@ -36,12 +36,15 @@ export const AuthorityError = createError('FST_ERR_DUPLEX_AUTHORITY', 'The targe
 export const TooManyExchangesError = createError('FST_ERR_DUPLEX_TOO_MANY', 'Too many exchanges are open: the limit is %s', 503)
 export const AbortedError = createError('FST_ERR_DUPLEX_ABORTED', 'The client went away before the exchange was over', 499)
 export const IdleError = createError('FST_ERR_DUPLEX_IDLE', 'No byte in either direction for %s ms', 408)
+export const NotEndedError = createError('FST_ERR_DUPLEX_NOT_ENDED', 'No byte in either direction for %s ms: the handler has returned, but nobody has ended the response. Call reply.duplex.end()', 500)
 export const ClosingError = createError('FST_ERR_DUPLEX_CLOSING', 'The server is closing', 503)
 export const DestroyedError = createError('FST_ERR_DUPLEX_DESTROYED', 'The exchange was destroyed before the response ended', 500)
 
 // Mistakes of the handler: thrown by the method it called, or emitted on the writable side.
 
 export const HeadSentError = createError('FST_ERR_DUPLEX_HEAD_SENT', 'The response head is already on its way', 500)
+export const SentLateError = createError('FST_ERR_DUPLEX_SENT_LATE', '%s after the response head cannot be sent: write it with reply.duplex.end(), or answer before the first write', 500)
+export const HijackedError = createError('FST_ERR_DUPLEX_HIJACKED', 'reply.duplex cannot be written after reply.hijack(): leave out reply.hijack(), which reply.duplex does itself', 500)
 export const StatusError = createError('FST_ERR_DUPLEX_STATUS', 'Status %s cannot be sent here', 500)
 export const FieldError = createError('FST_ERR_DUPLEX_FIELD', 'Invalid %s "%s"', 500)
 export const OwnFieldError = createError('FST_ERR_DUPLEX_OWN_FIELD', 'Field "%s" belongs to the response writer and cannot be set', 500)

@@ -1,77 +1,39 @@
-// The exchange as a stream: `reply.duplex`. It connects both sides of the stream to a transport, and ends the exchange when both
-// sides have ended. One class, since a Duplex has one state for both of its sides.
+// The exchange as a stream: `reply.duplex`. The exchange decides when it ends. One class, since a Duplex has one state for both of
+// its sides.
 //
-// The first write of the handler is the point of no return. It makes, checks and writes the head in one call, so that an error
-// in the head can still be answered. All writes of one tick are sent as one chunk in one write to the socket. The head and the
-// end of the body are sent along if they fall into that tick.
+// The first write makes and checks the head in one call, so that an error in the head can still be answered. All writes of one
+// tick are sent as one chunk in one write to the socket. The head and the end of the body are sent along if they fall into that
+// tick. Until then nothing is handed over, and all of it can be taken back.
 
 import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
-import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, StatusError, TrailersError } from '../errors.ts'
+import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, StatusError, TrailersError } from '../errors.ts'
 import { isPiped } from '../node/streams.ts'
 import { type Landed, asLanded, copyForUser } from '../relay/read-buffers.ts'
 import { type Relay, type RelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
-import { type Framing, NO_BODY, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
+import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
-import type { ExchangeEvents, Transport, WriteCallback } from '../transport/transport.ts'
-import { failed, finished, headWritten, publish, started } from './diagnostics.ts'
-import type { OpenExchange, Registry } from './registry.ts'
+import type { Transport, WriteCallback } from '../transport/transport.ts'
+import { headWritten, publish } from './diagnostics.ts'
+import type { Exchange, ExchangeStream } from './exchange.ts'
 import { writeHead } from './response-head.ts'
 
-/** See `DuplexOptions`. */
-export interface ExchangeOptions {
-  /** Milliseconds */
-  closeGrace: number
-  /** Milliseconds */
-  drainTimeout: number
-  /** Bytes */
-  bodyLimit: number
-  /** Bytes; undefined: Node's default */
-  highWaterMark?: number
-}
-
-/** What an exchange needs of Fastify. */
-export interface ExchangeOwner {
-  readonly handlerHasReturned: boolean
-  /** Called for every error of the stream. */
-  onStreamError (): void
-  /** Called when the response is about to be cut off. */
-  onCutOff (error: Error): void
-  /**
-   * As `reply.hijack()`: Fastify sends no response of its own any more.
-   *
-   * @returns a function to call when the exchange has ended well: otherwise `request.signal` would abort then
-   */
-  hijack (): () => void
-  /** Aborts `request.signal`. */
-  abortSignal (reason: Error): void
-}
-
 /** What remains of the transport after a clean finish. */
-type Summary = Pick<Transport, 'failure' | 'requestFraming' | 'socket' | 'trailers'>
+type Summary = Pick<Transport, 'requestFraming' | 'socket' | 'trailers'>
 
-export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEvents, OpenExchange, RelayTarget {
+export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStream, RelayTarget {
   bytesRead = 0
   bytesWritten = 0
-  readonly closeGrace: number
-  private readonly drainTimeout: number
   private summary: Summary
+  private exchange: Exchange
   private transport: Transport
   private reply: FastifyReply
-  private owner: ExchangeOwner | null
-  private readonly registry: Registry
-  private readonly bodyLimit: number
-  private responseFraming: Framing | null = null
-  private requestEnded = false
-  private responseEnded = false
-  private hasEnded = false
-  private hasEndedWell = false
+  private responseFraming: Framing | null = null // not null from the first write on
   private detachedSocket: Socket | null = null
   private isReaderWatched = false
   private pauseTimer: NodeJS.Timeout | undefined
-  private cancelSignalAbort: () => void = ignore // keeps `request.signal` from aborting when the request closes
   // Writing. A Writable has one write under way at a time.
   writesAtOnce = false // set by the relay
   private isCorkedForTick = false // until the end of the tick
@@ -82,32 +44,16 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   /** The relay of the last pipe into another exchange. */
   private relay: Relay | null = null
 
-  constructor (transport: Transport, reply: FastifyReply, owner: ExchangeOwner, registry: Registry, options: ExchangeOptions) {
-    super({ highWaterMark: options.highWaterMark })
-    this.summary = transport
-    this.transport = transport
+  constructor (exchange: Exchange, reply: FastifyReply) {
+    super({ highWaterMark: exchange.options.highWaterMark })
+    this.summary = exchange.transport
+    this.exchange = exchange
+    this.transport = exchange.transport
     this.reply = reply
-    this.owner = owner
-    this.registry = registry
-    this.bodyLimit = options.bodyLimit
-    this.closeGrace = options.closeGrace
-    this.drainTimeout = options.drainTimeout
     // An 'error' without a listener would end the process.
-    this.on('error', this.tellOwner)
-    if (transport.hasEnded) {
-      // Opened too late: the client has left during the hooks, or an onResponse hook opens it.
-      this.hasEnded = true
-      this.destroy(transport.failure ?? undefined)
-      return
-    }
-    transport.exchange = this
-    registry.add(this)
-    publish(started, this, reply)
-  }
-
-  /** Why the exchange has failed, after its head or together with its connection; null if it has not. */
-  get failure (): Error | null {
-    return this.summary.failure
+    this.on('error', ignore)
+    // Opened too late: the client has left during the hooks, or an onResponse hook opens it.
+    if (exchange.isOver) this.destroy(exchange.failure ?? undefined)
   }
 
   get isDetached (): boolean {
@@ -135,7 +81,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     if (this.headersSent) throw new HeadSentError()
     if (this.cannotAnswer) return
     this.writeHead()
-    this.transport.whenMayWrite(() => this.transport.write([], 0, false, ignore))
+    this.transport.whenMayWrite(() => { if (this.headersSent && !this.destroyed) this.transport.write([], 0, false, ignore) })
   }
 
   writeInformation (statusCode: number, fields: OutgoingFields = {}): boolean {
@@ -150,20 +96,19 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
    * of the handler may not know that. So our methods do not throw then, like Node's own methods.
    */
   private get cannotAnswer (): boolean {
-    return this.destroyed || this.reply.sent || this.transport.answerHasBegun
+    return this.destroyed || this.reply.sent || this.exchange.answerHasBegun
   }
 
   detach ({ counted = true }: { counted?: boolean } = {}): { socket: Socket, head: Buffer } {
     const { reply } = this
     if (this.isDetached) throw new DetachedError()
     if (this.destroyed) throw new DetachError('the exchange is over')
-    if (!this.headersSent && (reply.sent || this.transport.answerHasBegun)) throw new HeadSentError()
+    if (!this.headersSent && (reply.sent || this.exchange.answerHasBegun)) throw new HeadSentError()
     if (this.isCorkedForTick) this.uncorkAfterTick()
     // The write under way does not matter: the socket sends it before anything that the caller will write.
     if (this.writableLength > this.writeSize) throw new DetachError('something is still to be written')
     if (!this.headersSent && this.readableLength > 0) throw new DetachError('the request body has not been read to its end')
     const { socket, head } = this.transport.detach()
-    if (!this.headersSent) this.cancelSignalAbort = this.owner!.hijack()
     this.detachedSocket = socket
     this.removeAllListeners('data')
     // In a loop: a stream that flows returns one chunk at a time.
@@ -171,9 +116,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     for (let chunk; (chunk = this.read() as Buffer | string | null) !== null;) {
       unread.push(typeof chunk === 'string' ? Buffer.from(chunk, this.readableEncoding!) : chunk)
     }
-    if (counted) socket.once('close', () => this.registry.remove(this))
-    else this.registry.remove(this)
-    this.complete()
+    this.exchange.happens('detached')
+    if (counted) socket.once('close', () => this.exchange.registry.remove(this.exchange))
+    else this.exchange.registry.remove(this.exchange)
     this.destroy(new DetachedError())
     return { socket, head: unread.length === 0 ? head : copyForUser(asLanded(Buffer.concat([...unread, head]))) }
   }
@@ -233,9 +178,20 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   }
 
   private writeHead (content?: unknown): void {
-    this.responseFraming = writeHead(this.transport, this.reply, content)
-    this.cancelSignalAbort = this.owner!.hijack()
-    publish(headWritten, this, this.reply)
+    const { reply, exchange } = this
+    if (reply.sent && !reply.raw.writableEnded && !reply.raw.headersSent) {
+      const error = new HijackedError()
+      exchange.happens('hijacked', error)
+      throw error
+    }
+    if (reply.sent || reply.raw.headersSent || exchange.answerHasBegun) throw new HeadSentError()
+    this.responseFraming = writeHead(this.transport, reply, content)
+    exchange.happens('head written')
+    publish(headWritten, this, reply)
+  }
+
+  takeBack (): void {
+    this.responseFraming = null
   }
 
   override _write (chunk: Buffer, _encoding: BufferEncoding, done: WriteCallback): void {
@@ -273,8 +229,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   private writeNow (content: readonly Buffer[]): void {
     // The end of the body is sent along with the last write: after end(), if nothing is buffered behind it. Node may still call
-    // _write or _final after that, with nothing to send.
-    if (this.endWasWritten) {
+    // _write or _final after that, with nothing to send. A write that waits for its turn may have been taken back.
+    if (this.endWasWritten || !this.headersSent) {
       this.finishWrite()
       return
     }
@@ -292,9 +248,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
       return
     }
     if (this.responseFraming!.kind !== 'none') this.bytesWritten += this.writeSize // else it was dropped
-    this.responseEnded = this.endWasWritten
+    const responseEnded = this.endWasWritten
     this.finishWrite()
-    if (this.responseEnded) this.finishIfComplete()
+    if (responseEnded) this.exchange.happens('response complete')
   }
 
   // Reading
@@ -305,8 +261,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   onContent (content: Landed, last: boolean): boolean {
     this.bytesRead += content.length
-    if (this.bytesRead > this.bodyLimit) {
-      this.onReadError(new BodyLimitError(this.bodyLimit))
+    const { bodyLimit } = this.exchange.options
+    if (this.bytesRead > bodyLimit) {
+      this.exchange.onReadError(new BodyLimitError(bodyLimit))
       return false
     }
     // The last content of a body is not relayed: it waits for the end of the response, which may follow in the same tick.
@@ -332,7 +289,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   onBodyEnd (): boolean {
     const { reply } = this
     // A handler that reads behind the body waits for bytes from the tunnel. But the client sends none before it has the head.
-    if (this.responseFraming === null && !reply.sent && !this.transport.answerHasBegun && isTunnel(reply.request.method, reply.statusCode)) {
+    if (this.responseFraming === null && !reply.sent && !this.exchange.answerHasBegun && isTunnel(reply.request.method, reply.statusCode)) {
       try {
         this.flushHeaders()
       } catch (error) {
@@ -342,64 +299,33 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
     return this.responseFraming === TUNNEL
   }
 
-  onRequestEnd (): void {
-    this.requestEnded = true
+  endRequest (): void {
     this.push(null)
-    this.finishIfComplete()
-  }
-
-  onReadError (error: Error): void {
-    this.destroy(error)
-    // Before the head, the error is answered and the connection stays open, so nothing else aborts the signal. A handler that
-    // does not read may wait for the signal.
-    this.owner!.abortSignal(error)
   }
 
   // Ending
 
-  onFailure (error: Error): void {
-    this.fail(error)
-    this.destroy(error)
-  }
-
-  onAnswered (): void {
-    this.hasEnded = true
-    this.destroy()
-  }
-
-  private fail (error: Error): void {
-    this.hasEnded = true
-    publish(failed, this, this.reply, error)
-  }
-
-  /** The app is closing. */
-  shutDown (reason: Error): void {
-    if (!this.reply.sent) this.reply.header('connection', 'close')
-    this.owner!.abortSignal(reason)
-    this.emit('shutdown')
-  }
-
-  /** Ends the exchange if the response is complete, and the request is complete or nobody reads it. */
-  finishIfComplete (): void {
-    if (this.hasEnded || !this.responseEnded) return
-    const isRead = this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
-    if (!this.requestEnded && isRead) this.watchReader()
-    else this.finish(isRead)
+  get isRead (): boolean {
+    return this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
   }
 
   /** The reader may leave at any time. After the handler has returned, one that pauses has `drainTimeout` to resume. */
-  private watchReader (): void {
+  watchReader (): void {
+    if (!this.isRead) {
+      this.exchange.happens('reader left')
+      return
+    }
     if (!this.isReaderWatched) {
       this.isReaderWatched = true
       this.on('pause', this.onReaderChange).on('resume', this.stopPauseTimer)
       Object.assign(this, WATCHED)
     }
-    if (this.isLeft) this.pauseTimer ??= setTimeout(() => { this.finish(false) }, this.drainTimeout)
+    if (this.isLeft) this.pauseTimer ??= setTimeout(() => { this.exchange.happens('reader left') }, this.exchange.options.drainTimeout)
   }
 
   onReaderChange (): void {
     // A handler that is running may read again. Not in this tick: code that waits with promises listens again in a microtask.
-    if (this.owner?.handlerHasReturned) setImmediate(() => this.finishIfComplete())
+    if (this.exchange?.life.handler === 'returned') setImmediate(() => this.exchange?.happens('handler returned'))
   }
 
   private stopPauseTimer (): void {
@@ -409,52 +335,26 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
 
   /** Whether the reader has paused, and there is no handler, and no target of a pipe, that would resume it. */
   private get isLeft (): boolean {
-    return this.owner!.handlerHasReturned && this.isPaused() && !isPiped(this)
+    return this.exchange.life.handler === 'returned' && this.isPaused() && !isPiped(this)
   }
 
-  private finish (isRead: boolean): void {
-    this.hasEndedWell = true
-    this.registry.remove(this)
-    this.complete()
-    this.transport.finish()
-    if (!this.requestEnded && this.summary.requestFraming === NO_BODY) this.onRequestEnd()
-    if (!this.requestEnded) this.destroy()
-    else if (!isRead) this.resume() // otherwise the stream would not close, since its end was not read
-  }
-
-  private complete (): void {
-    this.hasEnded = true
+  release (wasRead: boolean, requestEnded: boolean): void {
     this.stopPauseTimer()
-    this.cancelSignalAbort()
-    this.cancelSignalAbort = ignore
-    publish(finished, this, this.reply)
-  }
-
-  destroyForClosing (reason: Error): void {
-    if (this.detachedSocket !== null) this.detachedSocket.destroy()
-    else this.destroy(reason)
+    if (!requestEnded) this.destroy()
+    else if (!wasRead) this.resume() // otherwise the stream would not close, since its end was not read
   }
 
   override _destroy (error: Error | null, done: WriteCallback): void {
-    if (this.detachedSocket === null) this.registry.remove(this)
-    if (this.hasEndedWell && error === null) {
+    const { exchange } = this
+    if (exchange.endedWell && error === null) {
       this.keepSummary()
       done(null)
       return
     }
     this.stopPauseTimer()
     this.wakeWriters()
-    if (this.hasEnded) {
-      done(error)
-      return
-    }
-    const failure = error ?? new DestroyedError()
-    // Before the head, Fastify can still answer on the connection.
-    if (this.headersSent) {
-      this.owner!.onCutOff(failure)
-      this.transport.abort(failure)
-      this.fail(failure)
-    }
+    const failure = exchange.isOver ? error : error ?? new DestroyedError()
+    exchange.happens('stream destroyed', failure ?? undefined)
     done(failure)
   }
 
@@ -463,9 +363,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
    * everything that it refers to.
    */
   private keepSummary (): void {
-    const { failure, requestFraming, socket, trailers } = this.transport
-    this.summary = { failure, requestFraming, socket, trailers }
-    this.transport = this.reply = this.owner = null as never
+    const { requestFraming, socket, trailers } = this.transport
+    this.summary = { requestFraming, socket, trailers }
+    this.exchange = this.transport = this.reply = null as never
     this.relay = null
   }
 
@@ -473,11 +373,6 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeEven
   private wakeWriters (): void {
     Object.assign(this, FAILED)
     if (this.listenerCount('drain') > 0) setImmediate(emitDrain, this)
-  }
-
-  /** The listener for 'error': `this` is the stream. */
-  private tellOwner (): void {
-    this.owner?.onStreamError() // there is no owner after a clean finish
   }
 }
 

@@ -3,7 +3,7 @@
 
 import type { FastifyError, FastifyReply } from 'fastify'
 import type { OutgoingFields } from '../../types/index.d.ts'
-import { FieldError, HeadSentError, NoBodyError } from '../errors.ts'
+import { FieldError, NoBodyError } from '../errors.ts'
 import { isHttp2, minorVersion } from '../node/http2.ts'
 import { type Framing, NO_BODY, responseFraming } from '../transfer/framing.ts'
 import { asksToClose, isReason, isSendable } from '../transfer/head-writer.ts'
@@ -14,12 +14,10 @@ import type { Transport } from '../transport/transport.ts'
  *
  * @param content the first content of the body, if there is any
  * @returns the framing of the body
- * @throws {HeadSentError} FST_ERR_DUPLEX_HEAD_SENT: other code has begun to answer
  * @throws {NoBodyError} FST_ERR_DUPLEX_NO_BODY: there is content, but this response has no body
  * @throws the errors of `responseFraming` and of `Transport.writeHead`
  */
 export function writeHead (transport: Transport, reply: FastifyReply, content: unknown): Framing {
-  if (reply.sent || reply.raw.headersSent || transport.answerHasBegun) throw new HeadSentError()
   const fields = reply.getHeaders() as OutgoingFields
   try {
     return write(transport, reply, fields, content)

@@ -3,9 +3,8 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { BodyLimitError, TooManyExchangesError } from '../errors.ts'
 import { dropBadReason } from '../exchange/response-head.ts'
-import { runHooks } from './hooks.ts'
 import { endsErrorHandling, hooksOf, isInOnError, runsLast, withoutBody } from './internals.ts'
-import { type RouteExchange, exchangeOf } from './route-exchange.ts'
+import { type RouteExchange, exchangeOf, refuseLate } from './route-exchange.ts'
 
 /** The value of `Retry-After` for a refused client, in seconds. */
 const RETRY_AFTER = 1
@@ -51,14 +50,13 @@ function ensureLastHook (reply: FastifyReply): boolean {
  *
  * @returns the error with which it is refused; null if it is admitted
  */
-function admit (exchange: RouteExchange, reply: FastifyReply): Error | null {
-  const { setup: { options, admitted } } = exchange
-  const transport = exchange.transportOf(reply)
-  const { framingError, requestFraming } = transport
-  exchange.send = reply.send
+function admit (state: RouteExchange, reply: FastifyReply): Error | null {
+  const { setup: { options, admitted } } = state
+  const exchange = state.begin(reply)
+  const { framingError, requestFraming } = exchange.transport
+  state.send = reply.send
   reply.send = recordAnswer
-  const onTimeout = hooksOf(reply, 'onTimeout')
-  if (onTimeout.length > 0) transport.onIdleTimeout = () => { runHooks(onTimeout, reply.request, reply) }
+  state.onTimeout = hooksOf(reply, 'onTimeout')
   if (framingError !== null) return framingError
   if (requestFraming.length > options.bodyLimit) return new BodyLimitError(options.bodyLimit)
   if (options.maxExchanges === Infinity) return null
@@ -66,9 +64,9 @@ function admit (exchange: RouteExchange, reply: FastifyReply): Error | null {
     reply.header('retry-after', RETRY_AFTER)
     return new TooManyExchangesError(options.maxExchanges)
   }
-  if (!transport.hasEnded) {
+  if (!exchange.isOver) {
     admitted.count++
-    transport.onEnded = () => { admitted.count-- }
+    exchange.onEnded = () => { admitted.count-- }
   }
   return null
 }
@@ -79,17 +77,22 @@ function admit (exchange: RouteExchange, reply: FastifyReply): Error | null {
  * exchange until the next full garbage collection.
  */
 function recordAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
-  const exchange = exchangeOf(this.request.raw)
+  const state = exchangeOf(this.request.raw)
+  const { exchange, stream } = state
   // Nothing can be answered any more. The hooks of an answer may still be running when its exchange fails.
-  if (exchange.failure !== null) return this
-  exchange.markAnswerBegun()
+  if (exchange!.failure !== null) return this
+  if (stream?.headersSent) {
+    refuseLate(stream, this, 'reply.send()')
+    return this
+  }
+  exchange!.happens('Fastify answers')
   const error = dropBadReason(this)
   if (error !== null && !(payload instanceof Error)) payload = error
-  if (!exchange.isAnsweringFailure) return exchange.send!.call(this, payload)
+  if (!state.isAnsweringFailure) return state.send!.call(this, payload)
   // Otherwise Fastify would throw if the handler answers late, or would run the onSend hooks twice.
-  if (exchange.hasAnsweredFailure || isInOnError(this)) return this
+  if (state.hasAnsweredFailure || isInOnError(this)) return this
   const isLastAnswer = endsErrorHandling(this, payload)
-  exchange.send!.call(this, payload)
-  if (isLastAnswer) exchange.hasAnsweredFailure = true
+  state.send!.call(this, payload)
+  if (isLastAnswer) state.hasAnsweredFailure = true
   return this
 }

@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import { HeadSentError } from '../errors.ts'
 import { isPromise } from './hooks.ts'
-import { type RouteExchange, exchangeOf } from './route-exchange.ts'
+import { type RouteExchange, exchangeOf, refuseLate } from './route-exchange.ts'
 
 export type Handler = (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) => any
 
@@ -47,10 +47,10 @@ export function wrapHandler (handler: Handler): Handler {
     if (isBody(result, exchange)) result = writeBody(result, request, reply)
     if (isPromise(result) && result !== reply as unknown) return afterPromise(result, exchange, request, reply)
     exchange.isUnattended = true
-    exchange.handlerHasReturned = true
-    exchange.stream?.finishIfComplete()
-    exchange.answerFailure(reply)
-    return answerOf(exchange, result)
+    exchange.exchange!.happens('handler returned')
+    const failure = exchange.unansweredFailure
+    if (failure !== null) exchange.answerFailure(failure)
+    return answerOf(exchange, reply, result)
   })
 }
 
@@ -58,23 +58,24 @@ async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchan
   try {
     let value = await result
     if (isBody(value, exchange)) value = await writeBody(value, request, reply)
-    exchange.handlerHasReturned = true
-    exchange.stream?.finishIfComplete()
+    exchange.exchange!.happens('handler returned')
     if (exchange.isAnsweringFailure) return reply
     // The exchange has failed, and nobody has answered: answer with that failure.
-    if ((value === undefined || value === exchange.stream) && exchange.isFailedUnanswered) return onThrow(exchange, reply, exchange.stream!.errored!)
-    return answerOf(exchange, value)
+    const failure = exchange.unansweredFailure
+    if ((value === undefined || value === exchange.stream) && failure !== null) return onThrow(exchange, reply, failure)
+    const answer = answerOf(exchange, reply, value)
+    return answer === undefined && exchange.stream?.headersSent ? reply : answer // with `undefined`, Fastify would answer
   } catch (error) {
     return onThrow(exchange, reply, error as Error)
   }
 }
 
-/**
- * The answer that Fastify is to send: the value that the handler has returned. Undefined if the response has begun, or if the
- * value is the stream, which `reply.duplex.end()` returns.
- */
-function answerOf ({ stream }: RouteExchange, value: unknown): unknown {
-  return stream?.headersSent || value === stream ? undefined : value
+/** The answer that Fastify is to send: the value that the handler has returned. Undefined if there is none. */
+function answerOf ({ stream }: RouteExchange, reply: FastifyReply, value: unknown): unknown {
+  if (stream === null || !stream.headersSent) return value === stream ? undefined : value // `reply.duplex.end()` returns the stream
+  // Behind the head it can only be an error.
+  if (value !== undefined && value !== stream && value !== reply) refuseLate(stream, reply, 'A value that is returned')
+  return undefined
 }
 
 /** Writes a body that the handler has returned, and ends the response. */
@@ -109,15 +110,14 @@ async function waitForDrain (stream: Duplex): Promise<void> {
 }
 
 /** The handler has failed. Before the head, Fastify answers. After the head, the response can only be cut off. */
-function onThrow ({ stream, isAnsweringFailure }: RouteExchange, reply: FastifyReply, error: Error): FastifyReply | undefined {
+function onThrow ({ exchange, stream, failure, isAnsweringFailure }: RouteExchange, reply: FastifyReply, error: Error): FastifyReply | undefined {
   if (stream === null) throw error
-  const { failure } = stream
   if (isAnsweringFailure || failure !== null) {
     // The exchange had failed before. Usually the handler throws that same failure.
     if (isAnsweringFailure || failure !== error) reply.log.debug({ err: error }, 'duplex handler failed after its exchange')
     return isAnsweringFailure ? reply : undefined
   }
-  if (!stream.headersSent && !stream.isDetached) {
+  if (exchange!.canAnswer || !(stream.headersSent || stream.isDetached)) {
     stream.destroy(error)
     throw error
   }

@@ -1,6 +1,6 @@
 // Runs hooks of a route where Fastify would not.
 
-type Hook = (...args: any[]) => unknown
+export type Hook = (...args: any[]) => unknown
 
 /**
  * Runs hooks one after the other, whether they take a callback or return a promise. Their errors are dropped, since nothing could

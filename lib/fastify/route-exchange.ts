@@ -3,8 +3,9 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Authority } from '../../types/index.d.ts'
-import { AbortedError, NotEnabledError } from '../errors.ts'
-import { type ExchangeOwner, HttpDuplex } from '../exchange/http-duplex.ts'
+import { AbortedError, NotEnabledError, SentLateError } from '../errors.ts'
+import { Exchange, type ExchangeOwner } from '../exchange/exchange.ts'
+import { HttpDuplex } from '../exchange/http-duplex.ts'
 import type { Registry } from '../exchange/registry.ts'
 import type { Gate } from '../handoff/gate.ts'
 import { isHttp2 } from '../node/http2.ts'
@@ -14,7 +15,7 @@ import type { IdleWatch } from '../transport/idle-watch.ts'
 import { NodeTransport } from '../transport/node-pair.ts'
 import { targetOf } from '../transport/request-framing.ts'
 import type { App, Transport } from '../transport/transport.ts'
-import { runHooks } from './hooks.ts'
+import { type Hook, runHooks } from './hooks.ts'
 import { abortSignal, hijack, hooksOf } from './internals.ts'
 
 /** What all exchanges of a route share. The routes share the objects of the plugin, except where they have different options. */
@@ -30,8 +31,10 @@ export interface RouteSetup {
 
 export class RouteExchange implements ExchangeOwner {
   readonly setup: RouteSetup
-  stream: HttpDuplex | null = null
-  handlerHasReturned = false
+  exchange: Exchange | null
+  reply: FastifyReply | null = null
+  /** The hooks for 'onTimeout'. */
+  onTimeout: Hook[] = []
   /** The handler has returned without a promise: it will not throw when the stream fails. */
   isUnattended = false
   /** `skipBodyParsing` was called, and other preParsing hooks were behind it. */
@@ -42,42 +45,42 @@ export class RouteExchange implements ExchangeOwner {
   isAnsweringFailure = false
   /** The last error handler has sent that answer. */
   hasAnsweredFailure = false
-  private transport: Transport | null
   private authority: Authority | null = null
-  private reply!: FastifyReply
 
   /** @param transport the raw connection; null if it could not be claimed: then Node's request/response pair is used */
   constructor (setup: RouteSetup, transport: Transport | null) {
     this.setup = setup
-    this.transport = transport
+    this.exchange = transport === null ? null : new Exchange(transport, this, setup.registry, setup.options)
   }
 
-  /** The transport of the request, made at the first call if the raw connection was not claimed. */
-  transportOf (reply: FastifyReply): Transport {
-    const { app, idleWatch, options } = this.setup
-    this.transport ??= new NodeTransport(reply.request.raw, reply.raw, app, idleWatch, options)
-    return this.transport
+  /** Called with the reply, before anything else needs it. @returns the exchange, made at the first call if the raw connection was not claimed */
+  begin (reply: FastifyReply): Exchange {
+    if (this.reply !== null) return this.exchange!
+    const { app, idleWatch, options, registry } = this.setup
+    this.reply = reply
+    if (this.exchange === null) {
+      const transport = new NodeTransport(reply.request.raw, reply.raw, app, idleWatch, options)
+      this.exchange = new Exchange(transport, this, registry, options)
+    }
+    return this.exchange
   }
 
   /** Makes `reply.duplex`. */
   openStream (reply: FastifyReply): HttpDuplex {
-    this.reply = reply
-    this.stream = new HttpDuplex(this.transportOf(reply), reply, this, this.setup.registry, this.setup.options)
-    return this.stream
+    const exchange = this.begin(reply)
+    const stream = new HttpDuplex(exchange, reply)
+    if (!exchange.isOver) exchange.open(stream)
+    else exchange.stream = stream
+    return stream
+  }
+
+  get stream (): HttpDuplex | null {
+    return this.exchange?.stream as HttpDuplex | null ?? null
   }
 
   /** Why the exchange has failed; null if it has not. */
   get failure (): Error | null {
-    return this.transport?.failure ?? null
-  }
-
-  /** Fastify has begun to answer. */
-  get answerHasBegun (): boolean {
-    return this.transport!.answerHasBegun
-  }
-
-  markAnswerBegun (): void {
-    this.transport!.answerHasBegun = true
+    return this.exchange?.failure ?? null
   }
 
   /**
@@ -92,47 +95,62 @@ export class RouteExchange implements ExchangeOwner {
 
   // ExchangeOwner
 
-  onStreamError (): void {
-    if (this.stream!.failure === null) this.answerFailure(this.reply)
-  }
-
   /** Runs the onError hooks. They begin before onResponse, since this is called before the exchange ends; async ones may end later. */
   onCutOff (error: Error): void {
-    if (!(error instanceof AbortedError)) runHooks(hooksOf(this.reply, 'onError'), this.reply.request, this.reply, error)
+    const { reply } = this
+    if (reply !== null && !(error instanceof AbortedError)) runHooks(hooksOf(reply, 'onError'), reply.request, reply, error)
+  }
+
+  onIdleTimeout (): void {
+    const { reply } = this
+    if (reply !== null) runHooks(this.onTimeout, reply.request, reply)
   }
 
   hijack (): () => void {
-    return hijack(this.reply)
+    return hijack(this.reply!)
   }
 
   abortSignal (reason: Error): void {
-    abortSignal(this.reply.request, reason)
+    if (this.reply !== null) abortSignal(this.reply.request, reason)
   }
 
-  /** Whether the stream has failed before its head, and nobody has begun to answer. */
-  get isFailedUnanswered (): boolean {
-    const { reply, stream } = this
-    return stream !== null && stream.errored !== null && stream.failure === null && !this.answerHasBegun && !reply.sent
+  /** Whether nobody has begun to answer. */
+  get isUnanswered (): boolean {
+    const { reply, exchange } = this
+    return reply !== null && exchange!.life.response === 'none' && !exchange!.isOver && !reply.sent
+  }
+
+  /** The error of the stream, if it has failed before its head, and nobody has begun to answer; otherwise null. */
+  get unansweredFailure (): Error | null {
+    return this.isUnanswered ? this.stream?.errored ?? null : null
   }
 
   /**
-   * Answers with the error of the stream, if `isFailedUnanswered`. A handler that listens for errors of the stream, as a pipeline
-   * or a `for await` loop does, is expected to answer itself. If it has returned without a promise, it is given until the next
-   * tick.
+   * A handler that listens for errors of the stream, as a pipeline or a `for await` loop does, is expected to answer itself. If
+   * it has returned without a promise, it is given until the next turn of the event loop.
    */
-  answerFailure (reply: FastifyReply): void {
-    if (!this.isFailedUnanswered) return
-    if (!this.isUnattended && this.stream!.listenerCount('error') > 1) return
-    const answer = (): void => {
-      if (!this.isFailedUnanswered) return
-      this.isAnsweringFailure = true
-      this.markAnswerBegun()
-      this.send!.call(reply, this.stream!.errored)
-    }
+  answerFailure (error: Error): void {
     // After the other listeners have run; or, if the handler has a promise, after that was rejected because of the error.
-    if (this.isUnattended) process.nextTick(answer)
-    else setImmediate(answer)
+    if (this.isUnattended || this.stream!.listenerCount('error') <= 1) setImmediate(() => this.answerNow(error))
   }
+
+  answerNow (error: Error): void {
+    if (!this.isUnanswered || this.isAnsweringFailure) return
+    this.isAnsweringFailure = true
+    this.send!.call(this.reply!, error)
+  }
+}
+
+/**
+ * What is to be sent by Fastify comes behind the head. If the response is not ended, it is cut off, or answered with an error as
+ * long as nothing was handed over.
+ *
+ * @param what the mistake, in words
+ */
+export function refuseLate (stream: HttpDuplex, reply: FastifyReply, what: string): void {
+  const error = new SentLateError(what)
+  if (stream.writableEnded) reply.log.warn({ err: error }, error.message)
+  else stream.destroy(error)
 }
 
 const kExchange = Symbol('fastify-duplex.exchange')

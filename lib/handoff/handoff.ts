@@ -6,7 +6,7 @@ import assert from 'node:assert'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { leaveServer } from '../node/parser.ts'
-import { clearLast, expectsContinue, finishResponse, isInTurn, isLastAllowed, keepAliveField, onTurn, setContinued, setHeadSent } from '../node/response.ts'
+import { clearLast, expectsContinue, finishResponse, isInTurn, isLastAllowed, keepAliveField, onTurn, setContinued, setHeadSent, takeHeadBack } from '../node/response.ts'
 import { restartHandle, setSocketTimeout } from '../node/socket.ts'
 import { abandonWrites, asLanded, copyForUser } from '../relay/read-buffers.ts'
 import { asksToClose } from '../transfer/head-writer.ts'
@@ -108,6 +108,11 @@ export class Handoff implements Claim {
   /** Tells Node and Fastify that the head was written. */
   setHeadSent (head: string): void {
     setHeadSent(this.response, head)
+  }
+
+  /** Undoes `setHeadSent`: nothing was sent. */
+  takeHeadBack (): void {
+    takeHeadBack(this.response)
   }
 
   // Ending

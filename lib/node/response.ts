@@ -8,7 +8,7 @@ type Listener = (...args: any[]) => void
 interface Response extends ServerResponse {
   finished: boolean
   maxRequestsOnConnectionReached?: boolean
-  _header: string
+  _header: string | null
   _headerSent: boolean
   _keepAliveTimeout: number
   _last: boolean
@@ -49,8 +49,11 @@ export function onTurn (response: ServerResponse, callback: () => void): void {
   response.once('socket', callback)
 }
 
+/** The `end` of responses whose head was recorded before their turn. */
+const heldEnds = new WeakMap<ServerResponse, ServerResponse['end']>()
+
 /**
- * Records a head that was written directly to the socket. Node then believes that nothing is left to send. If the response is
+ * Records a head that is written directly to the socket. Node then believes that nothing is left to send. If the response is
  * ended before its turn, Node would finish it at once, and an assertion of Node would fail. So `end` waits for the turn.
  */
 export function setHeadSent (response: ServerResponse, head: string): void {
@@ -59,12 +62,22 @@ export function setHeadSent (response: ServerResponse, head: string): void {
   record._headerSent = true
   if (isInTurn(response)) return
   const { end } = response
+  heldEnds.set(response, end)
   response.end = ((...args: unknown[]) => {
     const endNow = (): void => { (end as Listener).apply(response, args) }
     if (isInTurn(response)) endNow()
     else onTurn(response, endNow)
     return response
   }) as typeof end
+}
+
+/** Undoes `setHeadSent`. */
+export function takeHeadBack (response: ServerResponse): void {
+  const record = response as Response
+  record._header = null
+  record._headerSent = false
+  const end = heldEnds.get(response)
+  if (end !== undefined) response.end = end
 }
 
 /**

@@ -6,7 +6,7 @@ import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:
 import { constants } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
-import { AbortedError, IdleError, TunnelError } from '../errors.ts'
+import { AbortedError, HeadSentError, TunnelError } from '../errors.ts'
 import { dropConnectionFields, isHttp2, mayHaveBody, minorVersion, streamOf } from '../node/http2.ts'
 import { isInTurn, onTurn } from '../node/response.ts'
 import { progressOf, queuedBytes } from '../node/socket.ts'
@@ -20,25 +20,20 @@ import { NodeResponse, checkTrailers } from './node-response.ts'
 import { frameRequest } from './request-framing.ts'
 import type { App, ExchangeEvents, ResponseStart, Transport, WriteCallback } from './transport.ts'
 
-/** See `DuplexOptions`: both in milliseconds. */
+/** See `DuplexOptions`: milliseconds. */
 export interface NodeTransportOptions {
-  idleTimeout: number
   drainTimeout: number
 }
 
 export class NodeTransport implements Transport, Watched {
-  exchange: ExchangeEvents | null = null
-  hasEnded = false
-  onEnded: () => void = ignore
-  onIdleTimeout: () => void = ignore
-  answerHasBegun = false
   readonly mayWrite = true // Node itself holds back responses that are out of turn
   readonly rawSocket = null
   readonly requestFraming: Framing
   readonly framingError: Error | null
-  failure: Error | null = null
+  private exchange: ExchangeEvents | null = null // null as well after its end
   private readonly request: IncomingMessage
   private readonly response: ServerResponse
+  private head: { statusCode: number, fields: OutgoingHttpHeaders, hasLength: boolean } | null = null // written, but not handed over yet
   private responseBody: NodeResponse | null = null
   private trailersToSend: OutgoingFields | null = null
   private contentWasRequested = false
@@ -64,12 +59,17 @@ export class NodeTransport implements Transport, Watched {
     // Before Fastify's own listener, which logs the failure.
     response.prependListener('finish', () => this.onFinish())
     response.on('close', () => this.onClose())
+  }
+
+  start (exchange: ExchangeEvents): void {
+    const { request, response } = this
+    this.exchange = exchange
     if (request.aborted || (!isHttp2(request) && request.socket.destroyed)) {
-      this.abort(new AbortedError()) // the client has left during the hooks
+      exchange.onGone(new AbortedError()) // the client has left during the hooks
       return
     }
     if (countsBytes(request, response)) {
-      idleWatch.add(this)
+      this.idleWatch.add(this)
       if (!isHttp2(request)) this.whenInTurn(() => { this.suspendTimeout() })
     }
     if (!isInTurn(response)) this.watchForClose()
@@ -131,21 +131,38 @@ export class NodeTransport implements Transport, Watched {
     if (start.framing === TUNNEL && streamOf(response) === undefined) throw new TunnelError('A tunnel')
     // Only to apply the same checks: Node writes the head.
     writeResponseHead(start, true)
-    this.responseBody = new NodeResponse(response, start.framing)
+    this.responseBody = new NodeResponse(response, start.framing, () => this.exchange?.onAnswered())
     const leftOut = ['connection']
-    if (forbidsLength(start)) {
-      leftOut.push('content-length')
-      response.removeHeader('content-length')
-    }
+    if (forbidsLength(start)) leftOut.push('content-length')
     const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && !leftOut.includes(name.toLowerCase()))
     if (start.close && streamOf(response) === undefined) fields.push(['connection', 'close'])
     if (start.framing.kind === 'chunked' && this.trailersToSend !== null) {
       const names = trailerNames(this.trailersToSend)
       if (names !== '') fields.push(['trailer', names])
     }
+    this.head = { statusCode: start.statusCode, fields: Object.fromEntries(fields) as OutgoingHttpHeaders, hasLength: !forbidsLength(start) }
     // Node ends an HTTP/2 stream with the head if there is no content.
     this.endsWithHead = start.framing.kind === 'none' && streamOf(response) !== undefined
-    response.writeHead(start.statusCode, Object.fromEntries(fields) as OutgoingHttpHeaders)
+  }
+
+  takeBack (): void {
+    this.responseBody!.takeBack()
+    this.head = this.responseBody = null
+  }
+
+  refuse (): void {
+    this.response.shouldKeepAlive = false
+  }
+
+  /** Gives the head to Node. */
+  private begin (): void {
+    const { response } = this
+    const { statusCode, fields, hasLength } = this.head!
+    if (response.headersSent) throw new HeadSentError()
+    this.head = null
+    this.exchange!.onFirstByte()
+    if (!hasLength) response.removeHeader('content-length')
+    response.writeHead(statusCode, fields)
   }
 
   writeInterim (statusCode: number, fields: OutgoingFields): boolean {
@@ -175,9 +192,11 @@ export class NodeTransport implements Transport, Watched {
   }
 
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
+    const buffers = this.responseBody!.frame(content, size, end)
     this.responseIsWritten = end || this.endsWithHead
+    if (this.head !== null) this.begin()
     this.contentBytes += size
-    this.responseBody!.write(content, size, this.trailersToSend, end, done)
+    this.responseBody!.send(buffers, size, this.trailersToSend, end, done)
   }
 
   // Ending
@@ -188,8 +207,7 @@ export class NodeTransport implements Transport, Watched {
 
   finish (): void {
     const { request, response } = this
-    this.markEnded()
-    this.exchange = null // the rest of the request is dropped
+    this.forgetExchange()
     if (request.readableEnded) return
     request.resume()
     const stream = streamOf(response)
@@ -206,22 +224,26 @@ export class NodeTransport implements Transport, Watched {
 
   /** Suspends the connection's timeout, which is meant for requests that are answered at once. The idle watch replaces it. */
   private suspendTimeout (): void {
-    if (this.hasEnded) return
+    if (this.exchange === null) return
     this.previousTimeout = this.request.socket.timeout ?? 0
     this.request.socket.setTimeout(0)
   }
 
-  private markEnded (): void {
-    if (this.hasEnded) return
-    this.hasEnded = true
+  private forgetExchange (): ExchangeEvents | null {
+    const { exchange } = this
+    this.exchange = null
     this.idleWatch.delete(this)
-    this.onEnded()
+    this.restoreTimeout()
+    return exchange
+  }
+
+  private restoreTimeout (): void {
     if (this.previousTimeout !== null) this.request.socket.setTimeout(this.previousTimeout)
+    this.previousTimeout = null
   }
 
   abort (error: Error): void {
-    this.markEnded()
-    this.failure = error
+    this.forgetExchange()
     const { response } = this
     if (response.listenerCount('error') > 0) response.emit('error', error)
     response.on('error', ignore) // Fastify's listener is called only once, and app.inject() emits another error
@@ -234,19 +256,15 @@ export class NodeTransport implements Transport, Watched {
   }
 
   private onFinish (): void {
-    if (this.hasEnded) return
-    this.markEnded()
-    if (this.responseBody === null && this.response.writableEnded) {
-      this.exchange?.onAnswered()
-    } else if (!this.responseIsWritten) {
-      // HTTP/2 also emits 'finish' for a stream that was reset. Fastify's listener, which is called next, logs the failure.
-      this.failure = new AbortedError()
-      this.exchange?.onFailure(this.failure)
-    }
+    this.restoreTimeout() // before Node's own listener, which sets its `keepAliveTimeout`
+    if (this.exchange === null) return
+    if (this.responseBody === null && this.response.writableEnded) this.forgetExchange()!.onAnswered()
+    // HTTP/2 also emits 'finish' for a stream that was reset. Fastify's listener, which is called next, logs the failure.
+    else if (!this.responseIsWritten) this.onClose()
   }
 
   private onClose (): void {
-    if (!this.hasEnded) this.failExchange(new AbortedError())
+    this.exchange?.onGone(new AbortedError())
   }
 
   // For the idle watch
@@ -268,16 +286,11 @@ export class NodeTransport implements Transport, Watched {
     const { socket } = request
     // A response to an earlier request is due. Waiting for the app is not limited, but waiting for the client is.
     if (!isHttp2(request) && !isInTurn(response) && !this.isStuck && socket.writable) return
-    this.onIdleTimeout()
-    this.failExchange(new IdleError(this.options.idleTimeout))
+    const { exchange } = this
+    exchange!.onIdleTimeout()
+    exchange!.onIdle(isHttp2(request) || (isInTurn(response) && socket.writable))
     // No response can be sent any more, but Node would wait for the earlier ones.
     if (!isHttp2(request) && !socket.writable) socket.destroy()
-  }
-
-  /** Cuts the response off, and tells the exchange. */
-  private failExchange (error: Error): void {
-    this.abort(error)
-    this.exchange?.onFailure(error)
   }
 }
 

@@ -15,23 +15,48 @@ const STREAM_WRITE_SIZE = 64 * 1024
 export class NodeResponse {
   private readonly response: ServerResponse
   private readonly writer: BodyWriter
+  private readonly nodeEnd: ServerResponse['end']
+  private isEnding = false
   private writes = 0
   private pending: WriteCallback = ignore // the callback of the last write
 
-  constructor (response: ServerResponse, framing: Framing) {
+  /**
+   * @param onForeignEnd called when other code ends the response, such as the error filter of a framework. It is not ended then: it
+   *   would look complete.
+   */
+  constructor (response: ServerResponse, framing: Framing, onForeignEnd: () => void) {
     this.response = response
     this.writer = bodyWriter(framing.kind === 'chunked' ? UNTIL_CLOSE : framing)
-    response.on('drain', () => this.onWritten())
+    response.on('drain', this.onDrain)
+    const { end } = response
+    this.nodeEnd = end
+    response.end = ((...args: unknown[]) => {
+      if (this.isEnding) (end as (...args: unknown[]) => void).apply(response, args)
+      else onForeignEnd()
+      return response
+    }) as typeof end
   }
 
-  /** As `Transport.write`. `trailers` are sent at the end of the body. */
-  write (content: readonly Buffer[], size: number, trailers: OutgoingFields | null, end: boolean, done: WriteCallback): void {
-    const { response } = this
+  /** Leaves the response to other code: nothing of it was sent. */
+  takeBack (): void {
+    this.response.end = this.nodeEnd
+    this.response.removeListener('drain', this.onDrain)
+  }
+
+  private readonly onDrain = (): void => { this.onWritten() }
+
+  /** @returns the bytes of some content, as far as Node does not frame it */
+  frame (content: readonly Buffer[], size: number, end: boolean): Buffer[] {
     const parts: Part[] = []
     if (size > 0) this.writer.write(content, size, parts)
     if (end) this.writer.end('', parts)
+    return gather(parts)
+  }
+
+  /** As `Transport.write`. `trailers` are sent at the end of the body. */
+  send (buffers: readonly Buffer[], size: number, trailers: OutgoingFields | null, end: boolean, done: WriteCallback): void {
+    const { response } = this
     if (end && trailers !== null) response.addTrailers(trailers as Record<string, string>)
-    const buffers = gather(parts)
     if (streamOf(response) !== undefined && size > STREAM_WRITE_SIZE) {
       this.writeInSlices(buffers, end, done)
       return
@@ -93,6 +118,7 @@ export class NodeResponse {
     const writable: Writable = streamOf(response) ?? response
     if (writable.writableFinished) process.nextTick(done)
     else writable.once('finish', done)
+    this.isEnding = true
     response.end()
   }
 }

@@ -8,13 +8,13 @@ import { type Framing, TUNNEL } from '../transfer/framing.ts'
 import type { WriteCallback } from './transport.ts'
 
 export class RawResponse {
-  /** The head was written. */
+  /** The head was handed to the socket. */
   hasBegun = false
   isTunnel = false
   /** The body ends with the connection. */
   isCloseDelimited = false
   private readonly socket: Socket
-  private head = '' // written, but not sent yet
+  private head = '' // written, but not handed over yet
   private writer: BodyWriter | null = null
   /** Names of the trailers, as `Trailer` announces them. */
   trailerNames = ''
@@ -24,13 +24,29 @@ export class RawResponse {
     this.socket = socket
   }
 
-  /** Takes the head, which is sent with the next `write`. */
-  begin (head: string, framing: Framing): void {
-    this.hasBegun = true
+  /** Takes the head, which is sent with the first content. */
+  prepare (head: string, framing: Framing): void {
     this.head = head
     this.writer = bodyWriter(framing)
     this.isCloseDelimited = framing.kind === 'close'
     this.isTunnel = framing === TUNNEL
+  }
+
+  /** Drops a head that was not handed over. */
+  takeBack (): void {
+    this.head = ''
+    this.writer = null
+    this.isCloseDelimited = this.isTunnel = false
+  }
+
+  get hasHead (): boolean {
+    return this.writer !== null
+  }
+
+  /** The head is handed over now. */
+  begin (): void {
+    this.hasBegun = true
+    this.head = ''
   }
 
   setTrailers (fields: OutgoingFields): void {
@@ -38,14 +54,17 @@ export class RawResponse {
     this.trailerNames = trailerNames(fields)
   }
 
-  write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
-    const { socket } = this
+  /** @returns the bytes of some content, with the head before the first, and the end of the body behind the last */
+  frame (content: readonly Buffer[], size: number, end: boolean): Buffer[] {
     const parts: Part[] = []
     if (this.head !== '') parts.push(this.head)
     if (size > 0) this.writer!.write(content, size, parts)
     if (end) this.writer!.end(this.isCloseDelimited ? '' : this.trailerLines, parts)
-    this.head = ''
-    const buffers = gather(parts)
+    return gather(parts)
+  }
+
+  send (buffers: readonly Buffer[], end: boolean, done: WriteCallback): void {
+    const { socket } = this
     if (end && this.isTunnel) {
       // Ends only this side: the client may still send.
       for (const buffer of buffers) socket.write(buffer)

@@ -7,7 +7,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
-import { AbortedError, DestroyedError, DetachError, IdleError } from '../errors.ts'
+import { AbortedError, DetachError } from '../errors.ts'
 import type { Borrower } from '../handoff/claim.ts'
 import { type Handoff, claim } from '../handoff/handoff.ts'
 import { minorVersion } from '../node/http2.ts'
@@ -26,7 +26,6 @@ import type { App, Detached, ExchangeEvents, ResponseStart, Transport, WriteCall
 
 /** See `DuplexOptions`: times in milliseconds, sizes in bytes. */
 export interface RawTransportOptions {
-  idleTimeout: number
   maxTrailerSize: number
   maxChunkExtensionSize: number
   drainLimit: number
@@ -44,15 +43,10 @@ export function claimRaw (request: IncomingMessage, app: App, idleWatch: IdleWat
 }
 
 export class RawTransport implements Transport, Borrower, Watched {
-  exchange: ExchangeEvents | null = null
-  hasEnded = false // after this, the connection may still be drained before it is returned or closed
-  onEnded: () => void = ignore
-  onIdleTimeout: () => void = ignore
-  answerHasBegun = false
   readonly socket: Socket
   readonly requestFraming: Framing
   readonly framingError: Error | null
-  failure: Error | null = null
+  private exchange: ExchangeEvents | null = null // null as well after its end, while the rest of the request is dropped
   private readonly request: IncomingMessage
   private readonly app: App
   private readonly idleWatch: IdleWatch
@@ -66,7 +60,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   private contentWasRequested = false // the exchange has asked for content at least once
   private isFlowing = false // bytes from the connection go to `reader`
   private rest: Buffer = NO_BYTES // the bytes behind the body, while its last content is passed on
-  private isDetached = false
+  private isLeft = false // cut off or detached: nothing more is passed on
   private readonly drain: Drain
 
   constructor (request: IncomingMessage, app: App, idleWatch: IdleWatch, options: RawTransportOptions) {
@@ -93,6 +87,10 @@ export class RawTransport implements Transport, Borrower, Watched {
     if (this.reader.done) handoff.setContinued()
     this.tellNodeIfKept()
     return true
+  }
+
+  start (exchange: ExchangeEvents): void {
+    this.exchange = exchange
   }
 
   get rawSocket (): Socket {
@@ -128,7 +126,6 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.handoff.setKeepAlive(this.isKept())
   }
 
-  /** Closes the connection after an answer that Node writes, such as a 404. */
   refuse (): void {
     this.responseCloses = true
     this.tellNodeIfKept()
@@ -138,7 +135,7 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   read (): void {
     this.contentWasRequested = true
-    if (this.handoff.isTaken && !this.hasEnded) this.deliver()
+    if (this.handoff.isTaken && this.exchange !== null) this.deliver()
   }
 
   private deliver (): void {
@@ -170,9 +167,9 @@ export class RawTransport implements Transport, Borrower, Watched {
     // The bytes behind the body belong to the next request or to the tunnel.
     this.rest = reader.done ? copyIfLanded(asLanded(restOf(input, reader.consumed))) : NO_BYTES
     let wantsMore = true
-    if (this.hasEnded) this.drain.countDropped(content.length)
-    else if (content.length > 0) wantsMore = this.exchange!.onContent(asLanded(content), reader.done)
-    if (this.failure !== null || this.isDetached) return
+    if (this.exchange === null) this.drain.countDropped(content.length)
+    else if (content.length > 0) wantsMore = this.exchange.onContent(asLanded(content), reader.done)
+    if (this.isLeft) return
     if (reader.error !== null) {
       this.onReaderError(reader.error)
     } else if (this.drain.hasFailed) {
@@ -187,11 +184,11 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   private onReaderDone (wantsMore: boolean): void {
     this.drain.stop()
-    if (this.hasEnded) {
+    if (this.exchange === null) {
       this.returnOrClose()
     } else if (this.completeBody()) {
       this.tellNodeIfKept()
-      this.exchange!.onRequestEnd()
+      this.exchange.onRequestEnd()
     } else if (wantsMore) {
       this.startFlow()
     }
@@ -199,11 +196,11 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   private onReaderError (error: Error): void {
     this.stopFlow()
-    if (this.hasEnded) {
+    if (this.exchange === null) {
       this.returnOrClose()
     } else {
       this.tellNodeIfKept()
-      this.exchange!.onReadError(error)
+      this.exchange.onReadError(error)
     }
   }
 
@@ -236,10 +233,18 @@ export class RawTransport implements Transport, Borrower, Watched {
       handoff.setContinued()
       head = writeInterimHead(100, {}) + head
     }
-    this.response.begin(head, start.framing)
+    this.response.prepare(head, start.framing)
     this.responseCloses = responseCloses
     this.announced = isKept ? 'keep-alive' : 'close'
     handoff.setHeadSent(head)
+  }
+
+  takeBack (): void {
+    this.response.takeBack()
+    this.handoff.takeHeadBack()
+    this.responseCloses = false
+    this.announced = null
+    this.tellNodeIfKept()
   }
 
   setTrailers (fields: OutgoingFields): void {
@@ -258,7 +263,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.handoff.setContinued()
     this.whenMayWrite(() => {
       // Pointless once a final response has begun.
-      if (!this.response.hasBegun && !this.answerHasBegun) this.socket.write(writeInterimHead(100, {}), 'latin1')
+      if (!this.response.hasBegun && this.exchange?.answerHasBegun === false) this.socket.write(writeInterimHead(100, {}), 'latin1')
     })
   }
 
@@ -267,7 +272,14 @@ export class RawTransport implements Transport, Borrower, Watched {
   }
 
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
-    this.response.write(content, size, end, done)
+    const { handoff, response, exchange } = this
+    const buffers = response.frame(content, size, end)
+    if (!response.hasBegun) {
+      if (handoff.isEndedByOthers) return // `onAnswered` follows, and cuts off
+      response.begin()
+      exchange!.onFirstByte()
+    }
+    response.send(buffers, end, done)
   }
 
   // Ending
@@ -278,37 +290,41 @@ export class RawTransport implements Transport, Borrower, Watched {
     if (!handoff.mayWrite) throw new DetachError('it is the turn of a request before this one')
     if (!this.bodyReader.done) throw new DetachError('the request body has not been read to its end')
     if ((response.hasBegun && !response.isTunnel) || handoff.isEndedByOthers) throw new DetachError('the response has begun')
-    this.markEnded()
-    this.isDetached = true
+    this.forgetExchange()
+    this.isLeft = true
     this.stopFlow() // the last content of the body may be on its way to the caller, with more bytes behind it
     handoff.finish()
     return { socket, head: handoff.detach() }
   }
 
   finish (): void {
-    if (this.handoff.isEndedByOthers) {
-      this.exchange = null // `onAnswered` follows, and cuts off
-      return
-    }
-    this.markEnded()
+    this.forgetExchange()
+    if (this.handoff.isEndedByOthers) return // `onAnswered` follows, and cuts off
     this.handoff.finish()
     this.returnOrClose()
   }
 
   abort (error: Error): void {
-    this.fail(error)
-    // Responses to earlier requests must not be cut off with this one.
-    this.whenMayWrite(() => this.cutOff())
+    const { handoff } = this
+    this.forgetExchange()
+    this.isLeft = true
+    if (handoff.isTaken) handoff.pause()
+    // The request closes after this. `request.signal` must still abort then.
+    this.app.keepSignalDuring(this.request, () => handoff.fail(error))
+    // Responses to earlier requests must not be cut off with this one, if they can still be sent.
+    if (this.socket.writable) this.whenMayWrite(() => this.cutOff())
+    else this.cutOff()
   }
 
   private cutOff (): void {
     cutOff(this.socket, this.response.isCloseDelimited)
   }
 
-  private markEnded (): void {
-    this.hasEnded = true
+  private forgetExchange (): ExchangeEvents | null {
+    const { exchange } = this
+    this.exchange = null
     this.idleWatch.delete(this)
-    this.onEnded()
+    return exchange
   }
 
   /** After the response: drops the rest of the request, and returns the connection to Node if it is kept. Otherwise closes it. */
@@ -332,33 +348,30 @@ export class RawTransport implements Transport, Borrower, Watched {
   // Events of the borrowed connection
 
   onTaken (): void {
-    if (this.hasEnded) return // it has ended while the request was routed, and the connection is being cut off
+    if (this.exchange === null) return // it has ended while the request was routed, and the connection is being cut off
     // Streams that are not sockets do not count their bytes.
     if ('bytesWritten' in this.socket) this.idleWatch.add(this)
     if (this.contentWasRequested) this.deliver()
   }
 
   onAnswered (promisedToPersist: boolean): void {
-    if (this.response.hasBegun) {
+    if (this.response.hasHead) {
       // Other code has ended `reply.raw` after our head: the end of the body, as its framing requires it, is missing.
-      this.failExchange(new DestroyedError())
+      this.exchange?.onAnswered()
       this.cutOff()
       return
     }
-    this.markEnded()
     this.announced = promisedToPersist ? 'keep-alive' : 'close'
-    this.exchange?.onAnswered()
+    this.forgetExchange()?.onAnswered()
     this.returnOrClose()
   }
 
   onTimeout (): void {
-    if (this.hasEnded) return
+    const { exchange, mayWrite } = this
+    if (exchange === null) return
     // If the response is in turn and has not begun, Fastify's own listener for 'timeout' has run the onTimeout hooks.
-    if (!this.mayWrite || this.response.hasBegun) this.onIdleTimeout()
-    this.failExchange(new IdleError(this.options.idleTimeout))
-    // If it is not in turn, the responses to earlier requests may still be sent.
-    if (this.socket.writable) this.whenMayWrite(() => this.cutOff())
-    else this.cutOff()
+    if (!mayWrite || this.response.hasBegun) exchange.onIdleTimeout()
+    exchange.onIdle(mayWrite && this.socket.writable)
   }
 
   onEnd (): void {
@@ -373,7 +386,7 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   onClose (error: Error | null): void {
     this.drain.stop()
-    this.failExchange(new AbortedError({ cause: error }))
+    this.exchange?.onGone(new AbortedError({ cause: error }))
   }
 
   // For the idle watch
@@ -391,21 +404,4 @@ export class RawTransport implements Transport, Borrower, Watched {
     // Otherwise a response to an earlier request is due. Waiting for the app is not limited, but waiting for the client is.
     else if (this.isStuck || !this.socket.writable) this.onTimeout()
   }
-
-  /** Fails the exchange, unless it has ended, and tells it. */
-  private failExchange (error: Error): void {
-    if (this.hasEnded) return
-    this.fail(error)
-    this.exchange?.onFailure(error)
-  }
-
-  private fail (error: Error): void {
-    this.markEnded()
-    this.failure = error
-    if (this.handoff.isTaken) this.handoff.pause()
-    // The request closes after this. `request.signal` must still abort then.
-    this.app.keepSignalDuring(this.request, () => this.handoff.fail(error))
-  }
 }
-
-function ignore (): void {}

@@ -28,10 +28,24 @@ export interface ExchangeEvents {
   onRequestEnd (): void
   /** The request cannot be read any further: it is malformed, too long, or cut off. */
   onReadError (error: Error): void
+  /** The first byte of the response is about to be handed over: it cannot be taken back any more. */
+  onFirstByte (): void
+  /** The client has ended its side behind its request. */
+  onHalfClose (): void
+  /** Called before `onIdle`, unless Fastify's own listener for 'timeout' was called. */
+  onIdleTimeout (): void
+  /**
+   * No byte has moved for `idleTimeout`.
+   *
+   * @param canAnswer whether the response is in turn, and the connection can still be written
+   */
+  onIdle (canAnswer: boolean): void
   /** The whole response was sent by other code than the exchange, for example by Fastify. This is the last event. */
   onAnswered (): void
-  /** The exchange has failed: the connection is gone, or is being closed because of `error`. This is the last event. */
-  onFailure (error: Error): void
+  /** The client has closed the connection, or its stream. This is the last event. */
+  onGone (error: Error): void
+  /** Fastify has begun to answer. */
+  readonly answerHasBegun: boolean
 }
 
 export interface ResponseStart extends ResponseHead {
@@ -50,23 +64,14 @@ export interface Detached {
 export type WriteCallback = (error?: Error | null) => void
 
 export interface Transport {
-  exchange: ExchangeEvents | null
-  /** The exchange has ended, well or not. */
-  readonly hasEnded: boolean
-  /** Called once, when the exchange has ended. */
-  onEnded: () => void
-  /** Called before the exchange fails because no byte has moved for `idleTimeout`. */
-  onIdleTimeout: () => void
-  /** Fastify has begun to answer: the response is Fastify's, even if its head has not been sent yet. */
-  answerHasBegun: boolean
+  /** Called once, before anything else. May report that the client has already left. */
+  start (exchange: ExchangeEvents): void
   readonly socket: Duplex
   /** The connection, if this transport reads and writes its bytes; null if Node does. */
   readonly rawSocket: Duplex | null
   readonly requestFraming: Framing
   /** Why the request cannot be read at all; null if it can. Its connection is closed after the answer. */
   readonly framingError: Error | null
-  /** Why the exchange has failed: the error of `abort` or of `onFailure`; null if it has not. */
-  readonly failure: Error | null
   /** The trailers of the request, complete when the request is. */
   readonly trailers: Trailers
   /** Starts or resumes delivering content. */
@@ -80,6 +85,10 @@ export interface Transport {
    * request body is content. Throws the errors of the head writer.
    */
   writeHead (head: ResponseStart): void
+  /** Drops the head, of which nothing was sent. */
+  takeBack (): void
+  /** Closes the connection after an answer that Node writes. */
+  refuse (): void
   /** Sends an interim response. Throws the errors of the head writer. @returns false if the client understands none */
   writeInterim (statusCode: number, fields: OutgoingFields): boolean
   /**
@@ -88,7 +97,7 @@ export interface Transport {
    */
   readonly connectionIsGone: boolean
   /**
-   * Sends content. Throws the errors of the body writer.
+   * Sends content. Calls `onFirstByte` before the first byte. Throws the errors of the body writer, and then has sent nothing.
    *
    * @param size the total number of bytes in `content`; may be 0
    * @param end whether the body ends with it
@@ -105,7 +114,7 @@ export interface Transport {
   detach (): Detached
   /** Ends the exchange after a complete response. The rest of the request is dropped. */
   finish (): void
-  /** Ends the exchange before the response is complete. The response is cut off, so that the client can tell. */
+  /** Ends the exchange before the response is complete. The response is cut off, so that the client can tell. Reports nothing more. */
   abort (error: Error): void
 }
 

@@ -58,7 +58,8 @@ t.test('framing of the response', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.get('/length', { duplex: true }, async (request, reply) => { await once(reply.header('content-length', 3).duplex.end('abc'), 'finish') })
     app.get('/more', { duplex: true }, async (request, reply) => { reply.header('content-length', 3).duplex.write('ab'); setImmediate(() => reply.duplex.end('cd')) })
-    app.get('/less', { duplex: true }, async (request, reply) => { reply.header('content-length', 3).duplex.end('ab') })
+    app.get('/less', { duplex: true }, async (request, reply) => { reply.header('content-length', 3).duplex.write('a'); setImmediate(() => reply.duplex.end('b')) })
+    app.get('/short', { duplex: true }, async (request, reply) => { reply.header('content-length', 3).duplex.end('ab') })
     app.get('/204', { duplex: true }, (request, reply) => { reply.code(204).duplex.end() })
     app.get('/304', { duplex: true }, (request, reply) => { reply.code(304).duplex.end() })
     app.get('/close', { duplex: true }, (request, reply) => { reply.header('connection', 'close').duplex.end('bye') })
@@ -78,6 +79,7 @@ t.test('framing of the response', async (t) => {
   t.match(await keep.request('GET /length HTTP/1.0\r\nConnection: keep-alive\r\n\r\n'), { body: 'abc', fields: { connection: 'keep-alive' } })
   t.match(await keep.request(GET('/close')), { body: 'bye', fields: { connection: 'close' } })
   await keep.ended
+  t.match(await (await connect()).request(GET('/short')), { statusCode: 500, body: /FST_ERR_DUPLEX_LENGTH/ }, 'nothing was sent')
   for (const url of ['/more', '/less']) {
     const wrong = await connect()
     await t.rejects(wrong.request(GET(url)), CUT_OFF, url)

@@ -99,10 +99,10 @@ for (const transport of ['tcp', 'tls'] as const) {
             reply.duplex.flushHeaders()
           })
           const closing = async (): Promise<void> => { await new Promise<void>((resolve) => { tell.push(resolve) }) }
-          app.post('/late', { duplex: true, preHandler: closing }, (request, reply) => {
+          app.post('/late', { duplex: { closeGrace: 60_000 }, preHandler: closing }, (request, reply) => {
             reply.duplex.once('shutdown', () => reply.duplex.end('late'))
           })
-          app.post('/brief', { duplex: true, preHandler: closing }, (request, reply) => { reply.duplex.destroy() })
+          app.post('/brief', { duplex: { closeGrace: 60_000 }, preHandler: closing }, (request, reply) => { reply.duplex.destroy() })
         }, { fastify: { forceCloseConnections, ...(forceCloseConnections === true ? {} : { pluginTimeout: 0 }) } })
         const polite = await connect()
         polite.send(chunked('/polite', 'a') + GET('/polite'))

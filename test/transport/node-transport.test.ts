@@ -107,7 +107,7 @@ t.test('where the connection cannot be borrowed, Node reads and writes', async (
   const silent = await connect()
   const errored = logged('request errored')
   await t.rejects(silent.request(OPEN('/silent')), CUT_OFF)
-  t.match(await errored, { err: { code: 'FST_ERR_DUPLEX_IDLE' } })
+  t.match(await errored, { err: { code: 'FST_ERR_DUPLEX_NOT_ENDED' } })
   const flushed = await connect()
   flushed.send(OPEN('/flush'))
   t.match(await flushed.head(), { statusCode: 200, fields: { 'transfer-encoding': 'chunked' } })

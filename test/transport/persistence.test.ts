@@ -201,24 +201,26 @@ for (const transport of ['tcp', 'tls'] as const) {
 
     t.test('an exchange that fails while another response is due', async (t) => {
       let answer = (): void => {}
-      const { connect, logged } = await serve(t, transport, (app) => {
+      const failed = resolvers()
+      const { connect } = await serve(t, transport, (app) => {
         app.get('/another', (request, reply) => { answer = () => reply.send('another') })
         app.post('/', { duplex: true }, (request, reply) => {
           reply.duplex.on('error', () => {})
           reply.duplex.on('data', () => {
             reply.duplex.flushHeaders()
             reply.duplex.destroy(new Error('no more'))
+            failed.resolve()
           })
         })
       }, { plugin: { drainLimit: 1000 } })
-      const errored = logged('request errored')
       const wire = await connect()
       wire.send(GET('/another') + OPEN('/') + chunk('a'))
-      await errored
+      await failed.promise
       wire.send(chunk('x'.repeat(5000)))
       for (let i = 0; i < 20; i++) await immediate()
       answer()
       t.equal((await wire.response()).body, 'another', 'does not cut that off')
+      t.match(await wire.response(), { statusCode: 500, body: /no more/ }, 'and nothing of its head was sent')
       await wire.ended
     })
 
@@ -448,9 +450,10 @@ t.test('between ordinary responses that are slow', async (t) => {
 
   released = resolvers()
   wire.send(GET('/slow') + OPEN('/fails'))
-  await logged('request errored')
+  await logged('fails')
   released.resolve()
   t.equal((await wire.response()).body, 'slow', 'an exchange that fails in the queue leaves the response before it alone')
+  t.match(await wire.response(), { statusCode: 500, body: /fails/ })
   await wire.ended
   t.equal(app.server.listening, true)
 })

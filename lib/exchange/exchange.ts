@@ -1,0 +1,284 @@
+// One exchange, from the claim of its request on. It tells its life what happens (`life.ts`), and does what the life orders: to the
+// transport below it, to the stream that the handler uses, and to Fastify above it.
+
+import type { Duplex } from 'node:stream'
+import type { FastifyReply } from 'fastify'
+import type { HttpDuplex as PublicHttpDuplex } from '../../types/index.d.ts'
+import { AbortedError, DestroyedError, IdleError, NotEndedError } from '../errors.ts'
+import type { Landed } from '../relay/read-buffers.ts'
+import { NO_BODY } from '../transfer/framing.ts'
+import type { ExchangeEvents, Transport } from '../transport/transport.ts'
+import { failed, finished, publish, started } from './diagnostics.ts'
+import { CLAIMED, type Event, type Order, type Stage } from './life.ts'
+import type { OpenExchange, Registry } from './registry.ts'
+
+/** See `DuplexOptions`. */
+export interface ExchangeOptions {
+  /** Milliseconds */
+  idleTimeout: number
+  /** Milliseconds */
+  closeGrace: number
+  /** Milliseconds */
+  drainTimeout: number
+  /** Bytes */
+  bodyLimit: number
+  /** Bytes; undefined: Node's default */
+  highWaterMark?: number
+}
+
+/** What an exchange needs of Fastify. */
+export interface ExchangeOwner {
+  /** Null until the first hook of this package has run. */
+  readonly reply: FastifyReply | null
+  /** Called when the response is about to be cut off. */
+  onCutOff (error: Error): void
+  /** Answers with an error, unless the handler does so at once. */
+  answerFailure (error: Error): void
+  /** Answers with an error. */
+  answerNow (error: Error): void
+  /** Called when no byte has moved for `idleTimeout`, if Fastify has not noticed that itself. */
+  onIdleTimeout (): void
+  /**
+   * As `reply.hijack()`: Fastify sends no response of its own any more.
+   *
+   * @returns a function to call when the exchange has ended well: otherwise `request.signal` would abort then
+   */
+  hijack (): () => void
+  /** Aborts `request.signal`. */
+  abortSignal (reason: Error): void
+}
+
+/** The stream of an exchange. */
+export interface ExchangeStream extends Duplex {
+  /** Whether somebody listens for content. */
+  readonly isRead: boolean
+  onContent (content: Landed, last: boolean): boolean
+  onBodyEnd (): boolean
+  /** Ends the readable side. */
+  endRequest (): void
+  /** Reports when the reader leaves. */
+  watchReader (): void
+  /** Forgets the head. */
+  takeBack (): void
+  /** The exchange has ended well. Ends the stream, if the reader does not. */
+  release (wasRead: boolean, requestEnded: boolean): void
+}
+
+type Orders = { [order in Order]: (reason?: Error) => void }
+
+export class Exchange implements ExchangeEvents, OpenExchange, Orders {
+  life: Stage = CLAIMED
+  /** Why the exchange has failed; null if it has not. */
+  failure: Error | null = null
+  onEnded: () => void = ignore
+  stream: ExchangeStream & PublicHttpDuplex | null = null
+  readonly transport: Transport
+  readonly owner: ExchangeOwner
+  readonly options: ExchangeOptions
+  readonly registry: Registry
+  private cancelSignalAbort: () => void = ignore // keeps `request.signal` from aborting when the request closes
+
+  constructor (transport: Transport, owner: ExchangeOwner, registry: Registry, options: ExchangeOptions) {
+    this.transport = transport
+    this.owner = owner
+    this.registry = registry
+    this.options = options
+    registry.add(this)
+    transport.start(this)
+  }
+
+  happens (event: Event, reason?: Error): void {
+    const { stage, orders } = this.life.after(event)
+    this.life = stage
+    for (const order of orders) this[order](reason)
+  }
+
+  /** The stream was made. */
+  open (stream: ExchangeStream & PublicHttpDuplex): void {
+    this.stream = stream
+    publish(started, stream, this.owner.reply!)
+    if (this.life.app === 'closing') process.nextTick(() => stream.emit('shutdown'))
+  }
+
+  get closeGrace (): number {
+    return this.options.closeGrace
+  }
+
+  get isOver (): boolean {
+    return this.life.connection !== 'held'
+  }
+
+  get endedWell (): boolean {
+    return this.life.connection === 'ending' && this.life.response === 'complete'
+  }
+
+  /** Nothing was handed over yet. */
+  get canAnswer (): boolean {
+    const { connection, response } = this.life
+    return connection === 'held' && (response === 'none' || response === 'written')
+  }
+
+  get answerHasBegun (): boolean {
+    return this.life.response === 'from Fastify'
+  }
+
+  // Events of the transport
+
+  onContent (content: Landed, last: boolean): boolean {
+    return this.stream!.onContent(content, last)
+  }
+
+  onBodyEnd (): boolean {
+    return this.stream!.onBodyEnd()
+  }
+
+  onRequestEnd (): void {
+    this.happens('request complete')
+  }
+
+  onReadError (error: Error): void {
+    this.happens('request failed', error)
+  }
+
+  onFirstByte (): void {
+    this.happens('first byte')
+  }
+
+  onAnswered (): void {
+    this.happens('answered')
+  }
+
+  onHalfClose (): void {
+    this.happens('client half-closed', new AbortedError())
+  }
+
+  onGone (error: Error): void {
+    this.happens('client gone', error)
+  }
+
+  onIdleTimeout (): void {
+    this.owner.onIdleTimeout()
+  }
+
+  onIdle (canAnswer: boolean): void {
+    const { idleTimeout } = this.options
+    this.happens(canAnswer ? 'idle' : 'stuck', this.isForgotten ? new NotEndedError(idleTimeout) : new IdleError(idleTimeout))
+  }
+
+  /** Only the app could go on: it neither reads nor writes, and the handler has returned. */
+  private get isForgotten (): boolean {
+    const { life: { handler, request, response }, stream } = this
+    return handler === 'returned' && response !== 'complete' && stream !== null && stream.writableLength === 0 && (request !== 'open' || !stream.isRead)
+  }
+
+  // Events of the registry
+
+  shutDown (reason: Error): void {
+    this.happens('app closes', reason)
+  }
+
+  destroyForClosing (reason: Error): void {
+    this.happens('grace over', reason)
+  }
+
+  // Orders
+
+  endRequest (): void {
+    this.stream!.endRequest()
+  }
+
+  fail (reason?: Error): void {
+    // Before the head, the error is answered and the connection stays open, so nothing else aborts the signal. A handler that
+    // does not read may wait for the signal.
+    if (this.stream !== null) this.stream.destroy(reason)
+    else this.owner.answerNow(reason!)
+  }
+
+  failNow (reason?: Error): void {
+    this.stream?.destroy(reason)
+    setImmediate(() => this.owner.answerNow(reason!))
+  }
+
+  refuse (): void {
+    this.transport.refuse()
+  }
+
+  abortSignal (reason?: Error): void {
+    this.owner.abortSignal(reason!)
+  }
+
+  takeBack (): void {
+    this.transport.takeBack()
+    this.stream!.takeBack()
+  }
+
+  answer (reason?: Error): void {
+    this.owner.answerFailure(reason!)
+  }
+
+  hijack (): void {
+    this.cancelSignalAbort = this.owner.hijack()
+  }
+
+  watchReader (): void {
+    this.stream!.watchReader()
+  }
+
+  finish (): void {
+    const stream = this.stream!
+    const wasRead = stream.isRead
+    this.end()
+    this.complete()
+    this.transport.finish()
+    const isEmpty = this.life.request === 'open' && this.transport.requestFraming === NO_BODY
+    if (isEmpty) stream.endRequest()
+    stream.release(wasRead, isEmpty || this.life.request === 'complete')
+  }
+
+  finishAnswered (): void {
+    this.end()
+    this.stream?.destroy()
+  }
+
+  cutOff (reason: Error = new DestroyedError()): void {
+    const { stream, owner } = this
+    this.failure = reason
+    this.end()
+    owner.onCutOff(reason)
+    this.transport.abort(reason)
+    if (stream === null) return
+    publish(failed, stream, owner.reply!, reason)
+    stream.destroy(reason)
+  }
+
+  leave (): void {
+    if (this.life.response === 'none') this.hijack()
+    this.onEnded()
+    this.complete()
+  }
+
+  sayGoodbye (reason?: Error): void {
+    const { reply } = this.owner
+    if (reply === null) return
+    if (!reply.sent) reply.header('connection', 'close')
+    this.owner.abortSignal(reason!)
+    this.stream?.emit('shutdown')
+  }
+
+  destroySocket (): void {
+    this.transport.socket.destroy()
+  }
+
+  private end (): void {
+    this.registry.remove(this)
+    this.onEnded()
+  }
+
+  private complete (): void {
+    this.cancelSignalAbort()
+    this.cancelSignalAbort = ignore
+    publish(finished, this.stream!, this.owner.reply!)
+  }
+}
+
+function ignore (): void {}
