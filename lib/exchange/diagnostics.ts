@@ -6,7 +6,7 @@ import type { ExchangeEvent, HttpDuplex } from '../../types/index.d.ts'
 
 /** `reply.duplex` was used for the first time. */
 export const started: Channel = channel('fastify-duplex.exchange.start')
-/** The response head was written. */
+/** The response head is about to be sent. */
 export const headWritten: Channel = channel('fastify-duplex.exchange.head')
 /** The response is complete, and the request is complete or nobody reads it. */
 export const finished: Channel = channel('fastify-duplex.exchange.finish')

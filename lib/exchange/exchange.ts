@@ -8,7 +8,7 @@ import { AbortedError, DestroyedError, IdleError, NotEndedError } from '../error
 import type { Landed } from '../relay/read-buffers.ts'
 import { NO_BODY } from '../transfer/framing.ts'
 import type { ExchangeEvents, Transport } from '../transport/transport.ts'
-import { failed, finished, publish, started } from './diagnostics.ts'
+import { failed, finished, headWritten, publish, started } from './diagnostics.ts'
 import { CLAIMED, type Event, type Order, type Stage } from './life.ts'
 import type { OpenExchange, Registry } from './registry.ts'
 
@@ -162,7 +162,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
 
   onIdle (canAnswer: boolean): void {
     const { idleTimeout } = this.options
-    this.happens(canAnswer ? 'idle' : 'stuck', this.isForgotten ? new NotEndedError(idleTimeout) : new IdleError(idleTimeout))
+    this.happens(canAnswer && this.owner.reply !== null ? 'idle' : 'stuck', this.isForgotten ? new NotEndedError(idleTimeout) : new IdleError(idleTimeout))
   }
 
   /** Only the app could go on: it neither reads nor writes, and the handler has returned. */
@@ -218,6 +218,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
 
   hijack (): void {
     this.cancelSignalAbort = this.owner.hijack()
+    publish(headWritten, this.stream!, this.owner.reply!)
   }
 
   watchReader (): void {
@@ -244,7 +245,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     const { stream, owner } = this
     this.failure = reason
     this.end()
-    owner.onCutOff(reason)
+    if (!this.answerHasBegun) owner.onCutOff(reason) // an answer of Fastify has its own onError
     this.transport.abort(reason)
     if (stream === null) return
     publish(failed, stream, owner.reply!, reason)
@@ -252,7 +253,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
   }
 
   leave (): void {
-    if (this.life.response === 'none') this.hijack()
+    if (this.life.response === 'none') this.cancelSignalAbort = this.owner.hijack()
     this.onEnded()
     this.complete()
   }

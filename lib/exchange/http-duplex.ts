@@ -16,7 +16,6 @@ import { type Relay, type RelayTarget, pipeToRelay, unseenSocket } from '../rela
 import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { Transport, WriteCallback } from '../transport/transport.ts'
-import { headWritten, publish } from './diagnostics.ts'
 import type { Exchange, ExchangeStream } from './exchange.ts'
 import { writeHead } from './response-head.ts'
 
@@ -187,7 +186,6 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (reply.sent || reply.raw.headersSent || exchange.answerHasBegun) throw new HeadSentError()
     this.responseFraming = writeHead(this.transport, reply, content)
     exchange.happens('head written')
-    publish(headWritten, this, reply)
   }
 
   takeBack (): void {

@@ -107,9 +107,9 @@ type Row = [event: Event, when: Partial<Life>, becomes: Partial<Life>, orders: O
 
 /** The first row that fits applies. Without a row, an event changes nothing. A row is for connections that are held, unless it says otherwise. */
 export const TABLE: readonly Row[] = [
-  ['request complete', { response: 'complete' }, { request: 'complete', connection: 'ending' }, ['endRequest', 'finish']],
-  ['request complete', {}, { request: 'complete' }, ['endRequest']],
-  ['request failed', {}, { request: 'failed' }, ['fail', 'abortSignal']],
+  ['request complete', { request: 'open', response: 'complete' }, { request: 'complete', connection: 'ending' }, ['endRequest', 'finish']],
+  ['request complete', { request: 'open' }, { request: 'complete' }, ['endRequest']],
+  ['request failed', { request: 'open' }, { request: 'failed' }, ['fail', 'abortSignal']],
 
   ['head written', { response: 'none' }, { response: 'written' }, []],
   ['first byte', { response: 'written' }, { response: 'begun' }, ['hijack']],

@@ -49,6 +49,12 @@ export function onTurn (response: ServerResponse, callback: () => void): void {
   response.once('socket', callback)
 }
 
+/** Calls back once: now if `isInTurn` is true, otherwise when it becomes true. */
+export function whenInTurn (response: ServerResponse, callback: () => void): void {
+  if (isInTurn(response)) callback()
+  else onTurn(response, callback)
+}
+
 /** The `end` of responses whose head was recorded before their turn. */
 const heldEnds = new WeakMap<ServerResponse, ServerResponse['end']>()
 

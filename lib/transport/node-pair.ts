@@ -8,7 +8,7 @@ import type { Duplex } from 'node:stream'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, HeadSentError, TunnelError } from '../errors.ts'
 import { dropConnectionFields, isHttp2, mayHaveBody, minorVersion, streamOf } from '../node/http2.ts'
-import { isInTurn, onTurn } from '../node/response.ts'
+import { isInTurn, onTurn, whenInTurn } from '../node/response.ts'
 import { progressOf, queuedBytes } from '../node/socket.ts'
 import { asLanded } from '../relay/read-buffers.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
@@ -43,6 +43,7 @@ export class NodeTransport implements Transport, Watched {
   private contentBytes = 0 // of both directions
   private responseIsWritten = false // to its end
   private endsWithHead = false
+  private nodeHasFinished = false // and Fastify is told with it
 
   constructor (request: IncomingMessage, response: ServerResponse, app: App, idleWatch: IdleWatch, options: NodeTransportOptions) {
     this.request = request
@@ -70,7 +71,7 @@ export class NodeTransport implements Transport, Watched {
     }
     if (countsBytes(request, response)) {
       this.idleWatch.add(this)
-      if (!isHttp2(request)) this.whenInTurn(() => { this.suspendTimeout() })
+      if (!isHttp2(request)) whenInTurn(response, () => { this.suspendTimeout() })
     }
     if (!isInTurn(response)) this.watchForClose()
   }
@@ -178,7 +179,7 @@ export class NodeTransport implements Transport, Watched {
     if (minorVersion(request) === 0 || isInjected(request, response)) return false
     // Straight to the socket: Node has methods for some statuses, and only from Node 24 on for all. Node itself writes nothing
     // before the head.
-    this.whenInTurn(() => { response.socket!.write(head, 'latin1') })
+    whenInTurn(response, () => { response.socket!.write(head, 'latin1') })
     return true
   }
 
@@ -217,11 +218,6 @@ export class NodeTransport implements Transport, Watched {
     stream.on('close', () => clearTimeout(timer))
   }
 
-  private whenInTurn (callback: () => void): void {
-    if (isInTurn(this.response)) callback()
-    else onTurn(this.response, callback)
-  }
-
   /** Suspends the connection's timeout, which is meant for requests that are answered at once. The idle watch replaces it. */
   private suspendTimeout (): void {
     if (this.exchange === null) return
@@ -245,17 +241,18 @@ export class NodeTransport implements Transport, Watched {
   abort (error: Error): void {
     this.forgetExchange()
     const { response } = this
-    if (response.listenerCount('error') > 0) response.emit('error', error)
+    if (!this.nodeHasFinished && response.listenerCount('error') > 0) response.emit('error', error)
     response.on('error', ignore) // Fastify's listener is called only once, and app.inject() emits another error
     // With an error, since an HTTP/2 stream that is destroyed without one may look complete. Not with `close(code)`: it made
     // Node 26 abort (an assertion in Http2Stream::OnTrailers).
     const stream = streamOf(response)
     if (stream !== undefined) stream.destroy(error)
     // In turn: from Node 24 on, a response that is destroyed earlier would leave the connection open.
-    else this.whenInTurn(() => { response.destroy() })
+    else whenInTurn(response, () => { response.destroy() })
   }
 
   private onFinish (): void {
+    this.nodeHasFinished = true
     this.restoreTimeout() // before Node's own listener, which sets its `keepAliveTimeout`
     if (this.exchange === null) return
     if (this.responseBody === null && this.response.writableEnded) this.forgetExchange()!.onAnswered()

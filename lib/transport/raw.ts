@@ -272,10 +272,9 @@ export class RawTransport implements Transport, Borrower, Watched {
   }
 
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
-    const { handoff, response, exchange } = this
+    const { response, exchange } = this
     const buffers = response.frame(content, size, end)
     if (!response.hasBegun) {
-      if (handoff.isEndedByOthers) return // `onAnswered` follows, and cuts off
       response.begin()
       exchange!.onFirstByte()
     }

@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import duplex from '../../lib/index.ts'
@@ -144,12 +145,14 @@ t.test('half-close, abort, raw bytes, timeout', async (t) => {
     })
     app.post('/cut', { duplex: true }, async function * () {
       yield 'a'
+      await immediate()
       throw new Error('cut')
     })
     app.post('/cut-before', { duplex: true }, (request) => { request.socket.destroy() })
     app.get('/until-close', { duplex: true }, async function * (request) {
       request.socket.setNoDelay().setKeepAlive()
       yield 'a'
+      await immediate()
       throw new Error('until close')
     })
     app.post('/idle', { duplex: { idleTimeout: 1 } }, echo)
@@ -175,7 +178,7 @@ t.test('half-close, abort, raw bytes, timeout', async (t) => {
   const awake = setInterval(() => {}, 1000) // timeouts in memory keep no process alive, as those of sockets do not
   t.teardown(() => clearInterval(awake))
   const idle = await app.injectDuplex({ method: 'POST', url: '/idle' })
-  await t.rejects(idle.response, { code: 'FST_ERR_DUPLEX_TRUNCATED' })
+  t.match(await idle.response, { statusCode: 408 })
 
   app.server.timeout = 1000
   t.equal((await (await app.injectDuplex({ url: '/nowhere' })).response).statusCode, 404)

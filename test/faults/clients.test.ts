@@ -51,7 +51,7 @@ function cuts (transport: Transport, moment: Moment): Cut[] {
             const isRouted = sent >= headSize && !(i === 1 && url === 'mute')
             return [id, isRouted ? endOf(transport, moment, fault, url, body, Math.min(sent - headSize, body.length)) : NEVER_ROUTED]
           })
-          const silent = ends.find(([, end]) => end === IDLE)?.[0]
+          const silent = ends.find(([, end]) => end === IDLE || end === ANSWERED_IDLE)?.[0]
           // What stalls within a head is ended by Node's headersTimeout.
           const isWithinHead = at % single < headSize && at < size
           if (fault !== 'stall' || !isWithinHead) all.push({ fault, bytes, at, ends, silent })
@@ -68,6 +68,8 @@ const isGone = (fault: Fault): boolean => fault === 'reset' || fault === 'leave'
 /** The ledger has no entry before the first hook. */
 const NEVER_ROUTED = /^$/
 const IDLE = /^errored FST_ERR_DUPLEX_IDLE$/
+/** Before the response has begun, silence is answered. */
+const ANSWERED_IDLE = /^completed 408$/
 const ABORTED = 'errored FST_ERR_DUPLEX_ABORTED'
 
 let lostAnswersFinish: boolean
@@ -77,6 +79,7 @@ t.before(async () => { lostAnswersFinish = await doLostAnswersFinish() })
 function endOf (transport: Transport, moment: Moment, fault: Fault, url: string, body: string, sent: number): RegExp {
   const end = endWhenRead(transport, fault, url, body, sent)
   if (end === 'errored FST_ERR_DUPLEX_IDLE') return IDLE
+  if (end === 'completed 408') return ANSWERED_IDLE
   if (moment === 'once all is read') return exactly(end)
   // The fault may be seen before the first content has been echoed: then the response has not begun.
   if (!isGone(fault)) return exactly(end, end.startsWith('errored') && url !== 'both' ? 'completed 400' : end)
@@ -88,17 +91,17 @@ function endOf (transport: Transport, moment: Moment, fault: Fault, url: string,
 /** How it ends when the server has read and done all that it can before the fault. */
 function endWhenRead (transport: Transport, fault: Fault, url: string, body: string, sent: number): string {
   const isChunked = body === CHUNKED_BODY
-  if (url === 'mute') return 'errored FST_ERR_DUPLEX_IDLE'
+  if (url === 'mute') return 'completed 408'
   if (url === 'refuse') return 'completed 403'
   if (url === 'download' || sent === body.length) return 'completed 200'
   if (fault === 'garbage' && !isChunked) return 'completed 200' // it was content
-  if (fault === 'stall') return 'errored FST_ERR_DUPLEX_IDLE'
   // Over TCP a reset is told as such. Over the others all that comes is the end of the client's side.
   if (isGone(fault) && transport === 'tcp') return ABORTED
   const content = body.indexOf('hello')
-  // At the beginning of a chunk some of the garbage is content. A pipe echoes it before the rest of it fails.
-  const isEchoed = sent > content || (fault === 'garbage' && url === 'echo' && sent === content)
+  // Content that comes in one read with garbage is taken back.
+  const isEchoed = sent > content
   const hasBegun = url === 'both' || (url !== 'upload' && isEchoed)
+  if (fault === 'stall') return hasBegun ? 'errored FST_ERR_DUPLEX_IDLE' : 'completed 408'
   if (hasBegun) return `errored ${isChunked ? chunkedError(body.slice(0, sent) + (fault === 'garbage' ? GARBAGE : '')) : 'FST_ERR_DUPLEX_TRUNCATED'}`
   // To a Unix socket whose other end is closed nothing can be sent.
   return isGone(fault) && transport === 'unix' && !lostAnswersFinish ? ABORTED : 'completed 400'
@@ -357,7 +360,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       const expected = stage === 'onResponse' || (!open && (fault === 'end' || fault === 'garbage'))
         ? /^completed/
         : fault === 'stall'
-          ? /IDLE$/
+          ? stage === 'onRequest' || stage === 'preParsing' || stage === 'onSend' ? /IDLE$/ : /^completed 408$/
           : fault === 'reset' && transport === 'tcp' ? /ABORTED$/ : /^completed|(TRUNCATED|CHUNK|ABORTED)$/
       if (!expected.test(ledger.end(id) ?? '')) wrong.push([one, ledger.end(id), expected])
     }

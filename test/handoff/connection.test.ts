@@ -261,7 +261,8 @@ t.test('a connection with a data listener of the app', async (t) => {
   t.equal(heard, 2 * (ordinary.length + whole.length), 'hears all, behind an exchange too')
   const open = OPEN('/echo')
   wire.send(open)
-  t.match(await logged('request errored'), { err: { code: 'FST_ERR_DUPLEX_IDLE' } }, 'keeps its timeout')
+  t.match(await logged('No byte in either direction for 50 ms'), { err: { code: 'FST_ERR_DUPLEX_IDLE' } }, 'keeps its timeout')
+  t.equal((await wire.response()).statusCode, 408)
   t.equal(heard, 2 * (ordinary.length + whole.length) + open.length)
   await wire.ended
 })
