@@ -8,12 +8,13 @@ import { OptionError } from './errors.ts'
 /** All options, each with a value. Without a `highWaterMark`, Node's default applies. */
 export type ResolvedOptions = Required<Omit<DuplexOptions, 'highWaterMark'>> & Pick<DuplexOptions, 'highWaterMark'>
 
-type Unit = 'ms' | 'bytes' | 'exchanges'
+type Unit = 'ms' | 'bytes' | 'exchanges' | 'boolean'
 
 interface Option<Value> {
   readonly unit: Unit
   readonly default: Value
-  readonly min: number
+  /** For numbers */
+  readonly min?: number
 }
 
 export const OPTIONS: { readonly [Name in keyof Required<ResolvedOptions>]: Option<ResolvedOptions[Name]> } = {
@@ -25,13 +26,14 @@ export const OPTIONS: { readonly [Name in keyof Required<ResolvedOptions>]: Opti
   drainTimeout: { unit: 'ms', default: 1000, min: 1 },
   closeGrace: { unit: 'ms', default: 10_000, min: 0 },
   maxExchanges: { unit: 'exchanges', default: Infinity, min: 1 },
-  highWaterMark: { unit: 'bytes', default: undefined, min: 1 }
+  highWaterMark: { unit: 'bytes', default: undefined, min: 1 },
+  allowHalfOpen: { unit: 'boolean', default: true }
 }
 
 /** The longest timeout in milliseconds: for more, setTimeout() fires at once. */
 export const MAX_TIMEOUT = 2 ** 31 - 1
 
-const MAX: Readonly<Record<Unit, number>> = {
+const MAX: Readonly<Record<Exclude<Unit, 'boolean'>, number>> = {
   ms: MAX_TIMEOUT,
   bytes: Number.MAX_SAFE_INTEGER,
   exchanges: Number.MAX_SAFE_INTEGER
@@ -57,7 +59,7 @@ export function optionsOfRoute (duplex: unknown): DuplexOptions | null {
 /**
  * Merges `options` into `defaults`. An option that is undefined keeps its default.
  *
- * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown, or not a whole number in its range
+ * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown, of another type, or out of range
  */
 export function resolveOptions (options: DuplexOptions, defaults: ResolvedOptions): ResolvedOptions {
   const resolved: ResolvedOptions = { ...defaults }
@@ -65,12 +67,17 @@ export function resolveOptions (options: DuplexOptions, defaults: ResolvedOption
     if (!Object.hasOwn(OPTIONS, name)) throw new OptionError(name, 'there is no such option')
     const value = options[name]
     if (value === undefined) continue
-    const { unit, min } = OPTIONS[name]
-    const max = MAX[unit]
-    if (!Number.isInteger(value) || value < min || value > max) {
-      throw new OptionError(name, `expected a whole number from ${min} to ${max}`)
-    }
-    resolved[name] = value
+    check(name, value)
+    Object.assign(resolved, { [name]: value })
   }
   return resolved
+}
+
+function check (name: keyof DuplexOptions, value: unknown): void {
+  const { unit, min } = OPTIONS[name]
+  if (unit === 'boolean') {
+    if (typeof value !== 'boolean') throw new OptionError(name, 'expected true or false')
+  } else if (!Number.isInteger(value) || value as number < min! || value as number > MAX[unit]) {
+    throw new OptionError(name, `expected a whole number from ${min} to ${MAX[unit]}`)
+  }
 }

@@ -114,6 +114,8 @@ declare namespace fastifyDuplex {
     maxExchanges?: number
     /** Bytes buffered in each direction before backpressure sets in. Default: Node's */
     highWaterMark?: number
+    /** Whether a client that ends its side (FIN) behind its request still gets the response. If not, it counts as gone. Default: true */
+    allowHalfOpen?: boolean
   }
 
   /** A response body. Each value is written to `reply.duplex` when it is yielded. */
@@ -210,6 +212,13 @@ declare namespace fastifyDuplex {
      * @throws FST_ERR_DUPLEX_NO_TRAILERS, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_DETACHED
      */
     setTrailers (fields: OutgoingFields): this
+    /**
+     * Stops reading: the reader sees an end, and what the client still sends is dropped. For `'shutdown'`, and whenever the rest
+     * is of no use. Does nothing if the request has ended.
+     *
+     * @throws FST_ERR_DUPLEX_DETACHED
+     */
+    stopReading (): this
     /** How the bodies are framed. The framing of the response is undefined until its head is written. */
     readonly framing: { readonly request: FramingKind, readonly response: FramingKind | undefined }
     /** Bytes of request body received, without framing. */
@@ -217,8 +226,8 @@ declare namespace fastifyDuplex {
     /** Bytes of response body written, without framing. */
     readonly bytesWritten: number
     /**
-     * The app is closing: the handler has `closeGrace` to finish the response. `request.signal` has aborted, with
-     * FST_ERR_DUPLEX_CLOSING as its reason.
+     * The app is closing: the handler has `closeGrace` to finish the response, or the detached connection. `request.signal` has
+     * aborted, with FST_ERR_DUPLEX_CLOSING as its reason.
      */
     on (event: 'shutdown', listener: () => void): this
     on (event: string | symbol, listener: (...args: any[]) => void): this

@@ -4,7 +4,7 @@
 import type { Duplex } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 import type { HttpDuplex as PublicHttpDuplex } from '../../types/index.d.ts'
-import { AbortedError, DestroyedError, IdleError, NotEndedError } from '../errors.ts'
+import { AbortedError, ClosingError, DestroyedError, IdleError, NotEndedError } from '../errors.ts'
 import type { Landed } from '../relay/read-buffers.ts'
 import { NO_BODY } from '../transfer/framing.ts'
 import type { ExchangeEvents, Transport } from '../transport/transport.ts'
@@ -125,7 +125,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
   // Events of the transport
 
   onContent (content: Landed, last: boolean): boolean {
-    return this.stream!.onContent(content, last)
+    return this.life.request === 'stopped' ? false : this.stream!.onContent(content, last)
   }
 
   onBodyEnd (): boolean {
@@ -233,7 +233,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     this.transport.finish()
     const isEmpty = this.life.request === 'open' && this.transport.requestFraming === NO_BODY
     if (isEmpty) stream.endRequest()
-    stream.release(wasRead, isEmpty || this.life.request === 'complete')
+    stream.release(wasRead, isEmpty || this.life.request === 'complete' || this.life.request === 'stopped')
   }
 
   finishAnswered (): void {
@@ -256,6 +256,11 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     if (this.life.response === 'none') this.cancelSignalAbort = this.owner.hijack()
     this.onEnded()
     this.complete()
+  }
+
+  /** Fastify has a reply now. */
+  onReply (): void {
+    if (this.life.app === 'closing') this.sayGoodbye(new ClosingError())
   }
 
   sayGoodbye (reason?: Error): void {

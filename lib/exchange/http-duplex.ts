@@ -122,6 +122,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     return { socket, head: unread.length === 0 ? head : copyForUser(asLanded(Buffer.concat([...unread, head]))) }
   }
 
+  stopReading (): this {
+    if (this.isDetached) throw new DetachedError()
+    this.exchange?.happens('reading stopped')
+    return this
+  }
+
   setTrailers (fields: OutgoingFields): this {
     if (this.isDetached) throw new DetachedError()
     const framing = this.responseFraming

@@ -7,6 +7,8 @@ export type RequestState =
   | 'open'
   /** It was read to its end. */
   | 'complete'
+  /** The handler wants nothing more of it. */
+  | 'stopped'
   /** Nothing more is read: it is malformed, too long, cut short, or too slow, or the app closes. */
   | 'failed'
 
@@ -37,6 +39,7 @@ export interface Life {
   readonly request: RequestState
   readonly response: ResponseState
   readonly connection: ConnectionState
+  readonly client: 'here' | 'half-closed'
   readonly handler: 'running' | 'returned'
   readonly app: 'open' | 'closing'
 }
@@ -46,6 +49,8 @@ export type Event =
   | 'request complete'
   /** It cannot be read any further. */
   | 'request failed'
+  /** The handler has called `stopReading()`. */
+  | 'reading stopped'
   | 'head written'
   | 'first byte'
   | 'response complete'
@@ -109,11 +114,14 @@ type Row = [event: Event, when: Partial<Life>, becomes: Partial<Life>, orders: O
 export const TABLE: readonly Row[] = [
   ['request complete', { request: 'open', response: 'complete' }, { request: 'complete', connection: 'ending' }, ['endRequest', 'finish']],
   ['request complete', { request: 'open' }, { request: 'complete' }, ['endRequest']],
+  ['reading stopped', { request: 'open', response: 'complete' }, { request: 'stopped', connection: 'ending' }, ['endRequest', 'finish']],
+  ['reading stopped', { request: 'open' }, { request: 'stopped' }, ['endRequest']],
   ['request failed', { request: 'open' }, { request: 'failed' }, ['fail', 'abortSignal']],
 
   ['head written', { response: 'none' }, { response: 'written' }, []],
   ['first byte', { response: 'written' }, { response: 'begun' }, ['hijack']],
   ['response complete', { response: 'begun', request: 'complete' }, { response: 'complete', connection: 'ending' }, ['finish']],
+  ['response complete', { response: 'begun', request: 'stopped' }, { response: 'complete', connection: 'ending' }, ['finish']],
   ['response complete', { response: 'begun', app: 'closing' }, { response: 'complete', connection: 'ending' }, ['finish']],
   ['response complete', { response: 'begun' }, { response: 'complete' }, ['watchReader']],
   ['reader left', { response: 'complete' }, { connection: 'ending' }, ['finish']],
@@ -132,7 +140,7 @@ export const TABLE: readonly Row[] = [
   ['answered', { response: 'from Fastify' }, { connection: 'ending' }, ['finishAnswered']],
   ['answered', {}, { connection: 'cut off' }, ['cutOff']],
 
-  ['client half-closed', {}, {}, ['abortSignal']],
+  ['client half-closed', {}, { client: 'half-closed' }, ['abortSignal']],
   ['client gone', {}, { connection: 'lost' }, ['cutOff']],
   ['idle', { request: 'failed' }, { connection: 'cut off' }, ['cutOff']],
   ['idle', { response: 'none' }, { request: 'failed' }, ['refuse', 'fail', 'abortSignal']],
@@ -185,4 +193,4 @@ function fits (life: Life, when: Partial<Life>): boolean {
 }
 
 /** The request was claimed. */
-export const CLAIMED: Stage = stageOf({ request: 'open', response: 'none', connection: 'held', handler: 'running', app: 'open' })
+export const CLAIMED: Stage = stageOf({ request: 'open', response: 'none', connection: 'held', client: 'here', handler: 'running', app: 'open' })

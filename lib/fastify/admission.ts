@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { BodyLimitError, TooManyExchangesError } from '../errors.ts'
 import { dropBadReason } from '../exchange/response-head.ts'
 import { endsErrorHandling, hooksOf, isInOnError, runsLast, withoutBody } from './internals.ts'
-import { type RouteExchange, exchangeOf, refuseLate } from './route-exchange.ts'
+import { type RouteExchange, exchangeOf } from './route-exchange.ts'
 
 /** The value of `Retry-After` for a refused client, in seconds. */
 const RETRY_AFTER = 1
@@ -82,7 +82,7 @@ function recordAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
   // Nothing can be answered any more. The hooks of an answer may still be running when its exchange fails.
   if (exchange!.failure !== null) return this
   if (stream?.headersSent) {
-    refuseLate(stream, this, 'reply.send()')
+    state.refuseLate('reply.send()')
     return this
   }
   exchange!.happens('Fastify answers')

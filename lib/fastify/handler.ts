@@ -4,9 +4,9 @@
 import { type Duplex, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import { HeadSentError } from '../errors.ts'
+import { AbortedError, HeadSentError } from '../errors.ts'
 import { isPromise } from './hooks.ts'
-import { type RouteExchange, exchangeOf, refuseLate } from './route-exchange.ts'
+import { type RouteExchange, exchangeOf } from './route-exchange.ts'
 
 export type Handler = (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) => any
 
@@ -47,10 +47,11 @@ export function wrapHandler (handler: Handler): Handler {
     if (isBody(result, exchange)) result = writeBody(result, request, reply)
     if (isPromise(result) && result !== reply as unknown) return afterPromise(result, exchange, request, reply)
     exchange.isUnattended = true
-    exchange.exchange!.happens('handler returned')
+    const answer = answerOf(exchange, result)
+    exchange.onReturn(result)
     const failure = exchange.unansweredFailure
     if (failure !== null) exchange.answerFailure(failure)
-    return answerOf(exchange, reply, result)
+    return answer
   })
 }
 
@@ -58,24 +59,21 @@ async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchan
   try {
     let value = await result
     if (isBody(value, exchange)) value = await writeBody(value, request, reply)
-    exchange.exchange!.happens('handler returned')
+    const answer = exchange.stream?.headersSent ? reply : answerOf(exchange, value) // with `undefined`, Fastify would answer
+    exchange.onReturn(value)
     if (exchange.isAnsweringFailure) return reply
     // The exchange has failed, and nobody has answered: answer with that failure.
     const failure = exchange.unansweredFailure
     if ((value === undefined || value === exchange.stream) && failure !== null) return onThrow(exchange, reply, failure)
-    const answer = answerOf(exchange, reply, value)
-    return answer === undefined && exchange.stream?.headersSent ? reply : answer // with `undefined`, Fastify would answer
+    return answer
   } catch (error) {
     return onThrow(exchange, reply, error as Error)
   }
 }
 
-/** The answer that Fastify is to send: the value that the handler has returned. Undefined if there is none. */
-function answerOf ({ stream }: RouteExchange, reply: FastifyReply, value: unknown): unknown {
-  if (stream === null || !stream.headersSent) return value === stream ? undefined : value // `reply.duplex.end()` returns the stream
-  // Behind the head it can only be an error.
-  if (value !== undefined && value !== stream && value !== reply) refuseLate(stream, reply, 'A value that is returned')
-  return undefined
+/** The answer that Fastify is to send. Undefined if there is none: the response has begun, or `reply.duplex.end()` was returned. */
+function answerOf ({ stream }: RouteExchange, value: unknown): unknown {
+  return stream?.headersSent || value === stream ? undefined : value
 }
 
 /** Writes a body that the handler has returned, and ends the response. */
@@ -111,12 +109,18 @@ async function waitForDrain (stream: Duplex): Promise<void> {
 
 /** The handler has failed. Before the head, Fastify answers. After the head, the response can only be cut off. */
 function onThrow ({ exchange, stream, failure, isAnsweringFailure }: RouteExchange, reply: FastifyReply, error: Error): FastifyReply | undefined {
-  if (stream === null) throw error
+  exchange!.happens('handler returned')
   if (isAnsweringFailure || failure !== null) {
     // The exchange had failed before. Usually the handler throws that same failure.
     if (isAnsweringFailure || failure !== error) reply.log.debug({ err: error }, 'duplex handler failed after its exchange')
     return isAnsweringFailure ? reply : undefined
   }
+  // An upstream, for example, that was aborted together with `request.signal`: the client has ended its side, and nobody reads an answer.
+  if (exchange!.life.client === 'half-closed' && (error === reply.request.signal.reason || error.name === 'AbortError')) {
+    exchange!.happens('client gone', new AbortedError())
+    return reply
+  }
+  if (stream === null) throw error
   if (exchange!.canAnswer || !(stream.headersSent || stream.isDetached)) {
     stream.destroy(error)
     throw error

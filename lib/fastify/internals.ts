@@ -70,6 +70,14 @@ export function abortSignal (request: FastifyRequest, reason: Error): void {
 /** The request whose method the next reader does not see. */
 let withoutMethod: object | null = null
 
+/** Logs as Fastify does when the client leaves during an answer that is a stream, unless logging is disabled for the request. */
+export function logPrematureClose (reply: FastifyReply): void {
+  const controller = findSymbol(reply.server, 'fastify.logController')
+  if (controller !== undefined) controller.streamError({ code: 'ERR_STREAM_PREMATURE_CLOSE' }, reply.request, reply)
+  // Before log controllers, loggers had this flag.
+  else if (findSymbol(reply.log, 'fastify.disableRequestLogging') !== true) reply.log.info({ res: reply }, 'stream closed prematurely')
+}
+
 const prepared = new WeakSet<object>()
 
 /** Prepares the requests of a whole app for `withoutBody`: `request.method` costs ordinary requests one comparison more. */

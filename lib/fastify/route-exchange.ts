@@ -45,6 +45,7 @@ export class RouteExchange implements ExchangeOwner {
   isAnsweringFailure = false
   /** The last error handler has sent that answer. */
   hasAnsweredFailure = false
+  private sentLate: Error | null = null
   private authority: Authority | null = null
 
   /** @param transport the raw connection; null if it could not be claimed: then Node's request/response pair is used */
@@ -62,6 +63,7 @@ export class RouteExchange implements ExchangeOwner {
       const transport = new NodeTransport(reply.request.raw, reply.raw, app, idleWatch, options)
       this.exchange = new Exchange(transport, this, registry, options)
     }
+    this.exchange.onReply()
     return this.exchange
   }
 
@@ -134,23 +136,34 @@ export class RouteExchange implements ExchangeOwner {
     if (this.isUnattended || this.stream!.listenerCount('error') <= 1) setImmediate(() => this.answerNow(error))
   }
 
+  /**
+   * Something comes behind the head that Fastify is to send. If the handler runs, it may still end the response. Otherwise nobody
+   * does: the response is cut off, or answered with an error if nothing of it was sent.
+   *
+   * @param what the mistake, in words
+   */
+  refuseLate (what: string): void {
+    const { stream, exchange, reply } = this
+    const error = new SentLateError(what)
+    if (exchange!.life.handler === 'returned' && !stream!.writableEnded) stream!.destroy(error)
+    else reply!.log.warn({ err: this.sentLate = error }, error.message)
+  }
+
+  /** The handler has returned. @param value what it has returned, or what its promise was resolved with */
+  onReturn (value: unknown): void {
+    const { stream, exchange, reply, sentLate } = this
+    exchange!.happens('handler returned')
+    if (!stream?.headersSent) return
+    // `reply.duplex.end()` returns the stream.
+    if (value !== undefined && value !== stream && value !== reply) this.refuseLate('A value that is returned')
+    else if (sentLate !== null && !stream.writableEnded) stream.destroy(sentLate)
+  }
+
   answerNow (error: Error): void {
     if (!this.isUnanswered || this.isAnsweringFailure) return
     this.isAnsweringFailure = true
     this.send!.call(this.reply!, error)
   }
-}
-
-/**
- * What is to be sent by Fastify comes behind the head. If the response is not ended, it is cut off, or answered with an error as
- * long as nothing was handed over.
- *
- * @param what the mistake, in words
- */
-export function refuseLate (stream: HttpDuplex, reply: FastifyReply, what: string): void {
-  const error = new SentLateError(what)
-  if (stream.writableEnded) reply.log.warn({ err: error }, error.message)
-  else stream.destroy(error)
 }
 
 const kExchange = Symbol('fastify-duplex.exchange')

@@ -4,13 +4,13 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import type { DuplexOptions } from '../../types/index.d.ts'
-import { BodySchemaError } from '../errors.ts'
+import { AbortedError, BodySchemaError } from '../errors.ts'
 import { optionsOfRoute, resolveOptions } from '../options.ts'
 import { IdleWatch } from '../transport/idle-watch.ts'
 import { claimRaw } from '../transport/raw.ts'
 import { skipBodyParsing } from './admission.ts'
 import { wrapHandler } from './handler.ts'
-import { type LoggerFactory, restoreParameter } from './internals.ts'
+import { type LoggerFactory, logPrematureClose, restoreParameter } from './internals.ts'
 import { RouteExchange, type RouteSetup, exchangeOf, setExchange } from './route-exchange.ts'
 import { markSeen } from './unseen-routes.ts'
 
@@ -62,7 +62,12 @@ function claimWithLogger (makeLogger: LoggerFactory, setup: RouteSetup): LoggerF
   }
 }
 
-/** The last onResponse hook of the route: makes Fastify log "request errored" with the failure of the exchange, if it has failed. */
-function passFailure (request: FastifyRequest, _reply: FastifyReply, done: (error: Error | null) => void): void {
-  done(exchangeOf(request.raw).failure)
+/**
+ * The last onResponse hook of the route. Fastify logs "request errored" with the error that it passes on. A client that has left is
+ * logged as on an ordinary route that streams: then nothing more may be logged, and the hook does not go on.
+ */
+function passFailure (request: FastifyRequest, reply: FastifyReply, done: (error: Error | null) => void): void {
+  const { failure } = exchangeOf(request.raw)
+  if (failure instanceof AbortedError) logPrematureClose(reply)
+  else done(failure)
 }

@@ -19,6 +19,8 @@ export interface Borrower {
   onTimeout (): void
   /** The client has ended its side, and all bytes before that were passed on. Called only while `wantsData` is set. */
   onEnd (): void
+  /** The client has ended its side, and the borrower does not want data. What it has sent before may still be held. */
+  onHalfClose (): void
   /** The connection is closed. `error` is the socket's error, if there was one. */
   onClose (error: Error | null): void
 }

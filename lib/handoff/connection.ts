@@ -26,6 +26,9 @@ import { type Gate, belongsToUpgradeListener } from './gate.ts'
 /** Bytes given to Node's parser in one turn of the event loop: the size of Node's own reads. */
 const NODE_READ_SIZE = 64 * 1024
 
+/** Bytes that are held for a borrower before reading stops: the buffer that Node has by default. */
+const MAX_HELD = 16 * 1024
+
 /** The connection whose request is being routed in the current call stack. */
 let routing: Connection | null = null
 
@@ -181,7 +184,8 @@ export class Connection {
   private receive (data: Landed): void {
     if (this.isPassing || this.held.length > 0 || !this.isDataWanted) {
       this.held = join(this.held, copyIfLanded(data))
-      this.pauseReading()
+      // Up to a limit, reading goes on: only a connection that is read shows that its client has left.
+      if (this.claim === null || this.held.length > MAX_HELD) this.pauseReading()
     } else if (this.claim === null && data.length > NODE_READ_SIZE) {
       this.held = copyIfLanded(data)
       this.pauseReading()
@@ -268,6 +272,7 @@ export class Connection {
         this.clientHasEnded = true
         // As Node does with `httpAllowHalfOpen: false`: it sends no more responses.
         if (this.claim !== null && !this.claim.nodeIsSuspended && !allowsHalfOpen(socket)) socket.end()
+        else if (this.claim?.isTaken && !this.claim.wantsData) this.claim.borrower.onHalfClose()
         else if (!this.pumpIsScheduled) this.pump()
       },
       timeout: () => {

@@ -39,6 +39,7 @@ function tryHandoff (socket: Socket): string | null {
         onAnswered: ignore,
         onTimeout: ignore,
         onEnd: ignore,
+        onHalfClose: ignore,
         onClose: ignore
       })
     })

@@ -30,6 +30,7 @@ export interface RawTransportOptions {
   maxChunkExtensionSize: number
   drainLimit: number
   drainTimeout: number
+  allowHalfOpen: boolean
 }
 
 /**
@@ -381,6 +382,12 @@ export class RawTransport implements Transport, Borrower, Watched {
       this.stopFlow()
       this.onReaderDone(true)
     }
+  }
+
+  onHalfClose (): void {
+    if (this.exchange === null || this.response.isTunnel) return
+    if (this.options.allowHalfOpen) this.exchange.onHalfClose()
+    else this.exchange.onGone(new AbortedError())
   }
 
   onClose (error: Error | null): void {

@@ -429,7 +429,7 @@ testInBothOrders('@fastify/static', (app) => app.register(staticFiles, { root, p
   await completed
   const warnings = (): unknown[] => log.filter(({ level }) => level > 30)
   while (warnings().length === 0) await immediate() // @fastify/static is still looking for the file
-  t.match(warnings(), [{ err: { code: 'FST_ERR_REP_ALREADY_SENT' } }])
+  t.match(warnings(), [{ err: { code: 'FST_ERR_DUPLEX_SENT_LATE' } }])
   await checkPlain(t, wire)
 })
 

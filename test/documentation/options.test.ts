@@ -26,12 +26,12 @@ interface Description { unit: string, default: string }
 
 function describedInReadme (): Record<string, Description> {
   return Object.fromEntries(tableIn('Options').map(([name, value, text]) => {
-    const unit = / ms$/.test(value) ? 'ms' : / KiB$/.test(value) || /^(maximum )?bytes\b/.test(text) ? 'bytes' : 'exchanges'
+    const unit = / ms$/.test(value) ? 'ms' : / KiB$/.test(value) || /^(maximum )?bytes\b/.test(text) ? 'bytes' : value === 'true' ? 'boolean' : 'exchanges'
     return [name.replaceAll('`', ''), { unit, default: value.replace(/ ms$/, '') }]
   }))
 }
 
-const UNITS: Record<string, string> = { Milliseconds: 'ms', Bytes: 'bytes', Exchanges: 'exchanges' }
+const UNITS: Record<string, string> = { Milliseconds: 'ms', Bytes: 'bytes', Exchanges: 'exchanges', Whether: 'boolean' }
 
 /** The comments of DuplexOptions: the first word is the unit, and the default is at the end. */
 function describedInTypes (): Record<string, Description> {
@@ -49,7 +49,8 @@ function describedInTypes (): Record<string, Description> {
   return found
 }
 
-function toValue (text: string): number | undefined {
+function toValue (text: string): number | boolean | undefined {
+  if (text === 'true') return true
   const [, digits, kibi] = /^(\d[\d ]*?)( KiB)?$/.exec(text) ?? []
   if (digits !== undefined) return Number(digits.replaceAll(' ', '')) * (kibi === undefined ? 1 : 1024)
   if (/^(.* else )?none$/.test(text)) return Infinity
@@ -67,8 +68,13 @@ t.test('options: names, units and defaults are the same in README, types and cod
   t.strictSame(Object.entries(resolveOptions({}, DEFAULT_OPTIONS)), Object.entries(OPTIONS).map(([name, option]) => [name, option.default]))
 })
 
-t.test('options: only whole numbers in their range', async (t) => {
+t.test('options: only whole numbers in their range, or booleans', async (t) => {
   for (const [name, { unit, min }] of Object.entries(OPTIONS)) {
+    if (min === undefined) {
+      t.match(resolveOptions({ [name]: false }, DEFAULT_OPTIONS), { [name]: false })
+      for (const value of [0, 1, 'false', null]) t.throws(() => resolveOptions({ [name]: value }, DEFAULT_OPTIONS), { code: 'FST_ERR_DUPLEX_OPTION' })
+      continue
+    }
     const max = unit === 'ms' ? 2 ** 31 - 1 : Number.MAX_SAFE_INTEGER
     for (const value of [min, max]) t.match(resolveOptions({ [name]: value }, DEFAULT_OPTIONS), { [name]: value })
     for (const value of [min - 1, max + 1, min + 0.5, NaN, Infinity, '5', null]) {

@@ -8,7 +8,7 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
 import { KINDS, serveKind } from '../support/kinds.ts'
-import { CUT_OFF, GET, OPEN, UPGRADE, chunk, chunked, resolvers, serve } from '../support/wire.ts'
+import { CUT_OFF, GET, OPEN, UPGRADE, chunk, chunked, resolvers, serve, LEFT } from '../support/wire.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
   reply.type(request.headers['content-type'] ?? 'application/octet-stream')
@@ -326,7 +326,7 @@ t.test('a client that leaves before the handler opens reply.duplex', async (t) =
     })
   })
   const wire = await connect()
-  const errored = logged('request errored')
+  const errored = logged(LEFT)
   wire.send(OPEN('/'))
   await entered.promise
   wire.socket.resetAndDestroy()

@@ -70,7 +70,7 @@ const NEVER_ROUTED = /^$/
 const IDLE = /^errored FST_ERR_DUPLEX_IDLE$/
 /** Before the response has begun, silence is answered. */
 const ANSWERED_IDLE = /^completed 408$/
-const ABORTED = 'errored FST_ERR_DUPLEX_ABORTED'
+const LEFT = 'left'
 
 let lostAnswersFinish: boolean
 t.before(async () => { lostAnswersFinish = await doLostAnswersFinish() })
@@ -85,7 +85,7 @@ function endOf (transport: Transport, moment: Moment, fault: Fault, url: string,
   if (!isGone(fault)) return exactly(end, end.startsWith('errored') && url !== 'both' ? 'completed 400' : end)
   // A reset may be seen before anything that came with it, or before the answer is sent. Without either, the client
   // has merely ended its side.
-  return exactly('', end, ABORTED, endWhenRead(transport, 'end', url, body, sent))
+  return exactly('', end, LEFT, endWhenRead(transport, 'end', url, body, sent))
 }
 
 /** How it ends when the server has read and done all that it can before the fault. */
@@ -96,7 +96,7 @@ function endWhenRead (transport: Transport, fault: Fault, url: string, body: str
   if (url === 'download' || sent === body.length) return 'completed 200'
   if (fault === 'garbage' && !isChunked) return 'completed 200' // it was content
   // Over TCP a reset is told as such. Over the others all that comes is the end of the client's side.
-  if (isGone(fault) && transport === 'tcp') return ABORTED
+  if (isGone(fault) && transport === 'tcp') return LEFT
   const content = body.indexOf('hello')
   // Content that comes in one read with garbage is taken back.
   const isEchoed = sent > content
@@ -104,7 +104,7 @@ function endWhenRead (transport: Transport, fault: Fault, url: string, body: str
   if (fault === 'stall') return hasBegun ? 'errored FST_ERR_DUPLEX_IDLE' : 'completed 408'
   if (hasBegun) return `errored ${isChunked ? chunkedError(body.slice(0, sent) + (fault === 'garbage' ? GARBAGE : '')) : 'FST_ERR_DUPLEX_TRUNCATED'}`
   // To a Unix socket whose other end is closed nothing can be sent.
-  return isGone(fault) && transport === 'unix' && !lostAnswersFinish ? ABORTED : 'completed 400'
+  return isGone(fault) && transport === 'unix' && !lostAnswersFinish ? LEFT : 'completed 400'
 }
 
 /** What the pure reader, which other tests compare with other parsers, finds wrong with a body that ends here. */
@@ -220,7 +220,7 @@ for (const transport of TRANSPORTS) {
     for (const one of all) {
       const { fault, writes, id } = one
       const gone = isGone(fault)
-      const expected = writes === WRITES || !(gone || fault === 'stall') ? /^completed 200$/ : !gone ? IDLE : takesLast && writes === WRITES - 1 ? /^completed 200$|ABORTED$/ : /ABORTED$/
+      const expected = writes === WRITES || !(gone || fault === 'stall') ? /^completed 200$/ : !gone ? IDLE : takesLast && writes === WRITES - 1 ? /^completed 200$|^left$/ : /^left$/
       if (!expected.test(ledger.end(id)!)) wrong.push([one, ledger.end(id)])
     }
     t.strictSame(wrong, [], `${all.length} places`)
@@ -280,7 +280,7 @@ for (const transport of TRANSPORTS) {
     t.strictSame(await mine.ledger.balance(), [])
     t.strictSame(await byNode.ledger.balance(), [])
     for (const [url, fault, id] of all) {
-      const expected = fault !== 'reset' && fault !== 'leave' ? /IDLE$/ : url === 'answer' && lostAnswersFinish ? /^completed 200$/ : /ABORTED$/
+      const expected = fault !== 'reset' && fault !== 'leave' ? /IDLE$/ : url === 'answer' && lostAnswersFinish ? /^completed 200$/ : /^left$/
       t.match(mine.ledger.end(id) ?? byNode.ledger.end(id), expected, `${url} ${fault}`)
     }
     t.equal(called, written, 'every callback is called')
@@ -361,7 +361,7 @@ for (const transport of ['tcp', 'tls'] as const) {
         ? /^completed/
         : fault === 'stall'
           ? stage === 'onRequest' || stage === 'preParsing' || stage === 'onSend' ? /IDLE$/ : /^completed 408$/
-          : fault === 'reset' && transport === 'tcp' ? /ABORTED$/ : /^completed|(TRUNCATED|CHUNK|ABORTED)$/
+          : fault === 'reset' && transport === 'tcp' ? /^left$/ : /^completed|(TRUNCATED|CHUNK|LEFT)$/
       if (!expected.test(ledger.end(id) ?? '')) wrong.push([one, ledger.end(id), expected])
     }
     t.strictSame(wrong, [], `${all.length} cases`)

@@ -9,7 +9,7 @@ import type { Test } from 'tap'
 import type { ExchangeEvent } from '../../types/index.d.ts'
 import type { Line } from './wire.ts'
 
-const COUNTED = ['onRequest', 'onResponse', 'onRequestAbort', 'onTimeout', 'onError', 'start', 'head', 'finish', 'error', 'incoming request', 'request completed', 'request errored'] as const
+const COUNTED = ['onRequest', 'onResponse', 'onRequestAbort', 'onTimeout', 'onError', 'start', 'head', 'finish', 'error', 'incoming request', 'request completed', 'request errored', 'stream closed prematurely'] as const
 type Counted = typeof COUNTED[number]
 type Entry = Record<Counted, number> & { end: string, socket: Socket | null }
 
@@ -61,7 +61,7 @@ export class Ledger {
     return this.entries.get(id)!.socket!
   }
 
-  /** How a request ended: `completed 200`, `errored FST_ERR_DUPLEX_ABORTED`. Undefined: it has not, or never reached a route. */
+  /** How a request ended: `completed 200`, `errored FST_ERR_DUPLEX_IDLE`, `left`. Undefined: it has not, or never reached a route. */
   end (id: string): string | undefined {
     return this.entries.get(id)?.end || undefined
   }
@@ -91,6 +91,7 @@ export class Ledger {
     const { reqId, msg } = line
     if (!COUNTED.includes(msg as Counted)) return
     if (msg === 'request completed') this.entry(reqId).end += `completed ${line.res!.statusCode}`
+    if (msg === 'stream closed prematurely') this.entry(reqId).end += 'left'
     if (msg === 'request errored') this.entry(reqId).end += `errored ${line.err!.code ?? line.err!.message}`
     this.count(reqId, msg as Counted)
   }
@@ -117,11 +118,11 @@ export class Ledger {
 }
 
 function hasEnded (entry: Entry): boolean {
-  return entry.onResponse > 0 && entry['request completed'] + entry['request errored'] > 0
+  return entry.onResponse > 0 && entry['request completed'] + entry['request errored'] + entry['stream closed prematurely'] > 0
 }
 
 function isBalanced (entry: Entry, byNode: boolean): boolean {
-  const errored = entry['request errored']
+  const errored = entry['request errored'] + entry['stream closed prematurely']
   return entry.onRequest === 1 && entry.onResponse === 1 && entry['incoming request'] === 1 && entry['request completed'] + errored === 1 &&
     // The head is the promise of one end; what Fastify answered has none.
     entry.start <= 1 && entry.head <= entry.start && entry.finish + entry.error <= entry.start && entry.finish + entry.error >= entry.head &&

@@ -231,6 +231,9 @@ export async function untilStuck (progress: () => number): Promise<void> {
 }
 
 /** How a client sees a response that is cut off. */
+/** The log line for a client that has left, as Fastify's own for a stream that it sends. */
+export const LEFT = 'stream closed prematurely'
+
 export const CUT_OFF = { code: 'FST_ERR_DUPLEX_TRUNCATED' }
 
 export const UPGRADE = (path: string, fields = '', method = 'GET'): string =>
