@@ -247,6 +247,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     this.end()
     if (!this.answerHasBegun) owner.onCutOff(reason) // an answer of Fastify has its own onError
     this.transport.abort(reason)
+    owner.abortSignal(reason)
     if (stream === null) return
     publish(failed, stream, owner.reply!, reason)
     stream.destroy(reason)

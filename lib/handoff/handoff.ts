@@ -110,6 +110,11 @@ export class Handoff implements Claim {
     setHeadSent(this.response, head)
   }
 
+  /** Whether a head was sent, by whomever. */
+  get headersSent (): boolean {
+    return this.response.headersSent
+  }
+
   /** Undoes `setHeadSent`: nothing was sent. */
   takeHeadBack (): void {
     takeHeadBack(this.response)

@@ -28,6 +28,34 @@ export function mayHaveBody ({ stream }: IncomingMessage & { stream?: { endAfter
   return stream !== undefined && stream.endAfterHeaders !== true
 }
 
+const cutRequests = new WeakSet<IncomingMessage>()
+
+/**
+ * Calls back, later, if a request of HTTP/2 ends without END_STREAM (RFC 9113 section 8.1). If a stream is reset, or its
+ * connection closes, Node ends its readable side as well. It closes the stream before that.
+ */
+export function onCutRequest (request: IncomingMessage & { stream?: ServerHttp2Stream }, onCut: () => void): void {
+  const stream = request.stream!
+  if (stream.endAfterHeaders) return
+  const { push } = stream
+  let hasEnded = false
+  stream.push = function (chunk: unknown, encoding?: BufferEncoding) {
+    if (chunk === null && !hasEnded) {
+      hasEnded = true
+      if (stream.closed) {
+        cutRequests.add(request)
+        process.nextTick(onCut)
+      }
+    }
+    return push.call(stream, chunk, encoding)
+  }
+}
+
+/** Whether `onCutRequest` has called back. */
+export function wasCut (request: IncomingMessage): boolean {
+  return cutRequests.has(request)
+}
+
 /** Fields that HTTP/2 forbids (RFC 9113 section 8.2.2), and the one that upgrades HTTP/1.1 to HTTP/2. */
 const CONNECTION_FIELDS = ['connection', 'http2-settings', 'keep-alive', 'proxy-connection', 'te', 'transfer-encoding', 'upgrade']
 

@@ -1,27 +1,31 @@
 // Node's request/response pair instead of the raw connection: for app.inject(), HTTP/2, servers whose connections cannot be
 // borrowed, and requests that were not routed at once. Node reads the request and frames the response. For the handler the
 // exchange is the same.
+//
+// One class, as `RawTransport`: reading, writing and ending depend on the same state.
 
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
 import { constants } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, HeadSentError, TunnelError } from '../errors.ts'
-import { dropConnectionFields, isHttp2, mayHaveBody, minorVersion, streamOf } from '../node/http2.ts'
-import { isInTurn, onTurn, whenInTurn } from '../node/response.ts'
-import { progressOf, queuedBytes } from '../node/socket.ts'
+import { dropConnectionFields, isHttp2, mayHaveBody, minorVersion, onCutRequest, streamOf, wasCut } from '../node/http2.ts'
+import { isInTurn, whenInTurn } from '../node/response.ts'
+import { closeSoon, progressOf, queuedBytes } from '../node/socket.ts'
 import { asLanded } from '../relay/read-buffers.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { trailerNames } from '../transfer/field-lines.ts'
 import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
 import { forbidsLength, writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
+import { Drain, cutOff } from './ending.ts'
 import type { IdleWatch, Watched } from './idle-watch.ts'
 import { NodeResponse, checkTrailers } from './node-response.ts'
 import { frameRequest } from './request-framing.ts'
 import type { App, ExchangeEvents, ResponseStart, Transport, WriteCallback } from './transport.ts'
 
-/** See `DuplexOptions`: milliseconds. */
+/** See `DuplexOptions`. */
 export interface NodeTransportOptions {
+  drainLimit: number
   drainTimeout: number
 }
 
@@ -34,6 +38,7 @@ export class NodeTransport implements Transport, Watched {
   private readonly request: IncomingMessage
   private readonly response: ServerResponse
   private head: { statusCode: number, fields: OutgoingHttpHeaders, hasLength: boolean } | null = null // written, but not handed over yet
+  private responseFraming: Framing | null = null
   private responseBody: NodeResponse | null = null
   private trailersToSend: OutgoingFields | null = null
   private contentWasRequested = false
@@ -73,23 +78,8 @@ export class NodeTransport implements Transport, Watched {
       this.idleWatch.add(this)
       if (!isHttp2(request)) whenInTurn(response, () => { this.suspendTimeout() })
     }
-    if (!isInTurn(response)) this.watchForClose()
-  }
-
-  /**
-   * Watches the socket, since Node does not emit 'close' on a response that is out of turn. All such responses of a connection
-   * share one listener: Node warns about too many.
-   */
-  private watchForClose (): void {
-    const { request: { socket }, response } = this
-    let waiting = outOfTurn.get(socket)
-    if (waiting === undefined) {
-      const transports = waiting = new Set()
-      outOfTurn.set(socket, transports)
-      socket.on('close', () => { for (const transport of transports) transport.onClose() })
-    }
-    const transports = waiting.add(this)
-    onTurn(response, () => { transports.delete(this) })
+    if (isHttp2(request)) onCutRequest(request, () => { this.exchange?.onReadError(new AbortedError()) })
+    else openExchanges(request.socket).add(this)
   }
 
   get socket (): Duplex {
@@ -116,7 +106,7 @@ export class NodeTransport implements Transport, Watched {
       // HTTP/2 emits views of what it has read from the connection, which may hold data of other streams. So it is `Landed`.
       if (this.exchange?.onContent(asLanded(content), false) === false) request.pause()
     })
-    request.on('end', () => this.exchange?.onRequestEnd())
+    request.on('end', () => { if (!wasCut(request)) this.exchange?.onRequestEnd() })
     request.on('error', (error) => this.exchange?.onReadError(new AbortedError({ cause: error })))
   }
 
@@ -132,6 +122,7 @@ export class NodeTransport implements Transport, Watched {
     if (start.framing === TUNNEL && streamOf(response) === undefined) throw new TunnelError('A tunnel')
     // Only to apply the same checks: Node writes the head.
     writeResponseHead(start, true)
+    this.responseFraming = start.framing
     this.responseBody = new NodeResponse(response, start.framing, () => this.exchange?.onAnswered())
     const leftOut = ['connection']
     if (forbidsLength(start)) leftOut.push('content-length')
@@ -207,15 +198,31 @@ export class NodeTransport implements Transport, Watched {
   }
 
   finish (): void {
-    const { request, response } = this
     this.forgetExchange()
-    if (request.readableEnded) return
+    this.dropRest()
+  }
+
+  /** Reads and drops the rest of the request, within the limits. */
+  private dropRest (): void {
+    const { request, response, options } = this
+    if (request.readableEnded || isInjected(request, response)) {
+      request.resume()
+      return
+    }
+    const drain = new Drain(options.drainLimit)
+    const stop = (): void => {
+      // The client need not send the rest of its request (RFC 9113 section 8.1).
+      if (isHttp2(request)) streamOf(response)!.close(constants.NGHTTP2_NO_ERROR)
+      else closeSoon(request.socket)
+    }
+    drain.start(options.drainTimeout, stop)
+    request.on('data', (content: Buffer) => {
+      drain.countDropped(content.length)
+      if (drain.hasFailed) stop()
+    })
+    request.on('close', () => { drain.stop() })
+    request.on('end', () => { drain.stop() })
     request.resume()
-    const stream = streamOf(response)
-    if (stream === undefined) return
-    // The stream would not close before the client has sent the rest of the request. It need not send it (RFC 9113 section 8.1).
-    const timer = setTimeout(() => stream.close(constants.NGHTTP2_NO_ERROR), this.options.drainTimeout)
-    stream.on('close', () => clearTimeout(timer))
   }
 
   /** Suspends the connection's timeout, which is meant for requests that are answered at once. The idle watch replaces it. */
@@ -229,6 +236,7 @@ export class NodeTransport implements Transport, Watched {
     const { exchange } = this
     this.exchange = null
     this.idleWatch.delete(this)
+    if (!isHttp2(this.request)) openExchanges(this.request.socket).delete(this)
     this.restoreTimeout()
     return exchange
   }
@@ -248,20 +256,33 @@ export class NodeTransport implements Transport, Watched {
     const stream = streamOf(response)
     if (stream !== undefined) stream.destroy(error)
     // In turn: from Node 24 on, a response that is destroyed earlier would leave the connection open.
-    else whenInTurn(response, () => { response.destroy() })
+    else whenInTurn(response, () => { this.cutOff() })
+  }
+
+  private cutOff (): void {
+    const { request, response, responseFraming } = this
+    if (isInjected(request, response) || request.socket.destroyed) response.destroy()
+    else cutOff(request.socket, responseFraming?.kind === 'close')
   }
 
   private onFinish (): void {
     this.nodeHasFinished = true
     this.restoreTimeout() // before Node's own listener, which sets its `keepAliveTimeout`
     if (this.exchange === null) return
-    if (this.responseBody === null && this.response.writableEnded) this.forgetExchange()!.onAnswered()
-    // HTTP/2 also emits 'finish' for a stream that was reset. Fastify's listener, which is called next, logs the failure.
-    else if (!this.responseIsWritten) this.onClose()
+    if (this.responseBody === null && this.response.writableEnded) {
+      this.forgetExchange()!.onAnswered()
+      this.dropRest()
+    } else if (!this.responseIsWritten) {
+      // HTTP/2 also emits 'finish' for a stream that was reset. Fastify's listener, which is called next, logs the failure.
+      this.onClose()
+    }
   }
 
-  private onClose (): void {
-    this.exchange?.onGone(new AbortedError())
+  /** The response is closed, or the connection. */
+  onClose (): void {
+    // A stream of HTTP/2 closes as well when both its sides have ended. The handler may not have ended a response to HEAD yet.
+    const isComplete = this.responseIsWritten && this.nodeHasFinished && (!this.contentWasRequested || this.request.readableEnded)
+    if (!isComplete) this.exchange?.onGone(new AbortedError())
   }
 
   // For the idle watch
@@ -291,8 +312,22 @@ export class NodeTransport implements Transport, Watched {
   }
 }
 
-/** Connections, with those of their exchanges whose responses are out of turn. */
-const outOfTurn = new WeakMap<Duplex, Set<NodeTransport>>()
+/** The transports of each connection whose exchange is open. */
+const open = new WeakMap<Duplex, Set<NodeTransport>>()
+
+/**
+ * Tells the exchanges of a connection when it closes. Node emits 'close' neither on a response that is out of turn, nor on a
+ * request that is read behind its response. One listener for all: Node warns about too many.
+ */
+function openExchanges (socket: Duplex): Set<NodeTransport> {
+  let transports = open.get(socket)
+  if (transports === undefined) {
+    const all = transports = new Set()
+    open.set(socket, all)
+    socket.on('close', () => { for (const transport of all) transport.onClose() })
+  }
+  return transports
+}
 
 /** Whether app.inject() has made the pair. Then there is no connection below it, and the response is collected elsewhere. */
 function isInjected (request: IncomingMessage, response: ServerResponse): boolean {

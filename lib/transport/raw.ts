@@ -264,7 +264,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.handoff.setContinued()
     this.whenMayWrite(() => {
       // Pointless once a final response has begun.
-      if (!this.response.hasBegun && this.exchange?.answerHasBegun === false) this.socket.write(writeInterimHead(100, {}), 'latin1')
+      if (!this.handoff.headersSent && this.exchange?.answerHasBegun === false) this.socket.write(writeInterimHead(100, {}), 'latin1')
     })
   }
 
