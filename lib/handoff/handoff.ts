@@ -146,9 +146,18 @@ export class Handoff implements Claim {
     this.connection.returnToNode()
   }
 
+  /**
+   * Keeps a closing server from destroying the connection, which looks idle once the response has finished. The caller closes it
+   * or returns it: then it is on the server's list again.
+   */
+  leaveServer (): void {
+    leaveServer(this.connection.parser)
+  }
+
   /** Leaves the connection to the caller for good. The socket keeps a listener that ignores its errors. */
   release (): void {
     this.connection.release()
+    this.leaveServer()
     this.socket.on('error', ignore)
   }
 
@@ -158,11 +167,11 @@ export class Handoff implements Claim {
    * @returns the bytes that were received behind the request
    */
   detach (): Buffer {
-    const { socket, connection: { held, parser, clientHasEnded } } = this
+    const { socket, connection: { held, clientHasEnded } } = this
     this.connection.release()
     abandonWrites(socket)
     setSocketTimeout(socket, 0)
-    leaveServer(parser)
+    this.leaveServer()
     restartHandle(socket)
     if (clientHasEnded) repeatEnd(socket)
     return copyForUser(asLanded(held))

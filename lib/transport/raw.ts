@@ -334,6 +334,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     } else if (this.reader.done) {
       this.handoff.returnToNode()
     } else {
+      this.handoff.leaveServer()
       this.drain.start(this.options.drainTimeout, () => this.returnOrClose())
       this.startFlow()
     }
