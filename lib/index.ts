@@ -9,7 +9,7 @@ import { injectDuplex } from './client/inject.ts'
 import { FastifyError, RegisteredError } from './errors.ts'
 import { Registry } from './exchange/registry.ts'
 import { wrapGenerator } from './fastify/handler.ts'
-import { hasInjectedBody, keepSignalDuring, makeTargetRoutable, missingFromFastify, otherServers, prepareRequests, prependOnRoute, restoreTargets } from './fastify/internals.ts'
+import { hasInjectedBody, keepSignalDuring, makeTargetRoutable, missingFromFastify, otherServers, prepareRequests, prependOnRoute, restoreTargets, surroundPreClose } from './fastify/internals.ts'
 import { makeDuplex } from './fastify/route.ts'
 import { type RouteSetup, getAuthority, getDuplex } from './fastify/route-exchange.ts'
 import { checkAllSeen } from './fastify/unseen-routes.ts'
@@ -42,6 +42,9 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
 
   app.addHook('onReady', async function () {
     checkAllSeen(this)
+    // Behind the last preClose hook, Fastify waits for open connections, or destroys them if `forceCloseConnections` is set. The
+    // hooks of the app and of other plugins run while the exchanges end.
+    surroundPreClose(this, () => { registry.startClosing() }, () => registry.whenEmpty(closeTimeout(app)))
     if (!gate.routesConnect) return
     restoreTargets(this)
     if ((this.initialConfig as { http2?: boolean }).http2) routeStreams(this.server as Server, gate)
@@ -55,8 +58,6 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   app.addHook('onRoute', function (route) {
     makeDuplex.call(this, route, setup)
   })
-  // In preClose, since Fastify then waits for open connections, or destroys them if `forceCloseConnections` is set.
-  app.addHook('preClose', () => registry.close(closeTimeout(app)))
 }
 
 function setUp (server: object, options: ResolvedOptions): RouteSetup {
@@ -83,11 +84,11 @@ function findObstacle (app: FastifyInstance): string | null {
   return missing === null ? null : `Node ${process.version} does not have the ${missing} it needs. Node will read and write them itself`
 }
 
-/** The part of `pluginTimeout` that the preClose hook uses. */
+/** The part of `pluginTimeout` that the last preClose hook uses. */
 const CLOSE_TIMEOUT_SHARE = 0.9
 
 /**
- * Milliseconds that the preClose hook may take. Fastify's limit for it is `pluginTimeout`. If a hook takes longer, `app.close()`
+ * Milliseconds that the last preClose hook may take. Fastify's limit for it is `pluginTimeout`. If a hook takes longer, `app.close()`
  * fails.
  */
 function closeTimeout (app: FastifyInstance): number {

@@ -30,15 +30,18 @@ export class Registry {
     if (this.open.size === 0) this.onEmpty?.()
   }
 
+  /** Tells all open exchanges to end. Those still open after their `closeGrace` are destroyed. */
+  startClosing (): void {
+    this.isClosing = true
+    for (const exchange of [...this.open.keys()]) this.shutDown(exchange)
+  }
+
   /**
-   * Tells all open exchanges to end. Those still open after their `closeGrace` are destroyed. Resolves when none is open any
-   * more, or after `timeout`.
+   * Resolves when no exchange is open any more, or after `timeout`.
    *
    * @param timeout milliseconds
    */
-  async close (timeout: number): Promise<void> {
-    this.isClosing = true
-    for (const exchange of [...this.open.keys()]) this.shutDown(exchange)
+  async whenEmpty (timeout: number): Promise<void> {
     if (this.open.size === 0) return
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, timeout)

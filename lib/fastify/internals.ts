@@ -33,6 +33,19 @@ export function prependOnRoute (app: FastifyInstance, hook: onRouteHookHandler):
 }
 
 /**
+ * Adds a preClose hook that runs before all others of the whole app, and one that runs behind them. Called when the app is ready.
+ * Fastify runs these hooks one after the other: those of an instance, then those of its children. It closes the server behind
+ * the last one.
+ */
+export function surroundPreClose (app: FastifyInstance, first: () => void, last: () => Promise<void>): void {
+  const root = rootOf(app)
+  let lastInstance = root
+  for (let child: FastifyInstance | undefined = root; child !== undefined; child = ownSymbol(child, 'fastify.children').at(-1)) lastInstance = child
+  ownSymbol(root, 'fastify.hooks').preClose.unshift(first)
+  ownSymbol(lastInstance, 'fastify.hooks').preClose.push(last)
+}
+
+/**
  * As `reply.hijack()`, but `request.signal` still aborts when the request closes. `reply.hijack()` alone removes Fastify's
  * listener for that.
  *
@@ -231,7 +244,7 @@ export function missingFromFastify (app: FastifyInstance): string | null {
     }
   }
   const raw = new EventEmitter()
-  expect('hooks of an app', () => Array.isArray(ownSymbol(app, 'fastify.hooks').onRoute))
+  expect('hooks of an app', () => ['onRoute', 'preClose'].every((name) => Array.isArray(ownSymbol(app, 'fastify.hooks')[name])))
   expect('servers of an app', () => Array.isArray(findSymbol(app, 'fastify.serverBindings')))
   expect('children of an app', () => Array.isArray(ownSymbol(app, 'fastify.children')))
   expect('ids of requests', () => typeof findSymbol(app, 'fastify.genReqId') === 'function')

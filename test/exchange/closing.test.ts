@@ -1,10 +1,15 @@
 // What becomes of exchanges and their connections when the app closes.
 
+import { EventEmitter } from 'node:events'
+import { PassThrough } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { setImmediate as immediate } from 'node:timers/promises'
-import type { FastifyInstance } from 'fastify'
+import Fastify, { type FastifyInstance } from 'fastify'
 import t from 'tap'
+import duplex from '../../lib/index.ts'
 import { type Start, startersOf } from '../support/http1.ts'
-import { GET, type Wire, serve } from '../support/wire.ts'
+import { KINDS, serveKind } from '../support/kinds.ts'
+import { GET, OPEN, type Wire, serve } from '../support/wire.ts'
 
 const { tcp, tls, fallback } = startersOf(t)
 const unix: Start = (t, setup, options) => serve(t, 'unix', setup, options)
@@ -74,3 +79,81 @@ for (const forceCloseConnections of [true, 'idle']) {
     })
   }
 }
+
+/** An exchange that ends in the last preClose hook of the app, which comes after the plugin's own. */
+async function setUpHooks (app: FastifyInstance, routeOptions: object, order: string[]): Promise<void> {
+  let end = (): void => {}
+  app.post('/', { duplex: true, ...routeOptions }, (request, reply) => {
+    reply.duplex.once('shutdown', () => { order.push('told') }).flushHeaders()
+    end = () => { reply.duplex.end('last words') }
+  })
+  app.addHook('onResponse', async () => { order.push('ended') })
+  app.addHook('preClose', async () => { order.push('hook of the app') })
+  await app.register(async (child) => {
+    await child.register(async (grandchild) => {
+      grandchild.addHook('preClose', (done) => {
+        order.push('hook of a grandchild')
+        setImmediate(() => {
+          end()
+          done()
+        })
+      })
+    })
+    child.addHook('preClose', async () => { order.push('hook of a child') })
+  })
+}
+
+const ORDER = ['told', 'hook of the app', 'hook of a child', 'hook of a grandchild', 'ended']
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`other preClose hooks run while the exchanges end, ${name}`, async (t) => {
+    const order: string[] = []
+    const { app, ask } = await serveKind(t, { ...kind, options: { ...kind.options, pluginTimeout: 0 } }, (app, routeOptions) => setUpHooks(app, routeOptions, order), { plugin: { closeGrace: 60_000 } })
+    const exchange = await ask('/', { later: 'yes' })
+    t.equal(await exchange.status(), 200)
+    const closed = app.close()
+    t.equal(await exchange.body(), 'last words')
+    exchange.end()
+    await closed
+    t.strictSame(order, ORDER)
+  })
+}
+
+t.test('other preClose hooks run while the exchanges end, app.inject()', async (t) => {
+  const order: string[] = []
+  const app = Fastify({ pluginTimeout: 0 })
+  app.addHook('preClose', async () => { order.push('hook before the plugin') })
+  await app.register(duplex, { closeGrace: 60_000 })
+  await setUpHooks(app, {}, order)
+  const response = await app.inject({ method: 'POST', url: '/', payload: new PassThrough(), payloadAsStream: true })
+  const closed = app.close()
+  t.equal(await text(response.stream()), 'last words')
+  await closed
+  t.strictSame(order, ['told', 'hook before the plugin', ...ORDER.slice(1)])
+})
+
+t.test('all registrations of an app tell their exchanges at the same time', async (t) => {
+  const told = new EventEmitter()
+  const before = async (app: FastifyInstance): Promise<void> => {
+    for (const [path, other] of [['/a', '/b'], ['/b', '/a']]) {
+      await app.register(async (child) => {
+        await child.register(duplex, { closeGrace: 60_000 })
+        child.post(path, { duplex: true }, (request, reply) => {
+          told.once(other, () => { reply.duplex.end('last words') })
+          reply.duplex.once('shutdown', () => setImmediate(() => told.emit(path))).flushHeaders()
+        })
+      })
+    }
+  }
+  const { app, connect } = await tcp(t, () => {}, { before, fastify: { pluginTimeout: 0 } })
+  const wires = [await connect(), await connect()]
+  wires[0].send(OPEN('/a'))
+  wires[1].send(OPEN('/b'))
+  for (const wire of wires) await wire.head()
+  const closed = app.close()
+  for (const wire of wires) {
+    t.equal(await wire.body(), 'last words')
+    wire.socket.end()
+  }
+  await closed
+})
