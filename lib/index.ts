@@ -44,7 +44,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
     checkAllSeen(this)
     // Behind the last preClose hook, Fastify waits for open connections, or destroys them if `forceCloseConnections` is set. The
     // hooks of the app and of other plugins run while the exchanges end.
-    surroundPreClose(this, () => { registry.startClosing() }, () => registry.whenEmpty(closeTimeout(app)))
+    surroundPreClose(this, () => { startClosing(setup) }, () => registry.whenEmpty(closeTimeout(app)))
     if (!gate.routesConnect) return
     restoreTargets(this)
     if ((this.initialConfig as { http2?: boolean }).http2) routeStreams(this.server as Server, gate)
@@ -62,7 +62,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
 
 function setUp (server: object, options: ResolvedOptions): RouteSetup {
   const registry = new Registry()
-  const app: App = { get isClosing () { return registry.isClosing }, keepSignalDuring, hasInjectedBody }
+  const app: App = { get isClosing () { return registry.isClosing }, draining: new Set(), keepSignalDuring, hasInjectedBody }
   const idleWatch = new IdleWatch(options.idleTimeout)
   const gate = gateOf(server, () => ({
     routesConnect: false,
@@ -70,6 +70,11 @@ function setUp (server: object, options: ResolvedOptions): RouteSetup {
     onUnclaimedConnect (request) { claimRaw(request, app, idleWatch, options)?.refuse() }
   }))
   return { options, registry, app, idleWatch, admitted: { count: 0 }, gate }
+}
+
+function startClosing ({ registry, app }: RouteSetup): void {
+  registry.startClosing()
+  for (const connection of app.draining) connection.leaveServer()
 }
 
 /** Why the connections of the app's server cannot be borrowed, and what that means, in words for a log line; null if they can. */

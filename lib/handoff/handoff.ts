@@ -147,8 +147,8 @@ export class Handoff implements Claim {
   }
 
   /**
-   * Keeps a closing server from destroying the connection, which looks idle once the response has finished. The caller closes it
-   * or returns it: then it is on the server's list again.
+   * Keeps a closing server from destroying the connection, which looks idle once the response has finished. The caller must close
+   * it: it cannot be returned any more.
    */
   leaveServer (): void {
     leaveServer(this.connection.parser)

@@ -88,7 +88,7 @@ export function resumeParser (parser: Parser): void {
 
 /**
  * Takes the connection off the server's list of connections. It would look idle there, and a closing server destroys idle
- * connections. When the parser begins to read a message, the connection is on the list again.
+ * connections. For good: from Node 24 on, the parser reads no further requests.
  */
 export function leaveServer (parser: Parser): void {
   parser.remove()

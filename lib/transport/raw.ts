@@ -184,7 +184,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   }
 
   private onReaderDone (wantsMore: boolean): void {
-    this.drain.stop()
+    this.stopDraining()
     if (this.exchange === null) {
       this.returnOrClose()
     } else if (this.completeBody()) {
@@ -334,14 +334,19 @@ export class RawTransport implements Transport, Borrower, Watched {
     } else if (this.reader.done) {
       this.handoff.returnToNode()
     } else {
-      this.handoff.leaveServer()
+      this.app.draining.add(this.handoff)
       this.drain.start(this.options.drainTimeout, () => this.returnOrClose())
       this.startFlow()
     }
   }
 
-  private close (): void {
+  private stopDraining (): void {
     this.drain.stop()
+    this.app.draining.delete(this.handoff)
+  }
+
+  private close (): void {
+    this.stopDraining()
     this.handoff.release()
     lingeringClose(this.socket, this.handoff.isHalfClosed, this.options.drainTimeout)
   }
@@ -392,7 +397,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   }
 
   onClose (error: Error | null): void {
-    this.drain.stop()
+    this.stopDraining()
     this.exchange?.onGone(new AbortedError({ cause: error }))
   }
 

@@ -122,6 +122,8 @@ export interface Transport {
 export interface App {
   /** The app is closing: no connection is kept. */
   readonly isClosing: boolean
+  /** Connections on which the rest of a request is being dropped. When the app begins to close, they must leave its server. */
+  readonly draining: Set<{ leaveServer (): void }>
   /** Runs `action` without its side effect on Fastify, which would remove the listener that aborts `request.signal`. */
   keepSignalDuring (request: IncomingMessage, action: () => void): void
   /** Whether `app.inject()` has made this request, with a body. */
