@@ -1,10 +1,13 @@
 // The two interfaces between a connection and its borrower: what the borrower is told, and what the connection knows about the
 // claim.
 
+import type { IncomingMessage } from 'node:http'
 import type { Landed } from '../relay/read-buffers.ts'
 
-/** Callbacks to the borrower. Each is called at most once, `onData` excepted; none after the connection is returned. */
+/** Callbacks to the borrower. Each is called at most once, `onData` and `onTimeout` excepted; none after the connection is returned. */
 export interface Borrower {
+  /** Whether the request body was read to its end. */
+  readonly requestIsRead: boolean
   /** The parser has stopped behind the head: the borrower may read from now on. */
   onTaken (): void
   /** Some bytes, valid during the call only. Called only while `wantsData` is set. */
@@ -15,7 +18,7 @@ export interface Borrower {
    * @param promisedToPersist whether its head has told the client that the connection is kept
    */
   onAnswered (promisedToPersist: boolean): void
-  /** Nothing was read or written during the socket's timeout. */
+  /** Nothing was read or written during the socket's timeout. Called only while `nodeIsSuspended` is set. */
   onTimeout (): void
   /** The client has ended its side, and all bytes before that were passed on. Called only while `wantsData` is set. */
   onEnd (): void
@@ -28,6 +31,8 @@ export interface Borrower {
 /** The claim of one request on its connection. */
 export interface Claim {
   readonly borrower: Borrower
+  /** The request, unless it was read to its end. */
+  readonly unreadRequest: IncomingMessage | null
   /** The borrower has the connection. False while the request is still being routed. */
   isTaken: boolean
   /** The borrower wants data. */

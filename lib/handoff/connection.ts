@@ -16,7 +16,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { type Listeners, findListeners, swapListeners } from '../node/listeners.ts'
 import { type HeadCallback, type Parser, STOP_AFTER_HEAD, bufferOf, hookParser, isUpgrade, parse, resumeParser, routeUpgrade, wakeParser } from '../node/parser.ts'
-import { allowsHalfOpen, clearCongested, isCongested, serverOf, setSocketTimeout, startReading, stopReading } from '../node/socket.ts'
+import { allowsHalfOpen, clearCongested, emitTimeout, hasServerTimeout, isCongested, serverOf, setSocketTimeout, startReading, stopReading } from '../node/socket.ts'
 import { resetFlow, setAutoDestroy } from '../node/streams.ts'
 import { type Landed, ReadBuffers, asLanded, copyForUser, copyIfLanded, copyOf } from '../relay/read-buffers.ts'
 import { NO_BYTES, restOf } from '../transfer/body-reader.ts'
@@ -243,13 +243,13 @@ export class Connection {
   }
 
   /**
-   * Suspends Node's timeout, and Node's way of closing a connection whose client has ended its side. Called when the response
+   * Suspends the server's timeout, and Node's way of closing a connection whose client has ended its side. Called when the response
    * may be written. Until then earlier requests, which Node handles, need both.
    */
   private suspendNode (claim: Claim): void {
     const { socket } = this
     claim.nodeIsSuspended = true
-    if (socket.timeout) setSocketTimeout(socket, 0)
+    if (hasServerTimeout(socket)) setSocketTimeout(socket, 0)
     // The socket of a TLS server would end its side together with the client's. It would also be destroyed as soon as all data
     // is decrypted, although much of that data may still be held for the borrower.
     this.allowedHalfOpen = socket.allowHalfOpen
@@ -276,9 +276,11 @@ export class Connection {
         else if (!this.pumpIsScheduled) this.pump()
       },
       timeout: () => {
-        if (this.claim === null || !this.claim.nodeIsSuspended) nodeListeners.timeout.call(socket)
+        const { claim } = this
+        if (claim === null) nodeListeners.timeout.call(socket)
         // Deferred: Fastify's timeout listener fails on a request that has ended.
-        else process.nextTick(() => this.claim?.borrower.onTimeout())
+        else if (claim.nodeIsSuspended) process.nextTick(() => this.claim?.borrower.onTimeout())
+        else if (!emitTimeout(socket, claim.unreadRequest)) socket.destroy()
       },
       error: (error: Error) => { this.error = error }
     }

@@ -7,7 +7,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { leaveServer } from '../node/parser.ts'
 import { clearLast, expectsContinue, finishResponse, isInTurn, isLastAllowed, keepAliveField, onTurn, setContinued, setHeadSent, takeHeadBack } from '../node/response.ts'
-import { restartHandle, setSocketTimeout } from '../node/socket.ts'
+import { emitTimeout, restartHandle, setSocketTimeout } from '../node/socket.ts'
 import { abandonWrites, asLanded, copyForUser } from '../relay/read-buffers.ts'
 import { asksToClose } from '../transfer/head-writer.ts'
 import type { Borrower, Claim } from './claim.ts'
@@ -48,6 +48,10 @@ export class Handoff implements Claim {
     this.requestPersists = connection.shouldKeepAlive && !isLastAllowed(response) && !asksToClose(request.headers.connection)
     // Before Node's own listener. That one would close the connection if Node had computed so, without knowing of the exchange.
     response.prependListener('finish', this.onFinish)
+  }
+
+  get unreadRequest (): IncomingMessage | null {
+    return this.borrower.requestIsRead ? null : this.response.req
   }
 
   // Reading
@@ -118,6 +122,11 @@ export class Handoff implements Claim {
   /** Undoes `setHeadSent`: nothing was sent. */
   takeHeadBack (): void {
     takeHeadBack(this.response)
+  }
+
+  /** Tells the app, as Node does, that the socket's timeout has passed. @returns whether anybody listens */
+  emitTimeout (): boolean {
+    return emitTimeout(this.socket, this.unreadRequest)
   }
 
   // Ending

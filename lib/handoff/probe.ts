@@ -34,6 +34,7 @@ function tryHandoff (socket: Socket): string | null {
     const server = createServer((request) => {
       requests++
       handoff = claim(request, {
+        requestIsRead: false,
         onData (data) { rest += bytesOf(data) },
         onTaken: ignore,
         onAnswered: ignore,

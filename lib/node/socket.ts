@@ -1,7 +1,7 @@
 // A socket: how it stops and starts reading at once, how it closes, and how much it has sent and received. The names are those of lib/net.js, lib/_http_server.js and internal/stream_base_commons.js, the same on Node 20 to
 // 26.
 
-import type { Server } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 
@@ -13,6 +13,7 @@ interface Handle {
 }
 
 interface Internals extends Duplex {
+  _httpMessage: ServerResponse | null
   server: Server & { httpAllowHalfOpen: boolean }
   _handle?: Handle | null
   _paused: boolean
@@ -83,6 +84,29 @@ export function resetConnection (socket: Socket): void {
 /** Sets the timeout of a socket. 0: none. Does nothing for other streams, which have no timeout. */
 export function setSocketTimeout (socket: Socket, milliseconds: number): void {
   if (typeof socket.setTimeout === 'function') socket.setTimeout(milliseconds)
+}
+
+/**
+ * Whether a socket's timeout is that of its server, and would destroy it: nobody listens to the timeouts of the server, and no
+ * hook has set another.
+ */
+export function hasServerTimeout (socket: Socket): boolean {
+  const { timeout } = socket
+  if (!timeout) return false
+  const server = serverOf(socket) as Server | undefined // other runtimes have none
+  return server === undefined || (timeout === server.timeout && server.listenerCount('timeout') === 0)
+}
+
+/**
+ * Emits 'timeout' where Node does: on a request that is not complete, on the response that is in turn, and on the server.
+ *
+ * @returns whether anybody listens. If not, Node destroys the socket
+ */
+export function emitTimeout (socket: Duplex, request: IncomingMessage | null): boolean {
+  const { _httpMessage: response } = socket as Internals
+  const requestListens = request !== null && request.emit('timeout', socket)
+  const responseListens = response !== null && response.emit('timeout', socket)
+  return serverOf(socket).emit('timeout', socket) || requestListens || responseListens
 }
 
 /** A number that changes with every byte that is received from the peer, or accepted by the kernel. */

@@ -11,7 +11,7 @@ import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, HeadSentError, TunnelError } from '../errors.ts'
 import { dropConnectionFields, isHttp2, mayHaveBody, minorVersion, onCutRequest, streamOf, wasCut } from '../node/http2.ts'
 import { isInTurn, whenInTurn } from '../node/response.ts'
-import { closeSoon, progressOf, queuedBytes } from '../node/socket.ts'
+import { closeSoon, hasServerTimeout, progressOf, queuedBytes } from '../node/socket.ts'
 import { asLanded } from '../relay/read-buffers.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { trailerNames } from '../transfer/field-lines.ts'
@@ -225,11 +225,13 @@ export class NodeTransport implements Transport, Watched {
     request.resume()
   }
 
-  /** Suspends the connection's timeout, which is meant for requests that are answered at once. The idle watch replaces it. */
+  /** Suspends the server's timeout, which is meant for requests that are answered at once. The idle watch replaces it. */
   private suspendTimeout (): void {
     if (this.exchange === null) return
-    this.previousTimeout = this.request.socket.timeout ?? 0
-    this.request.socket.setTimeout(0)
+    const { socket } = this.request
+    if (!hasServerTimeout(socket)) return
+    this.previousTimeout = socket.timeout!
+    socket.setTimeout(0)
   }
 
   private forgetExchange (): ExchangeEvents | null {

@@ -62,6 +62,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   private isFlowing = false // bytes from the connection go to `reader`
   private rest: Buffer = NO_BYTES // the bytes behind the body, while its last content is passed on
   private isLeft = false // cut off or detached: nothing more is passed on
+  private isIdle = false // for `idleTimeout`
   private readonly drain: Drain
 
   constructor (request: IncomingMessage, app: App, idleWatch: IdleWatch, options: RawTransportOptions) {
@@ -92,6 +93,10 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   start (exchange: ExchangeEvents): void {
     this.exchange = exchange
+  }
+
+  get requestIsRead (): boolean {
+    return this.bodyReader.done
   }
 
   get rawSocket (): Socket {
@@ -374,7 +379,9 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   onTimeout (): void {
     const { exchange, mayWrite } = this
-    if (exchange === null) return
+    // Only we end the exchange, if the app listens to the timeouts that it has set.
+    if (exchange === null || (!this.isIdle && this.handoff.emitTimeout())) return
+    this.isIdle = false
     // If the response is in turn and has not begun, Fastify's own listener for 'timeout' has run the onTimeout hooks.
     if (!mayWrite || this.response.hasBegun) exchange.onIdleTimeout()
     exchange.onIdle(mayWrite && this.socket.writable)
@@ -412,6 +419,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   }
 
   onIdle (): void {
+    this.isIdle = true
     if (this.mayWrite) this.socket.emit('timeout') // as Node would: Fastify and the app may listen
     // Otherwise a response to an earlier request is due. Waiting for the app is not limited, but waiting for the client is.
     else if (this.isStuck || !this.socket.writable) this.onTimeout()
