@@ -5,9 +5,11 @@ import type { FastifyError, FastifyReply } from 'fastify'
 import type { OutgoingFields } from '../../types/index.d.ts'
 import { FieldError, NoBodyError } from '../errors.ts'
 import { isHttp2, minorVersion } from '../node/http2.ts'
+import { isHeadWrapped } from '../node/response.ts'
 import { type Framing, NO_BODY, responseFraming } from '../transfer/framing.ts'
-import { asksToClose, isReason, isSendable } from '../transfer/head-writer.ts'
-import type { Transport } from '../transport/transport.ts'
+import { asksToClose, isReason, isSendable, writeResponseHead } from '../transfer/head-writer.ts'
+import type { ResponseStart, Transport } from '../transport/transport.ts'
+import { sendWrappedHead } from './wrapped-head.ts'
 
 /**
  * Gives the head of the response to the transport.
@@ -18,10 +20,10 @@ import type { Transport } from '../transport/transport.ts'
  * @throws the errors of `responseFraming` and of `Transport.writeHead`
  */
 export function writeHead (transport: Transport, reply: FastifyReply, content: unknown): Framing {
-  const fields = reply.getHeaders() as OutgoingFields
   try {
-    return write(transport, reply, fields, content)
+    return write(transport, reply, content)
   } catch (error) {
+    const fields = reply.getHeaders() as OutgoingFields
     // The answer to this error uses the same headers: remove those that cannot be sent.
     const refused = Object.keys(fields).filter((name) => !isSendable(name, fields[name]))
     for (const name of refused) reply.removeHeader(name)
@@ -50,11 +52,28 @@ function reasonOf ({ request, raw }: FastifyReply): string | undefined {
   return isHttp2(request.raw) ? undefined : raw.statusMessage
 }
 
-function write (transport: Transport, reply: FastifyReply, fields: OutgoingFields, content: unknown): Framing {
+function write (transport: Transport, reply: FastifyReply, content: unknown): Framing {
+  const start = startOf(reply, reply.getHeaders() as OutgoingFields, content)
+  // Where Node writes the head, it calls those who have wrapped `writeHead`.
+  if (transport.rawSocket === null || !isHeadWrapped(reply.raw)) {
+    transport.writeHead(start)
+    return start.framing
+  }
+  writeResponseHead(start, true) // checks it: those are not told of a head that cannot be sent
+  let { framing } = start
+  sendWrappedHead(reply.raw, start.fields, (fields) => {
+    const changed = startOf(reply, fields, content)
+    transport.writeHead(changed)
+    framing = changed.framing
+  })
+  return framing
+}
+
+/** @throws {NoBodyError} FST_ERR_DUPLEX_NO_BODY */
+function startOf (reply: FastifyReply, fields: OutgoingFields, content: unknown): ResponseStart {
   const { statusCode, request } = reply
   const framing = responseFraming(request.method, statusCode, fields['content-length'], minorVersion(request.raw))
   if (framing === NO_BODY && (content as Buffer | null)?.length) throw new NoBodyError()
   const { sendDate } = reply.raw
-  transport.writeHead({ statusCode, statusMessage: reasonOf(reply), fields, framing, date: sendDate, close: asksToClose(fields.connection) })
-  return framing
+  return { statusCode, statusMessage: reasonOf(reply), fields, framing, date: sendDate, close: asksToClose(fields.connection) }
 }

@@ -1,12 +1,14 @@
 // Node's ServerResponse. It is assigned to the connection, but an exchange on the raw connection does not write through it. It
 // serves as a record: Node and Fastify read its private fields to learn how far the response is.
 
-import type { ServerResponse } from 'node:http'
+import { ServerResponse } from 'node:http'
 
 type Listener = (...args: any[]) => void
 
 interface Response extends ServerResponse {
   finished: boolean
+  _hasBody: boolean
+  _storeHeader?: Listener
   maxRequestsOnConnectionReached?: boolean
   _header: string | null
   _headerSent: boolean
@@ -15,6 +17,47 @@ interface Response extends ServerResponse {
   _maxRequestsPerSocket: number
   _expect_continue: boolean
   _sent100: boolean
+}
+
+/** Node's own methods: middlewares replace them. */
+const { end, write, writeHead } = ServerResponse.prototype
+
+/** Whether other code has wrapped `writeHead`, as the package on-headers does. */
+export function isHeadWrapped (response: ServerResponse): boolean {
+  return response.writeHead !== writeHead
+}
+
+/** Whether other code has wrapped `write`, as compression does. */
+export function isWriteWrapped (response: ServerResponse): boolean {
+  return response.write !== write
+}
+
+/**
+ * Calls `writeHead`, which other code has wrapped. Node's own one, which is called last, puts the status and the fields that it is
+ * given into the response, but does not make a head of them. Then calls `send`.
+ *
+ * @throws what the wrappers or `send` have thrown. Then the response is as before, except for fields that were changed
+ */
+export function withWrappedHead (response: ServerResponse, send: () => void): void {
+  const record = response as Response
+  const { statusCode, statusMessage, shouldKeepAlive, _hasBody } = record
+  // Node puts fields that it is given into the response only if any was set before.
+  if (response.getHeaderNames().length === 0) {
+    response.setHeader('vary', '')
+    response.removeHeader('vary')
+  }
+  try {
+    record._storeHeader = ignore
+    try {
+      response.writeHead(statusCode)
+    } finally {
+      delete record._storeHeader
+    }
+    send()
+  } catch (error) {
+    Object.assign(record, { statusCode, statusMessage, shouldKeepAlive, _hasBody })
+    throw error
+  }
 }
 
 /** The value of the `Keep-Alive` field that Node would send, like `timeout=72`; undefined if it would send none. */
@@ -71,7 +114,7 @@ export function setHeadSent (response: ServerResponse, head: string): void {
   heldEnds.set(response, end)
   response.end = ((...args: unknown[]) => {
     const endNow = (): void => { (end as Listener).apply(response, args) }
-    if (isInTurn(response)) endNow()
+    if (isInTurn(response) || record.finished) endNow()
     else onTurn(response, endNow)
     return response
   }) as typeof end
@@ -94,6 +137,16 @@ export function finishResponse (response: ServerResponse): void {
   (response as Response).finished = true
   clearLast(response)
   response.emit('finish')
+  if (response.end !== end) callWrappedEnd(response)
+}
+
+/** Calls `end`, which other code has wrapped, as express-session does to save the session. Node's own one does nothing any more. */
+function callWrappedEnd (response: ServerResponse): void {
+  try {
+    response.end()
+  } catch {
+    // Compression in @fastify/express, which makes it believe that there was no head: with Fastify alone it fails too.
+  }
 }
 
 /** Keeps Node from closing the connection behind this response. @returns whether Node was about to close it */
@@ -102,3 +155,5 @@ export function clearLast (response: ServerResponse): boolean {
   ;(response as Response)._last = false
   return last
 }
+
+function ignore (): void {}
