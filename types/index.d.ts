@@ -118,10 +118,16 @@ declare namespace fastifyDuplex {
     allowHalfOpen?: boolean
   }
 
-  /** A response body. Each value is written to `reply.duplex` when it is yielded. */
-  export type DuplexBody = AsyncIterable<string | Uint8Array>
+  /**
+   * A response body. Each chunk is written to `reply.duplex` when it comes. It is cancelled if the exchange fails. A Response also
+   * sets the status and the headers, if the head was not sent yet.
+   */
+  export type DuplexBody = AsyncIterable<string | Uint8Array> | Response
 
-  /** A Fastify handler. It may also return the response body as an async iterable, such as a generator or a Readable. */
+  /**
+   * A Fastify handler. It may also return the response body: an async iterable, such as a generator, a Readable or a web
+   * ReadableStream, or a web Response.
+   */
   export type DuplexHandler<
     RawServer extends RawServerBase = RawServerDefault,
     RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,

@@ -1,10 +1,9 @@
 // Runs the handler of a duplex route. What it returns or yields is written to the response. What it throws is answered, or cuts
 // the response off.
 
-import { type Duplex, Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import { AbortedError, HeadSentError } from '../errors.ts'
+import { AbortedError } from '../errors.ts'
+import { type Body, isBody, writeBody } from './body.ts'
 import { isPromise } from './hooks.ts'
 import { type RouteExchange, exchangeOf } from './route-exchange.ts'
 
@@ -21,7 +20,7 @@ export function wrapGenerator (route: RouteOptions): void {
   const { duplex, handler } = route as { duplex?: unknown, handler: Handler }
   if (!duplex || !(handler instanceof AsyncGeneratorFunction)) return
   route.handler = copyProperties(handler, function (request, reply) {
-    return writeBody(handler.call(this, request, reply) as AsyncIterable<unknown>, request, reply)
+    return writeBody(handler.call(this, request, reply) as Body, reply)
   })
 }
 
@@ -44,8 +43,8 @@ export function wrapHandler (handler: Handler): Handler {
     } catch (error) {
       return onThrow(exchange, reply, error as Error)
     }
-    if (isBody(result, exchange)) result = writeBody(result, request, reply)
-    if (isPromise(result) && result !== reply as unknown) return afterPromise(result, exchange, request, reply)
+    if (isBody(result) && result !== exchange.stream) result = writeBody(result, reply)
+    if (isPromise(result) && result !== reply as unknown) return afterPromise(result, exchange, reply)
     exchange.isUnattended = true
     const answer = answerOf(exchange, result)
     exchange.onReturn(result)
@@ -55,10 +54,10 @@ export function wrapHandler (handler: Handler): Handler {
   })
 }
 
-async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchange, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {
   try {
     let value = await result
-    if (isBody(value, exchange)) value = await writeBody(value, request, reply)
+    if (isBody(value) && value !== exchange.stream) value = await writeBody(value, reply)
     const answer = exchange.stream?.headersSent ? reply : answerOf(exchange, value) // with `undefined`, Fastify would answer
     exchange.onReturn(value)
     if (exchange.isAnsweringFailure) return reply
@@ -74,37 +73,6 @@ async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchan
 /** The answer that Fastify is to send. Undefined if there is none: the response has begun, or `reply.duplex.end()` was returned. */
 function answerOf ({ stream }: RouteExchange, value: unknown): unknown {
   return stream?.headersSent || value === stream ? undefined : value
-}
-
-/** Writes a body that the handler has returned, and ends the response. */
-async function writeBody (content: AsyncIterable<unknown>, request: FastifyRequest, reply: FastifyReply): Promise<void> {
-  const { duplex } = reply
-  if (request.method === 'HEAD') {
-    await content[Symbol.asyncIterator]().return?.()
-  } else if (content instanceof Readable) {
-    return pipeline(content, duplex)
-  } else {
-    // Not with pipeline(): that would cost more than the rest of a short exchange, mostly for its AbortController.
-    for await (const chunk of content) {
-      if (!duplex.write(chunk)) await waitForDrain(duplex)
-    }
-  }
-  duplex.end()
-}
-
-/** Resolves when more may be written. Rejects if nothing can be written any more. */
-async function waitForDrain (stream: Duplex): Promise<void> {
-  if (!stream.closed) {
-    await new Promise<void>((resolve) => {
-      const onEvent = (): void => {
-        stream.removeListener('drain', onEvent).removeListener('close', onEvent)
-        resolve()
-      }
-      stream.on('drain', onEvent).on('close', onEvent)
-    })
-  }
-  // If other code has answered, the stream was destroyed without an error.
-  if (stream.destroyed) throw stream.errored ?? new HeadSentError()
 }
 
 /** The handler has failed. Before the head, Fastify answers. After the head, the response can only be cut off. */
@@ -131,9 +99,4 @@ function onThrow ({ exchange, stream, failure, isAnsweringFailure }: RouteExchan
     stream.destroy(error)
   }
   return undefined
-}
-
-/** Whether a value is a response body to write: an async iterable other than the stream itself. */
-function isBody (value: unknown, exchange: RouteExchange): value is AsyncIterable<unknown> {
-  return typeof (value as AsyncIterable<unknown> | null | undefined)?.[Symbol.asyncIterator] === 'function' && value !== exchange.stream
 }

@@ -42,10 +42,14 @@ export function forbidsLength ({ statusCode, framing }: ResponseHead): boolean {
   return statusCode === 204 || framing === TUNNEL
 }
 
+/** Whether only the writer may set this field. */
+export function isWriterField (name: string): boolean {
+  return WRITER_FIELDS.has(name.toLowerCase())
+}
+
 /** Whether the user may set this field in a response head. */
 export function isSendable (name: string, value: OutgoingFields[string]): boolean {
-  const key = name.toLowerCase()
-  if (WRITER_FIELDS.has(key) || (key === 'content-length' && !isContentLength(value))) return false
+  if (isWriterField(name) || (name.toLowerCase() === 'content-length' && !isContentLength(value))) return false
   try {
     return writeFieldLine(name, value) !== null
   } catch {

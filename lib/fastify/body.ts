@@ -1,0 +1,133 @@
+// Writes a body that a handler has returned: an async iterable, a Readable, a web ReadableStream, or a web Response.
+
+import type { Duplex, Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import type { FastifyReply } from 'fastify'
+import { HeadSentError } from '../errors.ts'
+import { isWriterField } from '../transfer/head-writer.ts'
+
+/** What chunks are taken from, one after the other. */
+type Source = Pick<AsyncIterator<unknown>, 'next' | 'return'>
+
+interface WebStream extends AsyncIterable<unknown> {
+  readonly locked: boolean
+  getReader (): { read (): Promise<IteratorResult<unknown>>, cancel (): Promise<void> }
+}
+
+interface WebResponse {
+  readonly status: number
+  readonly headers: Iterable<[string, string]>
+  readonly body: WebStream
+}
+
+export type Body = AsyncIterable<unknown> | WebResponse
+
+/**
+ * Whether a value is a body to write. A web stream that somebody else reads is not, and neither is a Response without a body:
+ * Fastify refuses the one and sends the other.
+ */
+export function isBody (value: unknown): value is Body {
+  if (typeof value !== 'object' || value === null) return false
+  const content = isResponse(value) ? value.body : value
+  return typeof (content as Partial<AsyncIterable<unknown>> | null)?.[Symbol.asyncIterator] === 'function' && (content as WebStream).locked !== true
+}
+
+/** Also one that was made in another realm, or by an undici from npm. As Fastify does it. */
+function isResponse (value: object): value is WebResponse {
+  return Object.prototype.toString.call(value) === '[object Response]'
+}
+
+/**
+ * Writes a body, and ends the response. If the exchange fails, cancels the body at once, even while its source is silent, and
+ * rejects.
+ */
+export async function writeBody (body: Body, reply: FastifyReply): Promise<void> {
+  const { duplex } = reply
+  if (isResponse(body) && !duplex.headersSent) takeHead(body, reply)
+  const content = isResponse(body) ? body.body : body
+  if (reply.request.method === 'HEAD' || duplex.destroyed) cancelContent(content)
+  else if (isReadable(content)) return pipeline(content, duplex)
+  else await copy(sourceOf(content), duplex)
+  if (duplex.writableFinished) return
+  // If other code has answered, the stream was destroyed without an error.
+  if (duplex.destroyed) throw duplex.errored ?? new HeadSentError()
+  duplex.end()
+}
+
+/** Without the fields that only our writer may set: a Response of `fetch` has those of another connection. */
+function takeHead ({ status, headers }: WebResponse, reply: FastifyReply): void {
+  reply.code(status)
+  for (const [name, value] of headers) {
+    if (!isWriterField(name)) reply.header(name, value)
+  }
+}
+
+/** Also one of the package `readable-stream`. */
+function isReadable (content: object): content is Readable {
+  return typeof (content as NodeJS.ReadableStream).pipe === 'function'
+}
+
+/** The iterator of a web stream cannot be cancelled while it waits for a chunk. Its reader can. */
+function sourceOf (content: AsyncIterable<unknown>): Source {
+  if (typeof (content as WebStream).getReader !== 'function') return content[Symbol.asyncIterator]()
+  const reader = (content as WebStream).getReader()
+  return { next: () => reader.read(), return: () => reader.cancel() as Promise<any> }
+}
+
+/**
+ * Copies a source to a stream, until the source has ended or the stream has closed. Not with pipeline(): that would cost more
+ * than the rest of a short exchange, mostly for its AbortController.
+ */
+function copy (source: Source, stream: Duplex): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onClose = (): void => {
+      cancel(source)
+      resolve()
+    }
+    stream.on('close', onClose)
+    writeAll(source, stream).then(() => {
+      if (stream.destroyed) return // 'close' follows
+      stream.removeListener('close', onClose)
+      resolve()
+    }, (error) => {
+      stream.removeListener('close', onClose)
+      reject(error)
+    })
+  })
+}
+
+async function writeAll (source: Source, stream: Duplex): Promise<void> {
+  for (let result; (result = await source.next()).done !== true;) {
+    if (stream.destroyed) return
+    try {
+      if (stream.write(result.value)) continue
+    } catch (error) {
+      cancel(source)
+      throw error
+    }
+    await drained(stream)
+    if (stream.destroyed) return
+  }
+}
+
+/** Resolves when more may be written, or when the stream has failed: then it emits 'drain' too. */
+function drained (stream: Duplex): Promise<void> {
+  return new Promise((resolve) => { stream.once('drain', resolve) })
+}
+
+function cancelContent (content: AsyncIterable<unknown>): void {
+  // Not its iterator: that would leave a stream alone from which nothing was read.
+  if (isReadable(content)) content.on('error', ignore).destroy()
+  else cancel(sourceOf(content))
+}
+
+/** Nobody waits for it: a generator that is waiting for something itself returns only after that. */
+async function cancel (source: Source): Promise<void> {
+  try {
+    await source.return?.()
+  } catch {
+    // The exchange has failed already, and that is reported.
+  }
+}
+
+function ignore (): void {}
