@@ -184,6 +184,17 @@ export async function stream (stream: HttpDuplex): Promise<void> {
   exactly<'none' | 'length' | 'chunked' | 'close'>()(stream.framing.request)
   exactly<'none' | 'length' | 'chunked' | 'close' | undefined>()(stream.framing.response)
   exactly<string | undefined>()(stream.socket.remoteAddress)
+  exactly<Readable>()(stream.requestBody)
+  const { readable, writable } = stream.web()
+  exactly<ReadableStream<Uint8Array>>()(readable)
+  exactly<WritableStream<string | Uint8Array>>()(writable)
+  await readable.pipeTo(writable)
+  await readable.pipeThrough(new CompressionStream('gzip') as ReadableWritablePair<Uint8Array, Uint8Array>).pipeTo(writable)
+  await fetch('http://a', { method: 'POST', body: readable })
+  // @ts-expect-error bytes or text
+  await writable.getWriter().write({})
+  // @ts-expect-error read-only
+  stream.requestBody = asDuplex
   stream.on('shutdown', () => {}).once('shutdown', () => {}).on('data', (chunk: Buffer) => {}).once('drain', () => {})
   // @ts-expect-error read-only
   stream.trailers = {}

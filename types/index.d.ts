@@ -1,6 +1,6 @@
 /// <reference types="node" />
 
-import type { Duplex } from 'node:stream'
+import type { Duplex, Readable } from 'node:stream'
 import type { Socket } from 'node:net'
 import type {
   ContextConfigDefault,
@@ -189,6 +189,17 @@ declare namespace fastifyDuplex {
 
   /** Both directions of an exchange: the readable side is the request body, the writable side the response body. */
   export interface HttpDuplex extends Duplex {
+    /**
+     * The request body alone, for code that destroys what it reads, such as `undici`, `fetch` and `pipeline`. The response goes
+     * on. If it is destroyed early, the rest of the request is dropped when the response has ended. It begins where the reading
+     * of the stream has stopped: read one of the two at a time.
+     */
+    readonly requestBody: Readable
+    /**
+     * Both bodies as web streams. Cancelling `readable` drops the rest of the request, as destroying `requestBody` does, from
+     * which it reads. Closing `writable` ends the response, aborting it cuts the response off. Always the same two streams.
+     */
+    web (): { readable: ReadableStream<Uint8Array>, writable: WritableStream<string | Uint8Array> }
     /** Whether the response head was written. From then on `reply` is hijacked, and the head cannot be changed. */
     readonly headersSent: boolean
     /**

@@ -5,7 +5,7 @@
 // tick are sent as one chunk in one write to the socket. The head and the end of the body are sent along if they fall into that
 // tick. Until then nothing is handed over, and all of it can be taken back.
 
-import { Duplex } from 'node:stream'
+import { Duplex, type Readable } from 'node:stream'
 import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
@@ -17,6 +17,7 @@ import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { Transport, WriteCallback } from '../transport/transport.ts'
 import type { Exchange, ExchangeStream } from './exchange.ts'
+import { RequestBody, type WebHalves, webHalves } from './halves.ts'
 import { writeHead } from './response-head.ts'
 
 /** What remains of the transport after a clean finish. */
@@ -33,6 +34,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private detachedSocket: Socket | null = null
   private isReaderWatched = false
   private pauseTimer: NodeJS.Timeout | undefined
+  private requestHalf: RequestBody | null = null
+  private webStreams: WebHalves | null = null
   // Writing. A Writable has one write under way at a time.
   writesAtOnce = false // set by the relay
   private isCorkedForTick = false // until the end of the tick
@@ -75,6 +78,21 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     return this.summary.socket as Socket
   }
 
+  get requestBody (): Readable {
+    this.requestHalf ??= new RequestBody(this)
+    return this.requestHalf
+  }
+
+  web (): ReturnType<PublicHttpDuplex['web']> {
+    this.webStreams ??= webHalves(this.requestBody as RequestBody, this)
+    return this.webStreams as ReturnType<PublicHttpDuplex['web']>
+  }
+
+  /** Whether code of the handler listens for errors of the stream or of its request half. */
+  get handlesErrors (): boolean {
+    return this.listenerCount('error') > 1 || this.requestHalf?.handlesErrors === true
+  }
+
   flushHeaders (): void {
     if (this.isDetached) throw new DetachedError()
     if (this.headersSent) throw new HeadSentError()
@@ -106,15 +124,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (this.isCorkedForTick) this.uncorkAfterTick()
     // The write under way does not matter: the socket sends it before anything that the caller will write.
     if (this.writableLength > this.writeSize) throw new DetachError('something is still to be written')
-    if (!this.headersSent && this.readableLength > 0) throw new DetachError('the request body has not been read to its end')
+    const unreadByHalf = this.requestHalf?.readableLength ?? 0
+    if (!this.headersSent && this.readableLength + unreadByHalf > 0) throw new DetachError('the request body has not been read to its end')
     const { socket, head } = this.transport.detach()
     this.detachedSocket = socket
     this.removeAllListeners('data')
-    // In a loop: a stream that flows returns one chunk at a time.
-    const unread: Buffer[] = []
-    for (let chunk; (chunk = this.read() as Buffer | string | null) !== null;) {
-      unread.push(typeof chunk === 'string' ? Buffer.from(chunk, this.readableEncoding!) : chunk)
-    }
+    const unread = [...(unreadByHalf > 0 ? readAll(this.requestHalf!) : []), ...readAll(this)]
     this.exchange.happens('detached')
     if (counted) socket.once('close', () => this.exchange.registry.remove(this.exchange))
     else this.exchange.registry.remove(this.exchange)
@@ -329,7 +344,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   onReaderChange (): void {
     // A handler that is running may read again. Not in this tick: code that waits with promises listens again in a microtask.
-    if (this.exchange?.life.handler === 'returned') setImmediate(() => this.exchange?.happens('handler returned'))
+    if (this.exchange?.life.handler === 'returned') setImmediate(() => this.recheckReader())
+  }
+
+  recheckReader (): void {
+    const { exchange } = this as { exchange: Exchange | null } // null after a clean finish
+    if (exchange !== null && !exchange.isOver && exchange.life.response === 'complete') this.watchReader()
   }
 
   private stopPauseTimer (): void {
@@ -339,7 +359,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   /** Whether the reader has paused, and there is no handler, and no target of a pipe, that would resume it. */
   private get isLeft (): boolean {
-    return this.exchange.life.handler === 'returned' && this.isPaused() && !isPiped(this)
+    return this.exchange.life.handler === 'returned' && this.isPaused() && !isPiped(this) && this.requestHalf?.isPiped !== true
   }
 
   release (wasRead: boolean, requestEnded: boolean): void {
@@ -350,6 +370,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   override _destroy (error: Error | null, done: WriteCallback): void {
     const { exchange } = this
+    this.requestHalf?.onClose(error)
     if (exchange.endedWell && error === null) {
       this.keepSummary()
       done(null)
@@ -405,6 +426,16 @@ const FAILED = {
     if (event === 'drain') setImmediate(emitDrain, this)
     return on.call(this, event, listener) as HttpDuplex
   }
+}
+
+/** What a stream has buffered. */
+function readAll (stream: Readable): Buffer[] {
+  const chunks: Buffer[] = []
+  // In a loop: a stream that flows returns one chunk at a time.
+  for (let chunk; (chunk = stream.read() as Buffer | string | null) !== null;) {
+    chunks.push(typeof chunk === 'string' ? Buffer.from(chunk, stream.readableEncoding!) : chunk)
+  }
+  return chunks
 }
 
 function emitDrain (stream: HttpDuplex): void {

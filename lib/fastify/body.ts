@@ -4,6 +4,7 @@ import type { Duplex, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { FastifyReply } from 'fastify'
 import { HeadSentError } from '../errors.ts'
+import { drained } from '../node/streams.ts'
 import { isWriterField } from '../transfer/head-writer.ts'
 
 /** What chunks are taken from, one after the other. */
@@ -54,11 +55,13 @@ export async function writeBody (body: Body, reply: FastifyReply): Promise<void>
   duplex.end()
 }
 
-/** Without the fields that only our writer may set: a Response of `fetch` has those of another connection. */
+/** Fields of the connection over which `fetch` has received a Response. */
+const CONNECTION_FIELDS = ['connection', 'upgrade']
+
 function takeHead ({ status, headers }: WebResponse, reply: FastifyReply): void {
   reply.code(status)
   for (const [name, value] of headers) {
-    if (!isWriterField(name)) reply.header(name, value)
+    if (!isWriterField(name) && !CONNECTION_FIELDS.includes(name)) reply.header(name, value)
   }
 }
 
@@ -108,11 +111,6 @@ async function writeAll (source: Source, stream: Duplex): Promise<void> {
     await drained(stream)
     if (stream.destroyed) return
   }
-}
-
-/** Resolves when more may be written, or when the stream has failed: then it emits 'drain' too. */
-function drained (stream: Duplex): Promise<void> {
-  return new Promise((resolve) => { stream.once('drain', resolve) })
 }
 
 function cancelContent (content: AsyncIterable<unknown>): void {

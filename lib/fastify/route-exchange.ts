@@ -133,7 +133,7 @@ export class RouteExchange implements ExchangeOwner {
    */
   answerFailure (error: Error): void {
     // After the other listeners have run; or, if the handler has a promise, after that was rejected because of the error.
-    if (this.isUnattended || this.stream!.listenerCount('error') <= 1) setImmediate(() => this.answerNow(error))
+    if (this.isUnattended || !this.stream!.handlesErrors) setImmediate(() => this.answerNow(error))
   }
 
   /**

@@ -1,6 +1,6 @@
 // The state of a stream: what Node keeps in `_readableState`, the same on Node 20 to 26.
 
-import type { Duplex } from 'node:stream'
+import type { Duplex, Readable } from 'node:stream'
 
 interface Internals {
   readableFlowing: boolean | null
@@ -18,6 +18,11 @@ export function setAutoDestroy (stream: Duplex, enabled: boolean): void {
 }
 
 /** Whether the stream is piped into another, which may have paused it. */
-export function isPiped (stream: Duplex): boolean {
+export function isPiped (stream: Readable): boolean {
   return (stream as unknown as Internals)._readableState.pipes.length > 0
+}
+
+/** Resolves when more may be written. `stream` must emit 'drain' when it fails, too. */
+export function drained (stream: Duplex): Promise<void> {
+  return new Promise((resolve) => { stream.once('drain', resolve) })
 }

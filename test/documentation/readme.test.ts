@@ -75,6 +75,16 @@ const tests: [string, (code: string, t: Test) => Promise<void>][] = [
     t.equal(payload, '{"a":1}')
     t.match(headers, { 'content-type': 'application/json' })
   }],
+  ["app.post('/forward'", async (code, t) => {
+    const app = await make(t)
+    const upstream = await make(t)
+    upstream.post('/', { duplex: true }, (request, reply) => {
+      reply.code(201)
+      return reply.duplex.requestBody
+    })
+    await run(code, { app, upstream: `http://127.0.0.1:${await listen(upstream)}/` })
+    t.match(await app.inject({ method: 'POST', url: '/forward', payload: 'abc' }), { statusCode: 201, payload: 'abc' })
+  }],
   ["app.post('/attach'", async (code, t) => {
     const app = await make(t)
     await run(code, { app, spawn, pipeline })

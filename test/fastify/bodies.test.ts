@@ -119,7 +119,7 @@ function bodies (app: FastifyInstance, routeOptions = {}): void {
   route('/web', () => streamFrom(['a', 'b']))
   route('/response', () => new Response('made', { status: 201, headers: [['x-a', 'b'], ['set-cookie', 'a=1'], ['set-cookie', 'b=2'], ['content-type', 'text/x']] }))
   route('/promised-response', async () => new Response(streamFrom([Buffer.from('a'), Buffer.from('b')]), { status: 203 }))
-  route('/hop-by-hop', () => new Response('made', { headers: { 'transfer-encoding': 'chunked', 'keep-alive': 'timeout=5', connection: 'keep-alive', 'x-a': 'b' } }))
+  route('/hop-by-hop', () => new Response('made', { headers: { 'transfer-encoding': 'chunked', 'keep-alive': 'timeout=5', connection: 'close', upgrade: 'h2c', 'x-a': 'b' } }))
   route('/null', () => new Response(null, { status: 204, headers: { 'x-a': 'b' } }))
   route('/error', () => Response.error())
   route('/locked', () => {
@@ -149,7 +149,7 @@ const EXPECTED: [string, number, string | RegExp, object][] = [
   ['/web', 200, 'ab', {}],
   ['/response', 201, 'made', { 'x-a': 'b', 'set-cookie': ['a=1', 'b=2'], 'content-type': 'text/x' }],
   ['/promised-response', 203, 'ab', {}],
-  ['/hop-by-hop', 200, 'made', { 'x-a': 'b' }],
+  ['/hop-by-hop', 200, 'made', { 'x-a': 'b', upgrade: undefined }],
   ['/null', 204, '', { 'x-a': 'b' }],
   ['/error', 500, /FST_ERR_BAD_STATUS_CODE/, {}],
   ['/locked', 500, /FST_ERR_REP_READABLE_STREAM_LOCKED/, {}],

@@ -38,6 +38,7 @@ export async function serveKind (t: Test, { options, routeOptions, http2: isHttp
           end: () => { wire.send('0\r\n\r\n') },
           nonsense: () => { wire.send('nonsense') },
           leave: () => { wire.socket.resetAndDestroy() },
+          reset: () => { wire.socket.resetAndDestroy() },
           pause: () => { wire.socket.pause() },
           status: async () => (await wire.head()).statusCode,
           body: () => wire.body(),
@@ -62,6 +63,7 @@ export async function serveKind (t: Test, { options, routeOptions, http2: isHttp
         nonsense: () => { stream.close(http2.constants.NGHTTP2_PROTOCOL_ERROR) },
         // Not the whole session: below Node 26 its end is not always seen over TLS, by Fastify alone either.
         leave: () => { stream.close(http2.constants.NGHTTP2_CANCEL) },
+        reset: () => { stream.destroy() },
         pause: () => { stream.pause() },
         status: async () => Number((await response)[0][':status']),
         body: async () => Buffer.concat(await stream.toArray()).toString(),
@@ -76,7 +78,10 @@ export interface Asked {
   end: () => void
   /** Sends an invalid chunk. Over HTTP/2 a reset. */
   nonsense: () => void
+  /** Over HTTP/2, this also ends the request. */
   leave: () => void
+  /** Leaves within the body of the request. */
+  reset: () => void
   /** Stops reading from the connection. */
   pause: () => void
   status: () => Promise<number>

@@ -14,8 +14,9 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import duplex from '../../lib/index.ts'
+import { KINDS, serveKind } from '../support/kinds.ts'
 import { addLaterConstraint } from '../support/later-constraint.ts'
-import { TLS, type Line, socketPath, LEFT } from '../support/wire.ts'
+import { LEFT, TLS, type Line, resolvers, socketPath } from '../support/wire.ts'
 
 interface Head { statusCode: number, headers: Record<string, unknown> }
 
@@ -481,3 +482,20 @@ t.test('app.inject() resolves with the whole exchange', async (t) => {
   }
   t.match(await app.inject({ method: 'POST', url: '/refused' }), { statusCode: 403, payload: 'no' })
 })
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`a request that is reset within its body never looks complete: ${name}`, async (t) => {
+    const ended = resolvers<unknown>()
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, async (request, { duplex }) => {
+        duplex.write('head')
+        duplex.on('end', () => ended.resolve('end')).on('error', (error) => ended.resolve(error)).resume()
+      })
+    })
+    const asked = await ask('/')
+    asked.write('some')
+    t.equal(await asked.status(), 200)
+    asked.reset()
+    t.match(await ended.promise, { code: 'FST_ERR_DUPLEX_ABORTED' })
+  })
+}

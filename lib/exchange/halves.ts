@@ -1,0 +1,132 @@
+// The halves of an exchange, each for code that treats it as a stream of its own. Such code destroys the stream that it was given:
+// undici and pipeline() do so when they have read it, or when they fail. The other half lives on.
+
+import { type Duplex, Readable } from 'node:stream'
+import { ReadableStream, WritableStream } from 'node:stream/web'
+import { DestroyedError } from '../errors.ts'
+import { drained, isPiped } from '../node/streams.ts'
+
+/** An exchange, as its halves see it. */
+interface Exchange extends Duplex {
+  /** Looks whether somebody still reads: with a complete response, the exchange ends if nobody does. */
+  recheckReader (): void
+}
+
+export interface WebHalves {
+  readable: ReadableStream<Uint8Array>
+  writable: WritableStream<string | Uint8Array>
+}
+
+/** The request half. It reads from the exchange only while its own reader wants more. */
+export class RequestBody extends Readable {
+  private readonly exchange: Exchange
+  private isConnected = false
+  private isComplete = false
+
+  constructor (exchange: Exchange) {
+    super({ highWaterMark: 0 }) // the exchange has a buffer
+    this.exchange = exchange
+    // An 'error' without a listener would end the process.
+    this.on('error', ignore)
+    if (exchange.readableAborted) this.destroy(exchange.errored ?? undefined)
+  }
+
+  /** Whether the handler would see an error of the request. */
+  get handlesErrors (): boolean {
+    return this.listenerCount('error') > 1
+  }
+
+  get isPiped (): boolean {
+    return isPiped(this)
+  }
+
+  override _read (): void {
+    const { exchange } = this
+    if (exchange.readableEnded) {
+      this.onEnd()
+      return
+    }
+    if (!this.isConnected) {
+      this.isConnected = true
+      exchange.on('data', this.onData).on('end', this.onEnd)
+    }
+    exchange.resume()
+  }
+
+  private readonly onData = (chunk: Buffer | string): void => {
+    this.push(typeof chunk === 'string' ? Buffer.from(chunk, this.exchange.readableEncoding!) : chunk)
+    if (this.readableLength > 0 || this.readableFlowing !== true) this.exchange.pause()
+  }
+
+  private readonly onEnd = (): void => {
+    this.isComplete = true
+    this.push(null)
+  }
+
+  /** The exchange is over. */
+  onClose (error: Error | null): void {
+    if (!this.isComplete) this.destroy(error ?? undefined)
+  }
+
+  /** The reader of an iterator may leave while it waits for a chunk, as `fetch` does. Node's own iterator would wait on. */
+  override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
+    const iterator = super[Symbol.asyncIterator]()
+    const leave = iterator.return!
+    iterator.return = (value) => {
+      this.destroy()
+      return leave.call(iterator, value)
+    }
+    return iterator
+  }
+
+  override _destroy (error: Error | null, done: (error?: Error | null) => void): void {
+    const { exchange } = this
+    if (this.isConnected) {
+      exchange.off('data', this.onData).off('end', this.onEnd)
+      // Nothing more is read, until the response is complete and the rest of the request is dropped.
+      if (!this.isComplete && exchange.listenerCount('data') === 0) exchange.pause()
+    }
+    done(error)
+    if (!this.isComplete) exchange.recheckReader()
+  }
+}
+
+/** Both halves as web streams. */
+export function webHalves (request: RequestBody, response: Duplex): WebHalves {
+  return { readable: webReadable(request), writable: webWritable(response) }
+}
+
+function webReadable (request: RequestBody): ReadableStream<Uint8Array> {
+  if (!request.readableAborted) return Readable.toWeb(request) as ReadableStream<Uint8Array>
+  // Readable.toWeb() would make a stream of it that looks complete.
+  return new ReadableStream({ start (controller) { controller.error(request.errored ?? new DestroyedError()) } })
+}
+
+/** Not with Writable.toWeb(): closing its stream would wait for the end of the request. */
+function webWritable (response: Duplex): WritableStream<string | Uint8Array> {
+  const failure = (): Error => response.errored ?? new DestroyedError()
+  return new WritableStream({
+    start (controller) {
+      if (response.closed) controller.error(failure())
+      response.on('close', () => { if (!response.writableFinished) controller.error(failure()) })
+    },
+    async write (chunk) {
+      try {
+        if (!response.write(chunk)) await drained(response)
+      } catch (error) {
+        response.destroy(error as Error)
+      }
+      if (response.destroyed) throw failure()
+    },
+    close () {
+      return new Promise((resolve, reject) => {
+        response.end((error?: Error | null) => { if (error) reject(error); else resolve() })
+      })
+    },
+    abort (reason) {
+      response.destroy(reason instanceof Error ? reason : new DestroyedError({ cause: reason }))
+    }
+  })
+}
+
+function ignore (): void {}
