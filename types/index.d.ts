@@ -80,7 +80,8 @@ declare module 'fastify' {
 
   interface FastifyReply {
     /**
-     * Both directions of the exchange: the readable side is the request body, the writable side the response body.
+     * Both directions of the exchange: the readable side is the request body, the writable side the response body. In an error
+     * handler it is a new stream, to answer with: its readable side has ended.
      *
      * @throws FST_ERR_DUPLEX_NOT_ENABLED: the route is not a duplex route
      */

@@ -93,10 +93,12 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     for (const order of orders) this[order](reason)
   }
 
-  /** The stream was made. */
+  /** A stream was made: for the handler, or for an error handler. */
   open (stream: ExchangeStream & PublicHttpDuplex): void {
+    const isFirst = this.stream === null
     this.stream = stream
-    publish(started, stream, this.owner.reply!)
+    if (this.isOver) return
+    if (isFirst) publish(started, stream, this.owner.reply!)
     if (this.life.app === 'closing') process.nextTick(() => stream.emit('shutdown'))
   }
 

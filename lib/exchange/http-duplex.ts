@@ -58,6 +58,17 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (exchange.isOver) this.destroy(exchange.failure ?? undefined)
   }
 
+  /**
+   * Takes the place of the stream that the handler has used, in an error handler. The readable side ends. The rest of the request
+   * is dropped.
+   */
+  replace (previous: HttpDuplex | null): void {
+    this.push(null)
+    if (previous === null) return
+    this.bytesRead = previous.bytesRead
+    previous.destroy(new HeadSentError()) // code of the handler may still use it
+  }
+
   get isDetached (): boolean {
     return this.detachedSocket !== null
   }
@@ -348,7 +359,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   recheckReader (): void {
-    const { exchange } = this as { exchange: Exchange | null } // null after a clean finish
+    const exchange = this.exchange as Exchange | null // null after a clean finish
     if (exchange !== null && !exchange.isOver && exchange.life.response === 'complete') this.watchReader()
   }
 
@@ -379,7 +390,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.stopPauseTimer()
     this.wakeWriters()
     const failure = exchange.isOver ? error : error ?? new DestroyedError()
-    exchange.happens('stream destroyed', failure ?? undefined)
+    if (exchange.stream === this) exchange.happens('stream destroyed', failure ?? undefined)
     done(failure)
   }
 

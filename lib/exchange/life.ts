@@ -63,6 +63,8 @@ export type Event =
   | 'Fastify answers'
   /** Other code than the exchange has ended the response: Fastify, or a call of `reply.raw.end()`. */
   | 'answered'
+  /** An error handler uses `reply.duplex`: Fastify does not answer itself. */
+  | 'error handler writes'
   /** The client has ended its side (FIN) behind its request. */
   | 'client half-closed'
   | 'client gone'
@@ -136,6 +138,9 @@ export const TABLE: readonly Row[] = [
   ['stream destroyed', { response: 'complete' }, { connection: 'ending' }, ['finish']],
 
   ['Fastify answers', { response: 'none' }, { response: 'from Fastify' }, []],
+  ['error handler writes', { response: 'from Fastify', request: 'open' }, { response: 'none', request: 'stopped' }, []],
+  ['error handler writes', { response: 'from Fastify' }, { response: 'none' }, []],
+  ['error handler writes', { response: 'none', request: 'open' }, { request: 'stopped' }, []],
   ['answered', { response: 'none' }, { connection: 'ending' }, ['finishAnswered']],
   ['answered', { response: 'from Fastify' }, { connection: 'ending' }, ['finishAnswered']],
   ['answered', {}, { connection: 'cut off' }, ['cutOff']],

@@ -85,6 +85,7 @@ function recordAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
     state.refuseLate('reply.send()')
     return this
   }
+  state.isHandlingError = false
   exchange!.happens('Fastify answers')
   const error = dropBadReason(this)
   if (error !== null && !(payload instanceof Error)) payload = error

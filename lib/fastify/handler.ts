@@ -5,6 +5,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from
 import { AbortedError } from '../errors.ts'
 import { type Body, isBody, writeBody } from './body.ts'
 import { isPromise } from './hooks.ts'
+import { type ErrorHandler, takeNextErrorHandler, wrapNextErrorHandlers } from './internals.ts'
 import { type RouteExchange, exchangeOf } from './route-exchange.ts'
 
 export type Handler = (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) => any
@@ -75,13 +76,62 @@ function answerOf ({ stream }: RouteExchange, value: unknown): unknown {
   return stream?.headersSent || value === stream ? undefined : value
 }
 
+/**
+ * Wraps the error handler of a route, which Fastify calls first, and with it those that Fastify calls after it: they may answer
+ * as handlers do.
+ *
+ * @param handler the route's own; undefined if it has none
+ */
+export function wrapRouteErrorHandler (handler: ErrorHandler | undefined): ErrorHandler {
+  return wrapErrorHandler(function (error, request, reply) {
+    wrapNextErrorHandlers(reply, wrapErrorHandler)
+    return (handler ?? takeNextErrorHandler(reply)).call(this, error, request, reply)
+  })
+}
+
+function wrapErrorHandler (handler: ErrorHandler): ErrorHandler {
+  return function (error, request, reply) {
+    const exchange = exchangeOf(request.raw)
+    exchange.isHandlingError = true
+    let result
+    try {
+      result = handler.call(this, error, request, reply)
+    } catch (error) {
+      onErrorHandlerThrow(exchange, reply, error as Error)
+      return
+    }
+    if (isBody(result) && result !== exchange.stream) result = writeBody(result, reply)
+    return isPromise(result) && result !== reply as unknown ? afterErrorHandler(result, exchange, reply) : answerOf(exchange, result)
+  }
+}
+
+async function afterErrorHandler (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {
+  try {
+    let value = await result
+    if (isBody(value) && value !== exchange.stream) value = await writeBody(value, reply)
+    return exchange.stream?.headersSent ? reply : answerOf(exchange, value)
+  } catch (error) {
+    onErrorHandlerThrow(exchange, reply, error as Error)
+  }
+}
+
+/** An error handler has failed. If it has not begun to answer, Fastify calls the next one. */
+function onErrorHandlerThrow (exchange: RouteExchange, reply: FastifyReply, error: Error): void {
+  exchange.isHandlingError = false
+  const stream = exchange.hasErrorStream ? exchange.stream! : null
+  if (stream?.writableFinished) reply.log.error({ err: error }, 'duplex error handler failed after its response')
+  else stream?.destroy(error)
+  if (!stream?.headersSent) throw error
+}
+
 /** The handler has failed. Before the head, Fastify answers. After the head, the response can only be cut off. */
-function onThrow ({ exchange, stream, failure, isAnsweringFailure }: RouteExchange, reply: FastifyReply, error: Error): FastifyReply | undefined {
+function onThrow ({ exchange, stream, failure, isAnsweringFailure, hasErrorStream }: RouteExchange, reply: FastifyReply, error: Error): FastifyReply | undefined {
   exchange!.happens('handler returned')
-  if (isAnsweringFailure || failure !== null) {
+  const isAnswered = isAnsweringFailure || hasErrorStream
+  if (isAnswered || failure !== null) {
     // The exchange had failed before. Usually the handler throws that same failure.
-    if (isAnsweringFailure || failure !== error) reply.log.debug({ err: error }, 'duplex handler failed after its exchange')
-    return isAnsweringFailure ? reply : undefined
+    if (isAnswered || failure !== error) reply.log.debug({ err: error }, 'duplex handler failed after its exchange')
+    return isAnswered ? reply : undefined
   }
   // An upstream, for example, that was aborted together with `request.signal`: the client has ended its side, and nobody reads an answer.
   if (exchange!.life.client === 'half-closed' && (error === reply.request.signal.reason || error.name === 'AbortError')) {

@@ -209,6 +209,48 @@ export function endsErrorHandling (reply: FastifyReply, payload: unknown): boole
   return !(payload instanceof Error) || ownSymbol(reply, 'fastify.reply.nextErrorHandler')?.func === undefined
 }
 
+export type ErrorHandler = (this: unknown, error: Error, request: FastifyRequest, reply: FastifyReply) => unknown
+
+/** The error handlers of a scope: its own, and as its prototype those of its parent. Fastify's default handler is the last. */
+interface ErrorHandlers { func?: ErrorHandler }
+
+const wrappedHandlers = new WeakMap<ErrorHandlers, ErrorHandlers>()
+
+/**
+ * Called within an error handler: wraps those that Fastify would call if this one fails, except its default handler.
+ *
+ * @param wrap always the same function
+ */
+export function wrapNextErrorHandlers (reply: FastifyReply, wrap: (handler: ErrorHandler) => ErrorHandler): void {
+  setNextErrorHandlers(reply, wrapAll(nextErrorHandlers(reply), wrap))
+}
+
+function wrapAll (handlers: ErrorHandlers, wrap: (handler: ErrorHandler) => ErrorHandler): ErrorHandlers {
+  const parent: ErrorHandlers = Object.getPrototypeOf(handlers)
+  if (parent.func === undefined) return handlers
+  let wrapped = wrappedHandlers.get(handlers)
+  if (wrapped === undefined) {
+    wrapped = Object.assign(Object.create(wrapAll(parent, wrap)), { func: wrap(handlers.func!) }) as ErrorHandlers
+    wrappedHandlers.set(handlers, wrapped).set(wrapped, wrapped)
+  }
+  return wrapped
+}
+
+/** Called within an error handler: the one that Fastify would call if this one fails. Fastify then calls the one after it. */
+export function takeNextErrorHandler (reply: FastifyReply): ErrorHandler {
+  const handlers = nextErrorHandlers(reply)
+  setNextErrorHandlers(reply, Object.getPrototypeOf(handlers))
+  return handlers.func!
+}
+
+function nextErrorHandlers (reply: FastifyReply): ErrorHandlers {
+  return ownSymbol(reply, 'fastify.reply.nextErrorHandler')
+}
+
+function setNextErrorHandlers (reply: FastifyReply, handlers: ErrorHandlers): void {
+  (reply as unknown as Record<symbol, ErrorHandlers>)[known.get('fastify.reply.nextErrorHandler')!] = handlers
+}
+
 /** Whether `app.inject()` has made this request, with a body. A payload that is a stream is not announced in the head. */
 export function hasInjectedBody ({ _lightMyRequest: injected }: IncomingMessage & { _lightMyRequest?: { payload: unknown } }): boolean {
   return injected !== undefined && injected.payload !== null

@@ -46,6 +46,10 @@ export class RouteExchange implements ExchangeOwner {
   /** The last error handler has sent that answer. */
   hasAnsweredFailure = false
   private sentLate: Error | null = null
+  /** An error handler is running that has not answered yet. It may answer with a stream of its own. */
+  isHandlingError = false
+  /** The stream is that of an error handler. */
+  hasErrorStream = false
   private authority: Authority | null = null
 
   /** @param transport the raw connection; null if it could not be claimed: then Node's request/response pair is used */
@@ -67,12 +71,20 @@ export class RouteExchange implements ExchangeOwner {
     return this.exchange
   }
 
-  /** Makes `reply.duplex`. */
-  openStream (reply: FastifyReply): HttpDuplex {
+  /** `reply.duplex`. The stream of the handler cannot be used in an error handler: code of the handler may still write to it. */
+  streamOf (reply: FastifyReply): HttpDuplex {
     const exchange = this.begin(reply)
+    const previous = this.stream
+    const isForError = this.isHandlingError && !reply.sent && !reply.raw.headersSent && !exchange.isOver
+    if (previous !== null && !isForError) return previous
     const stream = new HttpDuplex(exchange, reply)
-    if (!exchange.isOver) exchange.open(stream)
-    else exchange.stream = stream
+    exchange.open(stream)
+    if (isForError) {
+      this.isHandlingError = false
+      this.hasErrorStream = true
+      exchange.happens('error handler writes')
+      stream.replace(previous)
+    }
     return stream
   }
 
@@ -187,7 +199,7 @@ export function exchangeOf (request: IncomingMessage): RouteExchange {
 export function getDuplex (this: FastifyReply): HttpDuplex {
   const exchange = (this.request.raw as DuplexRequest)[kExchange]
   if (exchange === undefined) throw new NotEnabledError(this.request.method, this.request.url)
-  return exchange.stream ?? exchange.openStream(this)
+  return exchange.streamOf(this)
 }
 
 /**

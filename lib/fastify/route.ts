@@ -9,7 +9,7 @@ import { optionsOfRoute, resolveOptions } from '../options.ts'
 import { IdleWatch } from '../transport/idle-watch.ts'
 import { claimRaw } from '../transport/raw.ts'
 import { skipBodyParsing } from './admission.ts'
-import { wrapHandler } from './handler.ts'
+import { wrapHandler, wrapRouteErrorHandler } from './handler.ts'
 import { type LoggerFactory, logPrematureClose, restoreParameter } from './internals.ts'
 import { RouteExchange, type RouteSetup, exchangeOf, setExchange } from './route-exchange.ts'
 import { markSeen } from './unseen-routes.ts'
@@ -32,11 +32,12 @@ export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: 
   }
   if (isConnect) plugin.gate.routesConnect = true
   const setup = setUp(plugin, routeOptions, route.bodyLimit)
-  const options = route as RouteOptions & Record<'childLoggerFactory' | 'preParsing' | 'onResponse', any>
+  const options = route as RouteOptions & Record<'childLoggerFactory' | 'preParsing' | 'onResponse' | 'errorHandler', any>
   options.childLoggerFactory = claimWithLogger(options.childLoggerFactory ?? this.childLoggerFactory, setup)
   options.preParsing = [options.preParsing ?? []].flat().concat(skipBodyParsing)
   options.onResponse = [options.onResponse ?? []].flat().concat(passFailure)
   options.handler = wrapHandler(options.handler)
+  options.errorHandler = wrapRouteErrorHandler(options.errorHandler)
 }
 
 function setUp (plugin: RouteSetup, routeOptions: DuplexOptions, bodyLimit = plugin.options.bodyLimit): RouteSetup {
