@@ -1,5 +1,7 @@
 // Every fact about Fastify that its documentation does not give: where it keeps hooks and servers, what `hijack()` does to
 // `request.signal`, when it reads the method and the URL. The same from Fastify 5.8.1 to 6.0.0-alpha.4.
+//
+// One file, so that a new version of Fastify can break nothing else.
 
 import { subscribe } from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
