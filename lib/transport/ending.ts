@@ -24,10 +24,12 @@ export class Drain {
     }, timeout)
   }
 
-  /** Counts bytes of content that were dropped. */
-  countDropped (size: number): void {
+  /** Counts bytes of content that were dropped. @returns whether they exceed the limit for the first time */
+  countDropped (size: number): boolean {
+    const isFirst = this.dropped <= this.limit
     this.dropped += size
     if (this.dropped > this.limit) this.hasFailed = true
+    return this.hasFailed && isFirst
   }
 
   stop (): void {

@@ -11,7 +11,7 @@ import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, HeadSentError, TunnelError } from '../errors.ts'
 import { dropConnectionFields, isHttp2, mayHaveBody, minorVersion, onCutRequest, streamOf, wasCut } from '../node/http2.ts'
 import { isInTurn, whenInTurn } from '../node/response.ts'
-import { closeSoon, hasServerTimeout, progressOf, queuedBytes } from '../node/socket.ts'
+import { hasServerTimeout, progressOf, queuedBytes } from '../node/socket.ts'
 import { asLanded } from '../relay/read-buffers.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { trailerNames } from '../transfer/field-lines.ts'
@@ -204,25 +204,30 @@ export class NodeTransport implements Transport, Watched {
 
   /** Reads and drops the rest of the request, within the limits. */
   private dropRest (): void {
-    const { request, response, options } = this
-    if (request.readableEnded || isInjected(request, response)) {
-      request.resume()
-      return
-    }
-    const drain = new Drain(options.drainLimit)
-    const stop = (): void => {
-      // The client need not send the rest of its request (RFC 9113 section 8.1).
-      if (isHttp2(request)) streamOf(response)!.close(constants.NGHTTP2_NO_ERROR)
-      else closeSoon(request.socket)
-    }
-    drain.start(options.drainTimeout, stop)
-    request.on('data', (content: Buffer) => {
-      drain.countDropped(content.length)
-      if (drain.hasFailed) stop()
-    })
-    request.on('close', () => { drain.stop() })
-    request.on('end', () => { drain.stop() })
+    const { request, response, options: { drainLimit, drainTimeout } } = this
     request.resume()
+    if (request.readableEnded || isInjected(request, response)) return
+    const drain = new Drain(drainLimit)
+    const { socket } = request
+    const stopDraining = (): void => {
+      drain.stop()
+      if (!isHttp2(request)) socket.removeListener('close', stopDraining)
+    }
+    const onLimit = (): void => {
+      drain.stop()
+      if (isHttp2(request)) {
+        streamOf(response)!.close(constants.NGHTTP2_NO_ERROR) // the client need not send the rest (RFC 9113 section 8.1)
+      } else {
+        socket.end()
+        drain.start(drainTimeout, () => socket.destroy())
+      }
+    }
+    drain.start(drainTimeout, onLimit)
+    request.on('data', (content: Buffer) => {
+      if (drain.countDropped(content.length)) onLimit()
+    })
+    request.on('close', stopDraining).on('end', stopDraining)
+    if (!isHttp2(request)) socket.on('close', stopDraining)
   }
 
   /** Suspends the server's timeout, which is meant for requests that are answered at once. The idle watch replaces it. */

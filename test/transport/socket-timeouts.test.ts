@@ -80,7 +80,7 @@ for (const [kind, start] of Object.entries(starters)) {
       })
     }, { plugin: { idleTimeout: 60_000 } })
     const wire = await connect()
-    const over = logged(kind === 'fallback' ? LEFT : 'request errored') // there Node destroys the connection itself
+    const over = logged(['tcp', 'tls', 'unix'].includes(kind) ? 'request errored' : LEFT) // there Node destroys the connection itself
     wire.send(OPEN('/'))
     await wire.ended
     await over
