@@ -36,6 +36,7 @@ for (const [kind, start] of Object.entries(KINDS)) {
       const system = await System.start(kind, start, setup)
       try {
         let model!: Model
+        if (process.env.MODEL_TRACE) process.stderr.write(`${JSON.stringify(setup)} ${commands}\n`)
         await fc.asyncModelRun(() => ({ model: model = newModel(kind, setup), real: system }), commands)
         await system.check(model)
       } finally {

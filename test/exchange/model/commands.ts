@@ -202,7 +202,7 @@ export const COMMANDS: Record<string, Definition> = {
     act ({ remote }, model) {
       remote.return()
       model.handlerState = 'returned'
-      if (model.handler === 'generator') model.response = 'ended'
+      if (model.handler === 'generator' && mayWrite({ ...model, handlerState: 'running' })) model.response = 'ended'
     }
   },
   returnValue: {
@@ -283,5 +283,5 @@ class Command implements fc.AsyncCommand<Model, System, true> {
 /** Time passes as often as all the others together act. */
 export function commands (replayPath: string | undefined): fc.Arbitrary<Iterable<fc.AsyncCommand<Model, System, true>>> {
   const all = Object.entries(COMMANDS).map(([name, definition]) => fc.constant(new Command(name, definition)))
-  return fc.commands(all, { maxCommands: 14, replayPath })
+  return fc.commands(all, { maxCommands: 40, size: 'max', replayPath })
 }

@@ -60,7 +60,11 @@ export function wirePeer (wire: Wire, request: Setup['request']): Peer {
     end: () => { if (isChunked) wire.send('0\r\n\r\n') },
     malformed: () => { wire.send('XX\r\n') },
     halfClose: () => { socket.end() },
-    reset: () => { socket.resetAndDestroy() },
+    // After end(), a reset leaves libuv with a shutdown that never completes: the process would not end.
+    reset: () => {
+      if (socket.writableEnded) socket.destroy()
+      else socket.resetAndDestroy()
+    },
     next: (path, id) => { wire.send(`GET ${path} HTTP/1.1\r\nHost: a\r\nX-Id: ${id}\r\n\r\n`) },
     async response () {
       let head: StatusHead
