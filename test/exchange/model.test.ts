@@ -19,8 +19,11 @@ const LIMIT = MODEL_RUNS === undefined ? 60_000 : 3_600_000
 const starters = startersOf(t)
 const KINDS = { tcp: starters.tcp, tls: starters.tls, fallback: starters.fallback, h2c: starters.tcp, inject: starters.tcp }
 
-const setups: fc.Arbitrary<Setup> = fc.record({
-  request: fc.constantFrom('chunked', 'none', 'length', 'longer', 'expect', 'HTTP/1.0'),
+/** The end of a response to HTTP/1.0 is the end of the connection. Of TLS, Node does not show whether that is a good one. */
+const hasHttp10 = (kind: string): boolean => kind === 'tcp' || kind === 'fallback'
+
+const setupsOf = (kind: string): fc.Arbitrary<Setup> => fc.record({
+  request: fc.constantFrom<Setup['request'][]>('chunked', 'none', 'length', 'longer', 'expect', ...(hasHttp10(kind) ? ['HTTP/1.0'] as const : [])),
   handler: fc.constantFrom('async', 'sync', 'generator'),
   slowHook: fc.boolean()
 })
@@ -32,7 +35,7 @@ for (const [kind, start] of Object.entries(KINDS)) {
   t.test(kind, async (t) => {
     let count = 0
     let runs = 0
-    const result = await fc.check(fc.asyncProperty(setups, commands(MODEL_REPLAY), async (setup, commands) => {
+    const result = await fc.check(fc.asyncProperty(setupsOf(kind), commands(MODEL_REPLAY), async (setup, commands) => {
       const system = await System.start(kind, start, setup)
       try {
         let model!: Model

@@ -200,8 +200,11 @@ export const COMMANDS: Record<string, Definition> = {
     by: 'handler',
     isPossible: isRunning,
     act ({ remote }, model) {
-      remote.return()
+      // Fastify answers what a promise leaves unanswered.
+      const isAnswer = model.handler === 'async' && model.response === 'none'
+      remote.return(isAnswer)
       model.handlerState = 'returned'
+      if (isAnswer) model.response = 'answered'
       if (model.handler === 'generator' && mayWrite({ ...model, handlerState: 'running' })) model.response = 'ended'
     }
   },
@@ -273,6 +276,7 @@ class Command implements fc.AsyncCommand<Model, System, true> {
       if ((error as { code?: string }).code === undefined) throw error
     }
     if (by === 'time') model.isSameTurn = false
+    if (model.response === 'begun' || model.response === 'ended') model.headWasWritten = true
   }
 
   toString (): string {

@@ -173,6 +173,8 @@ export async function injectPeer (app: FastifyInstance, request: Setup['request'
   }
 }
 
+const CUT_OFF = ['FST_ERR_DUPLEX_TRUNCATED', 'FST_ERR_DUPLEX_ABORTED', 'EPIPE', 'ECONNRESET']
+
 function seen (client: InjectedDuplex): Promise<Outcome> {
   return new Promise((resolve, reject) => {
     let body = ''
@@ -183,10 +185,10 @@ function seen (client: InjectedDuplex): Promise<Outcome> {
       try {
         const { statusCode, headers, httpVersion } = await client.response
         const closes = httpVersion === '1.0' || String(headers.connection).includes('close') || (headers['content-length'] === undefined && headers['transfer-encoding'] === undefined)
-        if (failure !== null && !['FST_ERR_DUPLEX_TRUNCATED', 'FST_ERR_DUPLEX_ABORTED'].includes(failure.code!)) reject(failure)
+        if (failure !== null && !CUT_OFF.includes(failure.code!)) reject(failure)
         else resolve({ statusCode, body, isWhole: hasEnded, closes, trailers: { ...client.trailers } })
       } catch (error) {
-        if (['FST_ERR_DUPLEX_TRUNCATED', 'FST_ERR_DUPLEX_ABORTED'].includes((error as { code: string }).code)) resolve(null)
+        if (CUT_OFF.includes((error as { code: string }).code)) resolve(null)
         else reject(error)
       }
     }

@@ -98,7 +98,8 @@ export class Remote {
     this.reply.raw.end()
   }
 
-  return (): void {
+  return (isAnswer: boolean): void {
+    if (isAnswer) this.answers.push('')
     if (this.reject === undefined) this.hasEnded = true // of a generator
     this.result.resolve(undefined)
     this.order('return')
@@ -120,7 +121,7 @@ export class Remote {
     try {
       for await (const chunk of duplex) {
         this.read += chunk
-        if (isEcho) {
+        if (isEcho && !this.hasEnded) {
           this.written += chunk
           if (!duplex.write(chunk)) await once(duplex, 'drain')
         }

@@ -26,6 +26,7 @@ export interface Model extends Setup {
   isTouched: boolean
   reading: 'no' | 'loop' | 'leaving' | 'flowing' | 'paused'
   /** `answered`: by `reply.send()` or a returned value. `foreign`: somebody else has ended it. */
+  headWasWritten: boolean
   response: 'none' | 'begun' | 'ended' | 'answered' | 'destroyed' | 'foreign'
   /** Nothing has run since the last write, so it was not sent yet. */
   isSameTurn: boolean
@@ -47,6 +48,7 @@ export function newModel (kind: string, setup: Setup): Model {
     handlerState: setup.handler === 'sync' ? 'returned' : 'running',
     isTouched: setup.handler === 'generator',
     reading: 'no',
+    headWasWritten: false,
     response: 'none',
     isSameTurn: false,
     isClosing: false
