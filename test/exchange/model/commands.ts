@@ -25,7 +25,9 @@ function content (size: number): Definition {
     act ({ peer }, model) {
       peer.content('abcdefghij'.repeat(size / 10 + 1).slice(0, size))
       model.sent += size
-      if (model.request !== 'chunked' && model.sent === LENGTHS[model.request] && isHttp1(model)) model.requestBody = 'complete'
+      if (model.request === 'chunked' || model.sent < LENGTHS[model.request]) return
+      peer.end()
+      model.requestBody = 'complete'
     }
   }
 }
@@ -51,7 +53,7 @@ export const COMMANDS: Record<string, Definition> = {
   muchContent: content(10_000),
   endRequest: {
     by: 'client',
-    isPossible: (model) => isOpen(model) && (model.request === 'chunked' || (!isHttp1(model) && model.sent === LENGTHS[model.request])),
+    isPossible: (model) => isOpen(model) && model.request === 'chunked',
     act ({ peer }, model) {
       peer.end()
       model.requestBody = 'complete'

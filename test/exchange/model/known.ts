@@ -23,8 +23,8 @@ const KNOWN: Known[] = [
   },
   {
     fault: 102,
-    what: 'the fallback: the answer of Fastify to what Node cannot parse goes into a response that has begun',
-    excludes: ({ kind }, command) => kind === 'fallback' && command === 'malformedChunk'
+    what: 'the fallback: the answer of Fastify to what Node cannot parse goes into a response that has begun, or behind it',
+    excludes: ({ kind, requestBody }, command) => kind === 'fallback' && (command === 'malformedChunk' || (command === 'halfClose' && requestBody === 'open'))
   }
 ]
 

@@ -118,14 +118,14 @@ export async function http2Peer (port: number, request: Setup['request'], id = I
     let statusCode = 0
     let body = ''
     let trailers = {}
-    let hasEnded = false
+    let isWhole = false
     stream.on('response', (fields) => { statusCode = fields[':status']! })
     stream.on('trailers', (fields) => { trailers = { ...fields } })
     stream.on('data', (chunk) => { body += chunk })
-    stream.on('end', () => { hasEnded = true })
+    stream.on('end', () => { isWhole = (stream.rstCode ?? 0) === http2.constants.NGHTTP2_NO_ERROR })
     stream.on('error', () => {})
     asked.push(new Promise((resolve) => {
-      stream.on('close', () => resolve(statusCode === 0 ? null : { statusCode, body, isWhole: hasEnded && stream.rstCode === http2.constants.NGHTTP2_NO_ERROR, closes: false, trailers }))
+      stream.on('close', () => resolve(statusCode === 0 ? null : { statusCode, body, isWhole, closes: false, trailers }))
     }))
     return stream
   }
