@@ -35,7 +35,9 @@ const KNOWN_ENDS = {
   /** Found by this test: nothing limits how long the rest of a request is dropped. Node alone does so too. */
   endlessDrain: { fault: 101, kinds: ['fallback'] },
   /** A reset is read as the end of the body. */
-  resetIsEnd: { fault: 28, kinds: ['h2c'] }
+  resetIsEnd: { fault: 28, kinds: ['h2c'] },
+  /** Found by this test: a response to HTTP/1.0 that is cut off ends like a whole one. */
+  wholeHttp10: { fault: 103, kinds: ['fallback'] }
 }
 
 /** Whether an open fault excuses this end. */
