@@ -19,8 +19,11 @@ const LIMIT = MODEL_RUNS === undefined ? 60_000 : 3_600_000
 const starters = startersOf(t)
 const KINDS = { tcp: starters.tcp, tls: starters.tls, fallback: starters.fallback, h2c: starters.tcp, inject: starters.tcp }
 
-/** The end of a response to HTTP/1.0 is the end of the connection. Of TLS, Node does not show whether that is a good one. */
-const hasHttp10 = (kind: string): boolean => kind === 'tcp' || kind === 'fallback'
+/**
+ * The end of a response to HTTP/1.0 is the end of the connection. Node does not show whether that is a good one: not over TLS, and
+ * not below Node 22, where a client takes a reset for an end.
+ */
+const hasHttp10 = (kind: string): boolean => (kind === 'tcp' || kind === 'fallback') && Number(process.versions.node.split('.')[0]) > 20
 
 const setupsOf = (kind: string): fc.Arbitrary<Setup> => fc.record({
   request: fc.constantFrom<Setup['request'][]>('chunked', 'none', 'length', 'longer', 'expect', ...(hasHttp10(kind) ? ['HTTP/1.0'] as const : [])),
