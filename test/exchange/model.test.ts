@@ -8,7 +8,7 @@ import fc from 'fast-check'
 import t from 'tap'
 import { startersOf } from '../support/http1.ts'
 import { commands } from './model/commands.ts'
-import { type Model, type Setup, newModel } from './model/state.ts'
+import { type Setup, newModel } from './model/state.ts'
 import { System } from './model/system.ts'
 
 const { MODEL_RUNS, MODEL_SEED, MODEL_KINDS, MODEL_PATH, MODEL_REPLAY } = process.env
@@ -41,14 +41,13 @@ for (const [kind, start] of Object.entries(KINDS)) {
     const result = await fc.check(fc.asyncProperty(setupsOf(kind), commands(MODEL_REPLAY), async (setup, commands) => {
       const system = await System.start(kind, start, setup)
       try {
-        let model!: Model
-        if (process.env.MODEL_TRACE) process.stderr.write(`${JSON.stringify(setup)} ${commands}\n`)
-        await fc.asyncModelRun(() => ({ model: model = newModel(kind, setup), real: system }), commands)
+        const model = newModel(kind, setup)
+        await fc.asyncModelRun(() => ({ model, real: system }), commands)
         await system.check(model)
       } finally {
         runs++
         count += system.commands
-        await system.stop()
+        system.stop()
       }
     }), {
       numRuns: Number(MODEL_RUNS ?? 30),

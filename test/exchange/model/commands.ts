@@ -126,7 +126,7 @@ export const COMMANDS: Record<string, Definition> = {
     by: 'handler',
     isPossible: ({ reading }) => reading === 'no',
     act ({ remote }, model) {
-      void remote.loop(false)
+      remote.loop(false)
       model.isTouched = true
       model.reading = 'loop'
     }
@@ -135,7 +135,7 @@ export const COMMANDS: Record<string, Definition> = {
     by: 'handler',
     isPossible: (model) => notGenerator(model) && mayWrite(model) && model.reading === 'no',
     act ({ remote }, model) {
-      void remote.loop(true)
+      remote.loop(true)
       model.isTouched = true
       model.reading = 'loop'
     }

@@ -1,5 +1,5 @@
 // Open faults, by their number in the list of issue 19: what makes them show is left out of the runs, or their effect allowed.
-// Take out what is mended. MODEL_MENDED=4,18 does so for one run.
+// From 101 on: found by this test. Take out what is mended. MODEL_MENDED=4,18 does so for one run.
 
 import type { Model } from './state.ts'
 
@@ -20,6 +20,11 @@ const KNOWN: Known[] = [
     fault: 18,
     what: 'somebody else ends a response that has begun',
     excludes: (model, command) => command === 'endRaw' && model.headWasWritten
+  },
+  {
+    fault: 104,
+    what: 'over TLS, a 100 goes out behind the answer of somebody else, when the handler then reads',
+    excludes: ({ kind, request }, command) => kind === 'tls' && request === 'expect' && command === 'endRaw'
   },
   {
     fault: 102,

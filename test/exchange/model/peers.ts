@@ -192,9 +192,12 @@ function seen (client: InjectedDuplex): Promise<Outcome> {
         else reject(error)
       }
     }
-    client.on('end', () => { hasEnded = true; void settle() })
+    client.on('end', () => {
+      hasEnded = true
+      settle()
+    })
     client.on('error', (error) => { failure = error as { code?: string } })
-    client.on('close', () => { void settle() })
+    client.on('close', settle)
   })
   outcome.catch(() => {}) // nobody asks for it when the client has gone
   return outcome
