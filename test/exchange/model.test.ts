@@ -50,7 +50,7 @@ for (const [kind, start] of Object.entries(KINDS)) {
         system.stop()
       }
     }), {
-      numRuns: Number(MODEL_RUNS ?? 30),
+      numRuns: Number(MODEL_RUNS ?? 60),
       seed: Number(MODEL_SEED ?? 19),
       path: MODEL_PATH,
       interruptAfterTimeLimit: LIMIT
