@@ -78,8 +78,13 @@ export class NodeTransport implements Transport, Watched {
       this.idleWatch.add(this)
       if (!isHttp2(request)) whenInTurn(response, () => { this.suspendTimeout() })
     }
-    if (isHttp2(request)) onCutRequest(request, () => { this.exchange?.onReadError(new AbortedError()) })
-    else openExchanges(request.socket).add(this)
+    if (!isHttp2(request)) {
+      openExchanges(request.socket).add(this)
+      return
+    }
+    onCutRequest(request, () => { this.exchange?.onReadError(new AbortedError()) })
+    // An answer of Fastify finishes only when its stream closes, which waits for the rest of the request.
+    streamOf(response)!.on('finish', () => { if (this.exchange?.answerHasBegun) this.dropRest() })
   }
 
   get socket (): Duplex {
@@ -262,6 +267,7 @@ export class NodeTransport implements Transport, Watched {
     // Node 26 abort (an assertion in Http2Stream::OnTrailers).
     const stream = streamOf(response)
     if (stream !== undefined) stream.destroy(error)
+    else if (this.nodeHasFinished) this.cutOff()
     // In turn: from Node 24 on, a response that is destroyed earlier would leave the connection open.
     else whenInTurn(response, () => { this.cutOff() })
   }
@@ -310,7 +316,7 @@ export class NodeTransport implements Transport, Watched {
     const { request, response } = this
     const { socket } = request
     // A response to an earlier request is due. Waiting for the app is not limited, but waiting for the client is.
-    if (!isHttp2(request) && !isInTurn(response) && !this.isStuck && socket.writable) return
+    if (!isHttp2(request) && !this.nodeHasFinished && !isInTurn(response) && !this.isStuck && socket.writable) return
     const { exchange } = this
     exchange!.onIdleTimeout()
     exchange!.onIdle(isHttp2(request) || (isInTurn(response) && socket.writable))
