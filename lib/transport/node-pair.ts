@@ -70,7 +70,7 @@ export class NodeTransport implements Transport, Watched {
   start (exchange: ExchangeEvents): void {
     const { request, response } = this
     this.exchange = exchange
-    if (request.aborted || (!isHttp2(request) && request.socket.destroyed)) {
+    if (request.aborted || (streamOf(response)?.closed ?? request.socket.destroyed)) {
       exchange.onGone(new AbortedError()) // the client has left during the hooks
       return
     }

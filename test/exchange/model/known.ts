@@ -19,7 +19,7 @@ const KNOWN: Known[] = [
   {
     fault: 106,
     what: 'no fault: what fails in the turn in which it was written is taken back. Then reply.raw.end() is an answer like any other',
-    excludes: ({ response }, command) => command === 'endRaw' && response === 'destroyed'
+    excludes: ({ response, handlerState, headWasWritten }, command) => command === 'endRaw' && (response === 'destroyed' || (handlerState === 'returned' && headWasWritten))
   }
 ]
 

@@ -133,7 +133,7 @@ export async function http2Peer (port: number, request: Setup['request'], id = I
   return {
     content: (text) => { stream.write(text) },
     end: () => { stream.end() },
-    reset: () => { stream.close(http2.constants.NGHTTP2_CANCEL) },
+    reset: () => { stream.destroy() },
     next: (path, id) => { ask({ ':path': path, 'x-id': id }) },
     response: () => asked.shift()!,
     closed,

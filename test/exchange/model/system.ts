@@ -148,7 +148,7 @@ export class System {
       const isExplained = {
         400: model.requestBody === 'malformed' || model.isTruncated,
         408: end.includes('408') || end.includes('IDLE'),
-        500: !isBlameless(model) || body.includes('FST_ERR_DUPLEX_NOT_ENDED'),
+        500: !isBlameless(model) || /FST_ERR_DUPLEX_(NOT_ENDED|SENT_LATE)/.test(body),
         503: model.isClosing
       }[statusCode]
       assert(isExplained, `nobody has done anything for ${show(outcome)}, ${end}`)
