@@ -146,6 +146,10 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     this.happens('first byte')
   }
 
+  onForeignEnd (): void {
+    this.failure = new DestroyedError()
+  }
+
   onAnswered (): void {
     this.happens('answered')
   }
@@ -243,7 +247,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     this.stream?.destroy()
   }
 
-  cutOff (reason: Error = new DestroyedError()): void {
+  cutOff (reason: Error = this.failure ?? new DestroyedError()): void {
     const { stream, owner } = this
     this.failure = reason
     this.end()

@@ -39,6 +39,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   // Writing. A Writable has one write under way at a time.
   writesAtOnce = false // set by the relay
   private isCorkedForTick = false // until the end of the tick
+  private tickIsOver = false
   private endWasCalled = false
   private writeSize = 0 // bytes of the write under way
   private writeCallback: WriteCallback = ignore // of the write under way; `ignore` if there is none
@@ -191,7 +192,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   uncorkAfterTick (): void {
     this.isCorkedForTick = false
+    this.tickIsOver = true
     this.uncork()
+    this.tickIsOver = false
   }
 
   /** Writes the head, if it was not written yet. @returns false if the write has failed: then `callback` gets the error */
@@ -247,8 +250,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private writeInTurn (content: readonly Buffer[], size: number, done: WriteCallback): void {
     this.writeSize = size
     this.writeCallback = done
-    if (this.transport.mayWrite) this.writeNow(content)
+    // end() writes at once, but what fails in this tick is not sent.
+    if (!this.tickIsOver && this.exchange.life.response === 'written') process.nextTick(writeInTurn, this, content)
+    else if (this.transport.mayWrite) this.writeNow(content)
     else this.transport.whenMayWrite(() => this.writeNow(content))
+  }
+
+  writeAfterTick (content: readonly Buffer[]): void {
+    this.transport.whenMayWrite(() => this.writeNow(content))
   }
 
   private finishWrite (error?: Error): void {
@@ -451,6 +460,10 @@ function readAll (stream: Readable): Buffer[] {
 
 function emitDrain (stream: HttpDuplex): void {
   stream.emit('drain')
+}
+
+function writeInTurn (stream: HttpDuplex, content: readonly Buffer[]): void {
+  stream.writeAfterTick(content)
 }
 
 function uncorkAfterTick (stream: HttpDuplex): void {

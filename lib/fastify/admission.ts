@@ -9,6 +9,8 @@ import { type RouteExchange, exchangeOf } from './route-exchange.ts'
 /** The value of `Retry-After` for a refused client, in seconds. */
 const RETRY_AFTER = 1
 
+const RESOLVED = Promise.resolve()
+
 /** The preParsing hook of duplex routes. */
 export function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: (error: Error | null, payload?: unknown) => void): void {
   const exchange = exchangeOf(request.raw)
@@ -19,7 +21,8 @@ export function skipBodyParsing (request: FastifyRequest, reply: FastifyReply, p
   }
   const error = admit(exchange, reply)
   // Deferred: if no earlier hook was asynchronous, Node's parser is still on the call stack, and the connection not borrowed yet.
-  process.nextTick(() => {
+  // By a microtask: what a handler writes is sent in the next tick, and its promise may be rejected before that.
+  RESOLVED.then(() => {
     if (error === null) withoutBody(request, () => { done(null, payload) })
     else done(error)
   })

@@ -12,6 +12,8 @@ export interface Borrower {
   onTaken (): void
   /** Some bytes, valid during the call only. Called only while `wantsData` is set. */
   onData (data: Landed): void
+  /** Other code has finished the ServerResponse. Fastify is told next, and then `onAnswered` follows. */
+  onFinish (): void
   /**
    * Node has sent the whole response, through the ServerResponse.
    *

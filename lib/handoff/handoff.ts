@@ -189,6 +189,7 @@ export class Handoff implements Claim {
   private readonly onFinish = (): void => {
     if (this.responseHasEnded) return
     this.responseHasEnded = true
+    this.borrower.onFinish()
     const promisedToPersist = !clearLast(this.response)
     // After all other listeners: Node's own one detaches the response from the socket.
     process.nextTick(() => this.borrower.onAnswered(promisedToPersist))

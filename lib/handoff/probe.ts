@@ -37,6 +37,7 @@ function tryHandoff (socket: Socket): string | null {
         requestIsRead: false,
         onData (data) { rest += bytesOf(data) },
         onTaken: ignore,
+        onFinish: ignore,
         onAnswered: ignore,
         onTimeout: ignore,
         onEnd: ignore,

@@ -109,6 +109,7 @@ export function setHeadSent (response: ServerResponse, head: string): void {
   const record = response as Response
   record._header = head
   record._headerSent = true
+  record._hasBody = false // what other code writes to it is dropped
   if (isInTurn(response)) return
   const { end } = response
   heldEnds.set(response, end)
@@ -125,6 +126,7 @@ export function takeHeadBack (response: ServerResponse): void {
   const record = response as Response
   record._header = null
   record._headerSent = false
+  record._hasBody = response.req.method !== 'HEAD'
   const end = heldEnds.get(response)
   if (end !== undefined) response.end = end
 }

@@ -64,7 +64,9 @@ export class NodeTransport implements Transport, Watched {
     if (isHttp2(request)) dropConnectionFields(response)
     // Before Fastify's own listener, which logs the failure.
     response.prependListener('finish', () => this.onFinish())
-    response.on('close', () => this.onClose())
+    const hasStream = isHttp2(request)
+    // A response of HTTP/1 also closes after its end. The request may still be read then.
+    response.on('close', () => { if (hasStream || !this.nodeHasFinished) this.onClose() })
   }
 
   start (exchange: ExchangeEvents): void {

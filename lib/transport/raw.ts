@@ -365,6 +365,10 @@ export class RawTransport implements Transport, Borrower, Watched {
     if (this.contentWasRequested) this.deliver()
   }
 
+  onFinish (): void {
+    if (this.response.hasHead) this.exchange?.onForeignEnd()
+  }
+
   onAnswered (promisedToPersist: boolean): void {
     if (this.response.hasHead) {
       // Other code has ended `reply.raw` after our head: the end of the body, as its framing requires it, is missing.

@@ -40,6 +40,8 @@ export interface ExchangeEvents {
    * @param canAnswer whether the response is in turn, and the connection can still be written
    */
   onIdle (canAnswer: boolean): void
+  /** Other code has ended the response that the exchange has begun: Fastify logs it next. `onAnswered` follows. */
+  onForeignEnd (): void
   /** The whole response was sent by other code than the exchange, for example by Fastify. This is the last event. */
   onAnswered (): void
   /** The client has closed the connection, or its stream. This is the last event. */

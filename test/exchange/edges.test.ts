@@ -1,0 +1,354 @@
+// The edges of an exchange, through live connections of each kind: mistakes of handlers, clients that leave, an app that closes,
+// failures before the first byte, and other code's hand on the response. The table behind it: states.test.ts.
+
+import { once } from 'node:events'
+import { setImmediate as immediate } from 'node:timers/promises'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import t from 'tap'
+import { type Asked, KINDS, serveKind } from '../support/kinds.ts'
+import { CUT_OFF, GET, LEFT, OPEN, chunk, chunked, resolvers, serve } from '../support/wire.ts'
+
+/** The body of a response, however the kind reads it. */
+async function bodyOf (client: Asked): Promise<string> {
+  await client.status()
+  return client.body()
+}
+
+type Handler = (request: FastifyRequest, reply: FastifyReply) => unknown
+
+// Mistakes of handlers
+
+const MISTAKES: Record<string, { handler: Handler, code: string, isAnswered: boolean }> = {
+  'a value behind the head, in one turn': {
+    handler: async (_request, { duplex }) => { duplex.write('some'); return { a: 'value' } },
+    code: 'FST_ERR_DUPLEX_SENT_LATE',
+    isAnswered: true
+  },
+  'a value behind the head': {
+    handler: async (_request, { duplex }) => { duplex.write('some'); await immediate(); return { a: 'value' } },
+    code: 'FST_ERR_DUPLEX_SENT_LATE',
+    isAnswered: false
+  },
+  'a value behind the head, without a promise': {
+    handler: (_request, { duplex }) => { duplex.flushHeaders(); return 'a value' },
+    code: 'FST_ERR_DUPLEX_SENT_LATE',
+    isAnswered: false
+  },
+  'reply.send() behind the head': {
+    handler: async (_request, reply) => { reply.duplex.write('some'); await immediate(); reply.send('more') },
+    code: 'FST_ERR_DUPLEX_SENT_LATE',
+    isAnswered: false
+  },
+  'reply.send() behind the head, after the handler': {
+    handler: (_request, reply) => { reply.duplex.write('some'); setImmediate(() => reply.send('more')) },
+    code: 'FST_ERR_DUPLEX_SENT_LATE',
+    isAnswered: false
+  },
+  'reply.hijack(), then a write': {
+    handler: async (_request, reply) => { reply.hijack(); reply.duplex.end('never') },
+    code: 'FST_ERR_DUPLEX_HIJACKED',
+    isAnswered: false
+  },
+  'a head, and no end': {
+    handler: async (_request, { duplex }) => { duplex.write('some'); await immediate(); return duplex },
+    code: 'FST_ERR_DUPLEX_NOT_ENDED',
+    isAnswered: false
+  }
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  for (const [mistake, { handler, code, isAnswered }] of Object.entries(MISTAKES)) {
+    t.test(`${name}: ${mistake}`, async (t) => {
+      const { ask, logged } = await serveKind(t, kind, (app, routeOptions) => {
+        app.post('/', { ...routeOptions, duplex: code.endsWith('NOT_ENDED') ? { idleTimeout: 20 } : true, handler: handler as () => void })
+      })
+      const errored = logged('request errored')
+      const client = await ask('/')
+      client.end()
+      if (isAnswered) {
+        t.equal(await client.status(), 500)
+        t.match(await client.body(), code)
+      } else {
+        t.match(await errored, { err: { code } })
+        await t.rejects(bodyOf(client))
+      }
+    })
+  }
+
+  t.test(`${name}: reply.send() behind the head is a warning, if the handler ends the response`, async (t) => {
+    const { ask, log } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, async (_request, reply) => {
+        reply.duplex.write('some')
+        await immediate()
+        reply.send('other')
+        reply.duplex.end(' more')
+      })
+    })
+    const client = await ask('/')
+    client.end()
+    t.equal(await bodyOf(client), 'some more')
+    t.match(log.filter(({ level }) => level > 30), [{ level: 40, err: { code: 'FST_ERR_DUPLEX_SENT_LATE' } }])
+  })
+}
+
+// Before the first byte
+
+const UNSENT: Record<string, { handler: Handler, code: string }> = {
+  'a generator that throws': {
+    handler: async function * () { yield 'part'; throw Object.assign(new Error('oops'), { code: 'OOPS' }) } as unknown as Handler,
+    code: 'OOPS'
+  },
+  'a handler that throws': {
+    handler: async (_request, { duplex }) => { duplex.write('part'); throw Object.assign(new Error('oops'), { code: 'OOPS' }) },
+    code: 'OOPS'
+  },
+  'a handler without a promise that throws': {
+    handler: (_request, { duplex }) => { duplex.end('all'); throw Object.assign(new Error('oops'), { code: 'OOPS' }) },
+    code: 'OOPS'
+  },
+  'a wrong type behind content': {
+    handler: async (_request, { duplex }) => { duplex.write('part'); duplex.write(5) },
+    code: 'ERR_INVALID_ARG_TYPE'
+  },
+  'a body shorter than its content-length': {
+    handler: (_request, reply) => { reply.header('content-length', 5).duplex.end('four') },
+    code: 'FST_ERR_DUPLEX_LENGTH'
+  },
+  'destroy()': {
+    handler: (_request, { duplex }) => { duplex.write('part'); duplex.destroy() },
+    code: 'FST_ERR_DUPLEX_DESTROYED'
+  }
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: what fails in the turn in which it was written was never sent`, async (t) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.setErrorHandler((error: Error & { code: string }, _request, reply) => reply.code(500).header('content-length', undefined).send(error.code))
+      for (const [i, { handler }] of Object.values(UNSENT).entries()) app.post(`/${i}`, { ...routeOptions, duplex: true, handler: handler as () => void })
+      app.post('/next', { ...routeOptions, duplex: true }, async function * () { yield 'next' })
+    })
+    for (const [i, [what, { code }]] of Object.entries(UNSENT).entries()) {
+      const client = await ask(`/${i}`)
+      client.end()
+      t.equal(await client.status(), 500, what)
+      t.equal(await client.body(), code, what)
+      const next = await ask('/next')
+      next.end()
+      t.equal(await bodyOf(next), 'next', 'the connection is kept')
+    }
+  })
+}
+
+// Leaving
+
+for (const transport of ['tcp', 'tls', 'unix'] as const) {
+  for (const [when, body] of [['without a body', 'Content-Length: 0\r\n\r\n'], ['behind a body that nobody reads', 'Content-Length: 5\r\n\r\nhello']]) {
+    t.test(`a client that ends its side ${when}, over ${transport}`, async (t) => {
+      const left = resolvers<unknown>()
+      const { connect } = await serve(t, transport, (app) => {
+        app.post('/', { duplex: true }, async (request, reply) => {
+          await once(request.signal, 'abort')
+          left.resolve(request.signal.reason)
+          reply.duplex.end('still written')
+        })
+      })
+      const wire = await connect()
+      wire.socket.end(`POST / HTTP/1.1\r\nHost: a\r\n${body}`)
+      t.match(await left.promise, { code: 'FST_ERR_DUPLEX_ABORTED' })
+      t.match(await wire.response(), { statusCode: 200, body: 'still written' })
+      await wire.ended
+    })
+  }
+
+  t.test(`allowHalfOpen: false takes the end of the client's side for its leaving, over ${transport}`, async (t) => {
+    const { connect, logged } = await serve(t, transport, (app) => {
+      app.post('/', { duplex: { allowHalfOpen: false } }, async (request, reply) => {
+        reply.duplex.flushHeaders()
+        await once(request.signal, 'abort')
+      })
+    })
+    const wire = await connect()
+    const left = logged(LEFT)
+    wire.send('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n')
+    await wire.head()
+    wire.socket.end()
+    await left
+    await t.rejects(wire.body(), CUT_OFF)
+  })
+
+  t.test(`the client leaves within a body that nobody reads, over ${transport}`, async (t) => {
+    const aborted = resolvers<unknown>()
+    const { connect, logged } = await serve(t, transport, (app) => {
+      app.post('/', { duplex: true }, async (request) => {
+        await once(request.signal, 'abort')
+        aborted.resolve(request.signal.reason)
+        throw request.signal.reason
+      })
+    })
+    const wire = await connect()
+    const left = logged(LEFT)
+    wire.send(OPEN('/') + chunk('hello'))
+    await logged('incoming request')
+    if (transport === 'tcp') wire.socket.resetAndDestroy()
+    else wire.socket.destroy()
+    t.match(await aborted.promise, { code: 'FST_ERR_DUPLEX_ABORTED' })
+    t.match(await left, { level: 30 })
+  })
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: a client that leaves is no error of the server`, async (t) => {
+    const { ask, log, logged } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, async (request, reply) => {
+        reply.duplex.write('here')
+        const upstream = new AbortController()
+        request.signal.addEventListener('abort', () => upstream.abort())
+        await new Promise((resolve, reject) => { upstream.signal.addEventListener('abort', () => reject(upstream.signal.reason)) })
+      })
+    })
+    const left = logged(LEFT)
+    const client = await ask('/')
+    t.equal(await client.status(), 200)
+    client.reset()
+    t.match(await left, { level: 30, res: { statusCode: 200 } })
+    t.strictSame(log.filter(({ level }) => level > 30), [])
+  })
+
+  t.test(`${name}: only the end of the body is an end, also behind the response`, async (t) => {
+    const outcome = resolvers<string>()
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, async (_request, { duplex }) => {
+        duplex.end('over')
+        let read = ''
+        try {
+          for await (const content of duplex) read += content
+          outcome.resolve(`an end behind ${read}`)
+        } catch (error) {
+          outcome.resolve((error as { code: string }).code)
+        }
+      })
+    })
+    const client = await ask('/')
+    client.write('abc')
+    t.equal(await client.status(), 200)
+    client.reset()
+    t.match(await outcome.promise, /^FST_ERR_DUPLEX_(ABORTED|TRUNCATED)$/)
+  })
+}
+
+// Closing
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: an exchange exists for app.close() before its handler has touched reply.duplex`, async (t) => {
+    const entered = resolvers()
+    let reason: unknown
+    const { app, ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: { closeGrace: 20 } }, async (request) => {
+        entered.resolve()
+        await once(request.signal, 'abort')
+        reason = request.signal.reason
+        await new Promise(() => {})
+      })
+    })
+    const client = await ask('/')
+    client.end()
+    await entered.promise
+    const closed = app.close()
+    t.equal(await client.status(), 503)
+    t.match(await client.body(), 'FST_ERR_DUPLEX_CLOSING')
+    await closed
+    t.match(reason, { code: 'FST_ERR_DUPLEX_CLOSING' })
+  })
+
+  t.test(`${name}: stopReading() ends the loop, and the rest of the request is dropped`, async (t) => {
+    const { app, ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: { closeGrace: 60_000 } }, async (_request, { duplex }) => {
+        duplex.on('shutdown', () => duplex.stopReading())
+        for await (const content of duplex) duplex.write(content)
+        duplex.stopReading().end(' and bye')
+      })
+    })
+    const client = await ask('/')
+    client.write('hello')
+    t.equal(await client.status(), 200)
+    const closed = app.close()
+    t.equal(await client.body(), 'hello and bye')
+    client.end()
+    await closed
+  })
+
+  t.test(`${name}: a response that has ended needs no reader any more, in an app that closes`, async (t) => {
+    const reading = resolvers()
+    const { app, ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: { closeGrace: 60_000 } }, async (_request, { duplex }) => {
+        duplex.end('over')
+        duplex.once('data', () => reading.resolve())
+        await once(duplex, 'close')
+      })
+    })
+    const client = await ask('/')
+    client.write('some')
+    await reading.promise
+    const closed = app.close()
+    t.equal(await bodyOf(client), 'over')
+    client.end()
+    await closed
+  })
+}
+
+t.test('a detached connection is told that the app closes', async (t) => {
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    app.get('/', { duplex: { closeGrace: 60_000 } }, (_request, { duplex }) => {
+      const { socket } = duplex.detach()
+      duplex.once('shutdown', () => socket.end('bye'))
+      socket.on('error', () => {}).resume().write('raw')
+    })
+  })
+  const wire = await connect()
+  wire.send(GET('/'))
+  t.equal(String((await once(wire.socket, 'data'))[0]), 'raw')
+  const closed = app.close()
+  t.equal(String((await once(wire.socket, 'data'))[0]), 'bye')
+  wire.socket.end()
+  await closed
+})
+
+// Other code's hand on the response
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: a response that other code ends is cut off`, async (t) => {
+    const { ask, logged } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, async (_request, reply) => {
+        reply.duplex.write('first;')
+        await immediate()
+        reply.raw.end()
+      })
+      app.post('/at-once', { ...routeOptions, duplex: true }, (_request, reply) => {
+        reply.duplex.write('first;')
+        reply.raw.end()
+      })
+    })
+    for (const path of ['/', '/at-once']) {
+      const errored = logged('request errored')
+      const client = await ask(path)
+      client.end()
+      await t.rejects(bodyOf(client), path)
+      t.match(await errored, { err: { code: 'FST_ERR_DUPLEX_DESTROYED' } })
+      if (kind.http2 !== true) break // the connection is closed
+    }
+  })
+}
+
+t.test('nothing follows a response that other code has ended', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, async (_request, reply) => {
+      reply.duplex.write('first;')
+      await immediate()
+      reply.raw.end('from elsewhere')
+    })
+  })
+  const wire = await connect()
+  wire.send(chunked('/') + GET('/none'))
+  await wire.head()
+  await t.rejects(wire.body(), CUT_OFF)
+})
