@@ -74,6 +74,10 @@ export class Handoff implements Claim {
     this.connection.unshift(rest)
   }
 
+  get clientHasEnded (): boolean {
+    return this.connection.clientHasEnded
+  }
+
   /** Whether the client has ended its side, and nothing is left to read. */
   get isHalfClosed (): boolean {
     return this.connection.clientHasEnded && this.connection.held.length === 0

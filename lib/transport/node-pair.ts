@@ -158,10 +158,10 @@ export class NodeTransport implements Transport, Watched {
     const { response } = this
     const { statusCode, fields, hasLength } = this.head!
     if (response.headersSent) throw new HeadSentError()
+    if (!hasLength) response.removeHeader('content-length')
+    response.writeHead(statusCode, fields) // throws what those throw who have wrapped it
     this.head = null
     this.exchange!.onFirstByte()
-    if (!hasLength) response.removeHeader('content-length')
-    response.writeHead(statusCode, fields)
   }
 
   writeInterim (statusCode: number, fields: OutgoingFields): boolean {

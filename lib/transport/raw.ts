@@ -7,7 +7,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
-import { AbortedError, DetachError } from '../errors.ts'
+import { AbortedError, DestroyedError, DetachError } from '../errors.ts'
 import type { Borrower } from '../handoff/claim.ts'
 import { type Handoff, claim } from '../handoff/handoff.ts'
 import { minorVersion } from '../node/http2.ts'
@@ -409,7 +409,9 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   onClose (error: Error | null): void {
     this.stopDraining()
-    this.exchange?.onGone(new AbortedError({ cause: error }))
+    // Otherwise other code on this side has destroyed the connection, as Fastify does when a stream that it sends has failed.
+    const clientHasLeft = error !== null || this.handoff.clientHasEnded
+    this.exchange?.onGone(clientHasLeft ? new AbortedError({ cause: error }) : new DestroyedError())
   }
 
   // For the idle watch

@@ -501,7 +501,7 @@ t.test('halves of an exchange that somebody else has answered', async (t) => {
     })
     app.post('/ended', { duplex: true }, async (request, reply) => {
       const { readable, writable } = reply.duplex.web()
-      reply.duplex.end('ended')
+      await once(reply.duplex.end('ended'), 'finish')
       await t.rejects(writable.getWriter().close(), { code: 'ERR_STREAM_ALREADY_FINISHED' })
       await readable.cancel()
     })

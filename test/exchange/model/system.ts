@@ -135,7 +135,7 @@ export class System {
   private checkOutcome (model: Model, outcome: Outcome): void {
     const { remote } = this
     const end = this.ledger.end('x') ?? 'not routed'
-    const isLate = /IDLE|NOT_ENDED|CLOSING/.test(end) || /NOT_ENDED/.test(outcome?.body ?? '')
+    const isLate = /IDLE|NOT_ENDED|SENT_LATE|CLOSING/.test(end) || /NOT_ENDED|SENT_LATE/.test(outcome?.body ?? '')
     if (isBlameless(model) && !isLate && model.response === 'ended') {
       assert(outcome?.isWhole && outcome.statusCode === 200, `the response has ended, and must arrive whole: ${show(outcome)}, ${end}`)
     }
