@@ -134,7 +134,8 @@ function onThrow ({ exchange, stream, failure, isAnsweringFailure, hasErrorStrea
     return isAnswered ? reply : undefined
   }
   // An upstream, for example, that was aborted together with `request.signal`: the client has ended its side, and nobody reads an answer.
-  if (exchange!.life.client === 'half-closed' && (error === reply.request.signal.reason || error.name === 'AbortError')) {
+  const { client, request } = exchange!.life
+  if (client === 'half-closed' && request !== 'failed' && (error === reply.request.signal.reason || error.name === 'AbortError')) {
     exchange!.happens('client gone', new AbortedError())
     return reply
   }

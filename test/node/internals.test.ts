@@ -44,7 +44,7 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
   t.equal((await other.inject({ method: 'POST', url: '/', payload: 'a' })).payload, 'a')
 
   for (const createServer of [() => new EventEmitter(), () => { throw new Error('none') }, http.createServer]) {
-    const handoff = t.mockRequire('../../lib/handoff/probe.ts', { 'node:http': { createServer } }) as typeof import('../../lib/handoff/probe.ts')
+    const handoff = t.mockRequire('../../lib/handoff/probe.ts', { 'node:http': { ...http, createServer } }) as typeof import('../../lib/handoff/probe.ts')
     t.equal(handoff.missingFromNode() === null, createServer === http.createServer)
     t.equal(handoff.missingFromNode() === null, createServer === http.createServer, 'tried once')
   }
@@ -73,7 +73,7 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
     })]
   ]
   for (const [missing, change] of changes) {
-    const handoff = t.mockRequire('../../lib/handoff/probe.ts', { 'node:http': { createServer: strange(change) } }) as typeof import('../../lib/handoff/probe.ts')
+    const handoff = t.mockRequire('../../lib/handoff/probe.ts', { 'node:http': { ...http, createServer: strange(change) } }) as typeof import('../../lib/handoff/probe.ts')
     t.equal(handoff.missingFromNode(), missing)
   }
 })
