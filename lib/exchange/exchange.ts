@@ -194,8 +194,6 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
   }
 
   fail (reason?: Error): void {
-    // Before the head, the error is answered and the connection stays open, so nothing else aborts the signal. A handler that
-    // does not read may wait for the signal.
     if (this.stream !== null) this.stream.destroy(reason)
     else this.owner.answerNow(reason!)
   }
@@ -209,6 +207,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     this.transport.refuse()
   }
 
+  /** While the connection stays open, nothing else aborts the signal. A handler that does not read may wait for it. */
   abortSignal (reason?: Error): void {
     this.owner.abortSignal(reason!)
   }

@@ -20,7 +20,7 @@ export class Registry {
 
   add (exchange: OpenExchange): void {
     this.open.set(exchange, null)
-    if (this.isClosing) process.nextTick(() => this.shutDown(exchange))
+    if (this.isClosing) this.shutDown(exchange)
   }
 
   remove (exchange: OpenExchange): void {
@@ -33,7 +33,7 @@ export class Registry {
   /** Tells all open exchanges to end. Those still open after their `closeGrace` are destroyed. */
   startClosing (): void {
     this.isClosing = true
-    for (const exchange of [...this.open.keys()]) this.shutDown(exchange)
+    for (const exchange of this.open.keys()) this.shutDown(exchange)
   }
 
   /**
@@ -53,7 +53,6 @@ export class Registry {
   }
 
   private shutDown (exchange: OpenExchange): void {
-    if (!this.open.has(exchange)) return
     const reason = new ClosingError()
     this.open.set(exchange, setTimeout(() => exchange.destroyForClosing(reason), exchange.closeGrace))
     try {

@@ -8,7 +8,7 @@ import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:
 import { constants } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
-import { AbortedError, HeadSentError, TunnelError } from '../errors.ts'
+import { AbortedError, TunnelError } from '../errors.ts'
 import { dropConnectionFields, isHttp2, mayHaveBody, minorVersion, onCutRequest, streamOf, wasCut } from '../node/http2.ts'
 import { isInTurn, whenInTurn } from '../node/response.ts'
 import { hasServerTimeout, progressOf, queuedBytes } from '../node/socket.ts'
@@ -153,15 +153,19 @@ export class NodeTransport implements Transport, Watched {
     this.response.shouldKeepAlive = false
   }
 
-  /** Gives the head to Node. */
-  private begin (): void {
+  /** Gives the head to Node. @returns false if other code has done so: then the response is cut off */
+  private begin (): boolean {
     const { response } = this
     const { statusCode, fields, hasLength } = this.head!
-    if (response.headersSent) throw new HeadSentError()
+    if (response.headersSent) {
+      this.exchange!.onAnswered()
+      return false
+    }
     if (!hasLength) response.removeHeader('content-length')
     response.writeHead(statusCode, fields) // throws what those throw who have wrapped it
     this.head = null
     this.exchange!.onFirstByte()
+    return true
   }
 
   writeInterim (statusCode: number, fields: OutgoingFields): boolean {
@@ -193,7 +197,7 @@ export class NodeTransport implements Transport, Watched {
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
     const buffers = this.responseBody!.frame(content, size, end)
     this.responseIsWritten = end || this.endsWithHead
-    if (this.head !== null) this.begin()
+    if (this.head !== null && !this.begin()) return
     this.contentBytes += size
     this.responseBody!.send(buffers, size, this.trailersToSend, end, done)
   }

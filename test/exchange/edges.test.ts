@@ -265,7 +265,8 @@ for (const [name, kind] of Object.entries(KINDS)) {
       app.post('/', { ...routeOptions, duplex: { closeGrace: 60_000 } }, async (_request, { duplex }) => {
         duplex.on('shutdown', () => duplex.stopReading())
         for await (const content of duplex) duplex.write(content)
-        duplex.stopReading().end(' and bye')
+        await once(duplex.stopReading().end(' and bye'), 'close')
+        duplex.stopReading() // without effect now
       })
     })
     const client = await ask('/')
@@ -300,6 +301,7 @@ t.test('a detached connection is told that the app closes', async (t) => {
   const { app, connect } = await serve(t, 'tcp', (app) => {
     app.get('/', { duplex: { closeGrace: 60_000 } }, (_request, { duplex }) => {
       const { socket } = duplex.detach()
+      t.throws(() => duplex.stopReading(), { code: 'FST_ERR_DUPLEX_DETACHED' })
       duplex.once('shutdown', () => socket.end('bye'))
       socket.on('error', () => {}).resume().write('raw')
     })
@@ -351,4 +353,27 @@ t.test('nothing follows a response that other code has ended', async (t) => {
   wire.send(chunked('/') + GET('/none'))
   await wire.head()
   await t.rejects(wire.body(), CUT_OFF)
+})
+
+t.test('a generator that ends the response itself', async (t) => {
+  const { connect, log } = await serve(t, 'tcp', (app) => {
+    app.get('/', { duplex: true }, async function * (_request, { duplex }) { await once(duplex.end('ended'), 'finish') })
+  })
+  const wire = await connect()
+  for (let i = 0; i < 2; i++) t.match(await wire.request(GET('/')), { body: 'ended' })
+  t.strictSame(log.filter(({ level }) => level > 30), [])
+})
+
+t.test('asynchronous constraint: a head of other code is cut off', async (t) => {
+  const { ask, logged } = await serveKind(t, KINDS['asynchronous constraint'], (app, routeOptions) => {
+    app.post('/', { ...routeOptions, duplex: true }, (_request, reply) => {
+      reply.duplex.write('some')
+      reply.raw.writeHead(201)
+    })
+  })
+  const errored = logged('request errored')
+  const client = await ask('/')
+  client.end()
+  await t.rejects(bodyOf(client))
+  t.match(await errored, { err: { code: 'FST_ERR_DUPLEX_DESTROYED' } })
 })

@@ -1,5 +1,6 @@
 // Heads, interim heads, framing and trailers of the response.
 
+import { type IncomingMessage, ServerResponse } from 'node:http'
 import { once } from 'node:events'
 import http2 from 'node:http2'
 import { pipeline } from 'node:stream/promises'
@@ -7,6 +8,7 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify from 'fastify'
 import { satisfies } from 'semver'
 import t from 'tap'
+import { sendWrappedHead } from '../../lib/exchange/wrapped-head.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
 import { CUT_OFF, GET, OPEN, chunk, chunked, resolvers, serve } from '../support/wire.ts'
 
@@ -284,4 +286,16 @@ t.test('a pipe that writes past write()', async (t) => {
   const wire = await connect()
   t.match(await wire.request(GET('/')), { statusCode: 200, body: 'content' })
   t.match(await wire.request(GET('/refused')), { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/ })
+})
+
+t.test('a wrapped head that cannot be sent leaves the fields as they were', async (t) => {
+  const response = new ServerResponse({ method: 'GET', httpVersionMajor: 1, httpVersionMinor: 1 } as IncomingMessage)
+  response.setHeader('x-both', 'of the response')
+  const { writeHead } = response
+  response.writeHead = function (...args: any[]) { return writeHead.apply(this, args as [number]) }
+  t.throws(() => sendWrappedHead(response, { 'x-both': 'of the reply', 'x-own': 'too' }, (fields) => {
+    t.match(fields, { 'x-both': 'of the reply', 'x-own': 'too' })
+    throw new Error('cannot be sent')
+  }), { message: 'cannot be sent' })
+  t.strictSame({ ...response.getHeaders() }, { 'x-both': 'of the response' })
 })
