@@ -90,6 +90,7 @@ async function setUpHooks (app: FastifyInstance, routeOptions: object, order: st
   app.addHook('onResponse', async () => { order.push('ended') })
   app.addHook('preClose', async () => { order.push('hook of the app') })
   await app.register(async (child) => {
+    child.addHook('preClose', async () => { order.push('hook of a child') }) // before there are children: Fastify 5.8 gives them the hook, too
     await child.register(async (grandchild) => {
       grandchild.addHook('preClose', (done) => {
         order.push('hook of a grandchild')
@@ -99,7 +100,6 @@ async function setUpHooks (app: FastifyInstance, routeOptions: object, order: st
         })
       })
     })
-    child.addHook('preClose', async () => { order.push('hook of a child') })
   })
 }
 
