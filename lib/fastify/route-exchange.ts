@@ -173,8 +173,11 @@ export class RouteExchange implements ExchangeOwner {
 
   answerNow (error: Error): void {
     if (!this.isUnanswered || this.isAnsweringFailure) return
+    const { reply, send } = this
     this.isAnsweringFailure = true
-    this.send!.call(this.reply!, error)
+    this.exchange!.happens('Fastify answers')
+    // Early hooks may use the stream before admission has replaced `reply.send`.
+    ;(send ?? reply!.send).call(reply!, error)
   }
 }
 

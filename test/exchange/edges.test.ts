@@ -139,6 +139,19 @@ for (const [name, kind] of Object.entries(KINDS)) {
   })
 }
 
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: a request that turns out malformed while an early hook reads it`, async (t) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true, onRequest: async (_request, { duplex }) => { duplex.resume(); await once(duplex, 'close') } }, async () => t.fail('does not run'))
+      app.post('/next', { ...routeOptions, duplex: true }, async function * () { yield 'next' })
+    })
+    const client = await ask('/')
+    client.nonsense()
+    if (name === 'raw') t.equal(await client.status(), 400)
+    else if (kind.http2 === true) t.equal(await (await ask('/next')).status(), 200)
+  })
+}
+
 // Leaving
 
 for (const transport of ['tcp', 'tls', 'unix'] as const) {
