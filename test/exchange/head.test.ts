@@ -293,9 +293,10 @@ t.test('a wrapped head that cannot be sent leaves the fields as they were', asyn
   response.setHeader('x-both', 'of the response')
   const { writeHead } = response
   response.writeHead = function (...args: any[]) { return writeHead.apply(this, args as [number]) }
-  t.throws(() => sendWrappedHead(response, { 'x-both': 'of the reply', 'x-own': 'too' }, (fields) => {
+  t.throws(() => sendWrappedHead(response, { 'x-both': 'of the reply', 'x-own': 'too', 'x-changed': 'first' }, (fields) => {
+    response.setHeader('x-changed', 'by a listener')
     t.match(fields, { 'x-both': 'of the reply', 'x-own': 'too' })
     throw new Error('cannot be sent')
   }), { message: 'cannot be sent' })
-  t.strictSame({ ...response.getHeaders() }, { 'x-both': 'of the response' })
+  t.strictSame({ ...response.getHeaders() }, { 'x-both': 'of the response', 'x-changed': 'by a listener' })
 })
