@@ -12,17 +12,12 @@ import { failed, finished, headWritten, publish, started } from './diagnostics.t
 import { CLAIMED, type Event, type Order, type Stage } from './life.ts'
 import type { OpenExchange, Registry } from './registry.ts'
 
-/** See `DuplexOptions`. */
+/** See `DuplexOptions`: times in milliseconds, sizes in bytes. */
 export interface ExchangeOptions {
-  /** Milliseconds */
   idleTimeout: number
-  /** Milliseconds */
   closeGrace: number
-  /** Milliseconds */
   drainTimeout: number
-  /** Bytes */
   bodyLimit: number
-  /** Bytes; undefined: Node's default */
   highWaterMark?: number
 }
 
@@ -99,7 +94,16 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     this.stream = stream
     if (this.isOver) return
     if (isFirst) publish(started, stream, this.owner.reply!)
-    if (this.life.app === 'closing') process.nextTick(() => stream.emit('shutdown'))
+    if (this.life.app === 'closing') process.nextTick(() => this.tell(stream))
+  }
+
+  /** Tells the handler that the app is closing. If a listener throws, only its own exchange fails. */
+  private tell (stream: ExchangeStream): void {
+    try {
+      stream.emit('shutdown')
+    } catch (error) {
+      this.destroyForClosing(error as Error)
+    }
   }
 
   get closeGrace (): number {
@@ -274,7 +278,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     if (reply === null) return
     if (!reply.sent) reply.header('connection', 'close')
     this.owner.abortSignal(reason!)
-    this.stream?.emit('shutdown')
+    if (this.stream !== null) this.tell(this.stream)
   }
 
   destroySocket (): void {

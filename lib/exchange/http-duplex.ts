@@ -125,7 +125,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
    * of the handler may not know that. So our methods do not throw then, like Node's own methods.
    */
   private get cannotAnswer (): boolean {
-    return this.destroyed || this.reply.sent || this.exchange.answerHasBegun
+    return this.destroyed || this.reply.sent || this.reply.raw.headersSent || this.exchange.answerHasBegun
   }
 
   detach ({ counted = true }: { counted?: boolean } = {}): { socket: Socket, head: Buffer } {

@@ -75,7 +75,7 @@ export type Event =
   /** The handler has called `reply.hijack()` and then written to the stream: nobody can answer. */
   | 'hijacked'
   | 'app closes'
-  /** `closeGrace` is over. */
+  /** `closeGrace` is over. Comes again, if the answer to that takes too long. */
   | 'grace over'
   | 'detached'
 
@@ -156,6 +156,7 @@ export const TABLE: readonly Row[] = [
   ['app closes', { response: 'complete' }, { app: 'closing', connection: 'ending' }, ['sayGoodbye', 'finish']],
   ['app closes', {}, { app: 'closing' }, ['sayGoodbye']],
   ['app closes', { connection: 'detached' }, { app: 'closing' }, ['sayGoodbye']],
+  ['grace over', { request: 'failed' }, { connection: 'cut off' }, ['cutOff']],
   ['grace over', { response: 'none' }, { request: 'failed' }, ['failNow']],
   ['grace over', { response: 'written' }, { request: 'failed' }, ['failNow']],
   ['grace over', {}, { connection: 'cut off' }, ['cutOff']],

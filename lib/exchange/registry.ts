@@ -12,6 +12,9 @@ export interface OpenExchange {
   destroyForClosing (reason: Error): void
 }
 
+/** Milliseconds for the answer of an exchange that is destroyed before its first byte. Then it is cut off. */
+const LAST_GRACE = 1000
+
 export class Registry {
   isClosing = false
   /** The open exchanges, each with its `closeGrace` timer while the app is closing; otherwise with null. */
@@ -54,11 +57,10 @@ export class Registry {
 
   private shutDown (exchange: OpenExchange): void {
     const reason = new ClosingError()
-    this.open.set(exchange, setTimeout(() => exchange.destroyForClosing(reason), exchange.closeGrace))
-    try {
-      exchange.shutDown(reason)
-    } catch (error) {
-      exchange.destroyForClosing(error as Error) // a listener has thrown: the others must still be told
-    }
+    this.open.set(exchange, setTimeout(() => {
+      this.open.set(exchange, setTimeout(() => exchange.destroyForClosing(reason), LAST_GRACE))
+      exchange.destroyForClosing(reason)
+    }, exchange.closeGrace))
+    exchange.shutDown(reason)
   }
 }

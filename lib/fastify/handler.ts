@@ -109,6 +109,8 @@ async function afterErrorHandler (result: PromiseLike<unknown>, exchange: RouteE
   try {
     let value = await result
     if (isBody(value) && value !== exchange.stream) value = await writeBody(value, reply)
+    const failure = exchange.unansweredFailure
+    if (failure !== null && (value === undefined || value === exchange.stream)) throw failure
     return exchange.stream?.headersSent ? reply : answerOf(exchange, value)
   } catch (error) {
     onErrorHandlerThrow(exchange, reply, error as Error)
@@ -135,7 +137,7 @@ function onThrow ({ exchange, stream, failure, isAnsweringFailure, hasErrorStrea
   }
   // An upstream, for example, that was aborted together with `request.signal`: the client has ended its side, and nobody reads an answer.
   const { client, request } = exchange!.life
-  if (client === 'half-closed' && request !== 'failed' && (error === reply.request.signal.reason || error.name === 'AbortError')) {
+  if (client === 'half-closed' && request !== 'failed' && (error === reply.request.signal.reason || (error as Error | undefined)?.name === 'AbortError')) {
     exchange!.happens('client gone', new AbortedError())
     return reply
   }

@@ -5,7 +5,7 @@
 // One class, as `RawTransport`: reading, writing and ending depend on the same state.
 
 import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http'
-import { constants } from 'node:http2'
+import { type ServerHttp2Stream, constants } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, TunnelError } from '../errors.ts'
@@ -37,6 +37,7 @@ export class NodeTransport implements Transport, Watched {
   private exchange: ExchangeEvents | null = null // null as well after its end
   private readonly request: IncomingMessage
   private readonly response: ServerResponse
+  private readonly stream: ServerHttp2Stream | undefined
   private head: { statusCode: number, fields: OutgoingHttpHeaders, hasLength: boolean } | null = null // written, but not handed over yet
   private responseFraming: Framing | null = null
   private responseBody: NodeResponse | null = null
@@ -53,6 +54,7 @@ export class NodeTransport implements Transport, Watched {
   constructor (request: IncomingMessage, response: ServerResponse, app: App, idleWatch: IdleWatch, options: NodeTransportOptions) {
     this.request = request
     this.response = response
+    this.stream = streamOf(response)
     this.idleWatch = idleWatch
     this.options = options
     const { framing, error } = frameRequest(request)
@@ -111,7 +113,7 @@ export class NodeTransport implements Transport, Watched {
     request.on('data', (content: Buffer) => {
       this.contentBytes += content.length
       // HTTP/2 emits views of what it has read from the connection, which may hold data of other streams. So it is `Landed`.
-      if (this.exchange?.onContent(asLanded(content), false) === false) request.pause()
+      if (this.exchange?.onContent(asLanded(content), false) === false && this.exchange !== null) request.pause()
     })
     request.on('end', () => { if (!wasCut(request)) this.exchange?.onRequestEnd() })
     request.on('error', (error) => this.exchange?.onReadError(new AbortedError({ cause: error })))
@@ -300,7 +302,8 @@ export class NodeTransport implements Transport, Watched {
   /** The response is closed, or the connection. */
   onClose (): void {
     // A stream of HTTP/2 closes as well when both its sides have ended. The handler may not have ended a response to HEAD yet.
-    const isComplete = this.responseIsWritten && this.nodeHasFinished && (!this.contentWasRequested || this.request.readableEnded)
+    // 'finish' alone does not tell: the response emits it also for a stream that was reset.
+    const isComplete = this.responseIsWritten && this.nodeHasFinished && this.stream?.writableFinished !== false && (!this.contentWasRequested || this.request.readableEnded)
     if (!isComplete) this.exchange?.onGone(new AbortedError())
   }
 

@@ -183,7 +183,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     } else if (reader.done) {
       this.stopFlow()
       this.onReaderDone(wantsMore)
-    } else if (!wantsMore) {
+    } else if (!wantsMore && this.exchange !== null) {
       this.handoff.pause()
     }
   }

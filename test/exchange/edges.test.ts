@@ -315,6 +315,114 @@ for (const [name, kind] of Object.entries(KINDS)) {
   })
 }
 
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: nothing outlasts closeGrace for long`, async (t) => {
+    const entered: (() => void)[] = []
+    const { app, ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.setErrorHandler(async function * () { for (;;) { yield 'z'; await immediate() } } as () => unknown)
+      const options = { ...routeOptions, duplex: { closeGrace: 20 } }
+      app.post('/endless-answer', options, async () => { entered.pop()!(); await new Promise(() => {}) })
+      app.post('/hijacked', options, (_request, reply) => { entered.pop()!(); reply.hijack() })
+      app.post('/slow-hook', { ...options, preHandler: async () => { entered.pop()!(); await new Promise(() => {}) } }, async () => {})
+    })
+    for (const path of ['/endless-answer', '/hijacked', '/slow-hook']) {
+      const isEntered = new Promise<void>((resolve) => { entered.push(resolve) })
+      await ask(path)
+      await isEntered
+      if (kind.http2 !== true) break // they would wait for each other
+    }
+    await app.close()
+    t.pass('closed')
+  })
+
+  t.test(`${name}: a listener for shutdown that throws, on a stream that opens while the app closes`, async (t) => {
+    const held = resolvers()
+    const goOn = resolvers()
+    const { app, ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: { closeGrace: 60_000 }, preHandler: async () => { held.resolve(); await goOn.promise } }, async (_request, { duplex }) => {
+        duplex.on('shutdown', () => { throw new Error('in a listener') })
+        await new Promise(() => {})
+      })
+    })
+    const client = await ask('/')
+    client.end()
+    await held.promise
+    const closed = app.close()
+    await immediate()
+    goOn.resolve()
+    t.equal(await client.status(), 500)
+    t.match(await client.body(), 'in a listener')
+    await closed
+  })
+
+  t.test(`${name}: a handler that throws undefined after its client has ended its side`, async (t) => {
+    const { ask, logged } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, async (_request, { duplex }) => {
+        duplex.write('some')
+        for await (const _ of duplex); // eslint-disable-line @typescript-eslint/no-unused-vars
+        return Promise.reject() // eslint-disable-line prefer-promise-reject-errors
+      })
+    })
+    const errored = logged('request errored')
+    const client = await ask('/')
+    client.end()
+    await errored
+    await t.rejects(bodyOf(client))
+  })
+
+  t.test(`${name}: stopReading() in a listener, after the response`, async (t) => {
+    const stopped = resolvers()
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: { drainTimeout: 60_000 } }, (_request, { duplex }) => {
+        duplex.end('ok').on('finish', () => {
+          duplex.on('data', () => { duplex.stopReading(); stopped.resolve() })
+        })
+        duplex.on('data', () => {})
+      })
+      app.post('/next', { ...routeOptions, duplex: true }, async function * () { yield 'next' })
+    })
+    const client = await ask('/')
+    client.write('some')
+    t.equal(await bodyOf(client), 'ok')
+    client.write('more')
+    await stopped.promise
+    client.end()
+    const next = await ask('/next')
+    next.end()
+    t.equal(await bodyOf(next), 'next')
+  })
+}
+
+t.test('h2c: a stream that is reset before its response has finished', async (t) => {
+  const responses: string[] = []
+  const over = resolvers()
+  const { app, ask } = await serveKind(t, KINDS.h2c, (app, routeOptions) => {
+    app.addHook('onResponse', async ({ url }) => { responses.push(url); if (responses.length === 10) over.resolve() })
+    app.post('/*', { ...routeOptions, duplex: { idleTimeout: 0 } }, (_request, { duplex }) => { duplex.end('x'.repeat(100_000)) })
+  })
+  for (let i = 0; i < 10; i++) {
+    const client = await ask(`/${i}`)
+    client.write('a')
+    client.pause()
+    await client.status()
+    client.reset()
+  }
+  await over.promise
+  await app.close()
+  t.equal(new Set(responses).size, 10)
+})
+
+t.test('writeInformation() into a response that other code has begun', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.get('/', { duplex: true }, async (_request, { raw, duplex }) => {
+      raw.writeHead(200, { 'content-length': 2 }).write('a')
+      t.equal(duplex.writeInformation(102), false)
+      raw.end('b')
+    })
+  })
+  t.match(await (await connect()).request(GET('/')), { statusCode: 200, body: 'ab' })
+})
+
 t.test('a detached connection is told that the app closes', async (t) => {
   const { app, connect } = await serve(t, 'tcp', (app) => {
     app.get('/', { duplex: { closeGrace: 60_000 } }, (_request, { duplex }) => {
