@@ -412,6 +412,19 @@ t.test('h2c: a stream that is reset before its response has finished', async (t)
   t.equal(new Set(responses).size, 10)
 })
 
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: an error handler that destroys its stream`, async (t) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.setErrorHandler(async (_error, _request, { duplex }) => { duplex.destroy() })
+      app.post('/', { ...routeOptions, duplex: true }, async () => { throw new Error('of the handler') })
+    })
+    const client = await ask('/')
+    client.end()
+    t.equal(await client.status(), 500)
+    t.match(await client.body(), 'FST_ERR_DUPLEX_DESTROYED')
+  })
+}
+
 t.test('writeInformation() into a response that other code has begun', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.get('/', { duplex: true }, async (_request, { raw, duplex }) => {
