@@ -37,7 +37,7 @@ export class NodeTransport implements Transport, Watched {
   private exchange: ExchangeEvents | null = null // null as well after its end
   private readonly request: IncomingMessage
   private readonly response: ServerResponse
-  private readonly stream: ServerHttp2Stream | undefined
+  private readonly stream: ServerHttp2Stream | undefined // undefined for HTTP/1
   private head: { statusCode: number, fields: OutgoingHttpHeaders, hasLength: boolean } | null = null // written, but not handed over yet
   private responseFraming: Framing | null = null
   private responseBody: NodeResponse | null = null
@@ -63,32 +63,31 @@ export class NodeTransport implements Transport, Watched {
     this.framingError = error
     // Where Node has found the end of the request, another recipient may not.
     if (error !== null) response.shouldKeepAlive = false
-    if (isHttp2(request)) dropConnectionFields(response)
+    if (this.stream !== undefined) dropConnectionFields(response)
     // Before Fastify's own listener, which logs the failure.
     response.prependListener('finish', () => this.onFinish())
-    const hasStream = isHttp2(request)
     // A response of HTTP/1 also closes after its end. The request may still be read then.
-    response.on('close', () => { if (hasStream || !this.nodeHasFinished) this.onClose() })
+    response.on('close', () => { if (this.stream !== undefined || !this.nodeHasFinished) this.onClose() })
   }
 
   start (exchange: ExchangeEvents): void {
-    const { request, response } = this
+    const { request, response, stream } = this
     this.exchange = exchange
-    if (request.aborted || (streamOf(response)?.closed ?? request.socket.destroyed)) {
+    if (request.aborted || (stream?.closed ?? request.socket.destroyed)) {
       exchange.onGone(new AbortedError()) // the client has left during the hooks
       return
     }
     if (countsBytes(request, response)) {
       this.idleWatch.add(this)
-      if (!isHttp2(request)) whenInTurn(response, () => { this.suspendTimeout() })
+      if (stream === undefined) whenInTurn(response, () => { this.suspendTimeout() })
     }
-    if (!isHttp2(request)) {
+    if (stream === undefined) {
       openExchanges(request.socket).add(this)
       return
     }
     onCutRequest(request, () => { this.exchange?.onReadError(new AbortedError()) })
     // An answer of Fastify finishes only when its stream closes, which waits for the rest of the request.
-    streamOf(response)!.on('finish', () => { if (this.exchange?.answerHasBegun) this.dropRest() })
+    stream.on('finish', () => { if (this.exchange?.answerHasBegun) this.dropRest() })
   }
 
   get socket (): Duplex {
@@ -126,9 +125,9 @@ export class NodeTransport implements Transport, Watched {
   }
 
   writeHead (start: ResponseStart): void {
-    const { response } = this
+    const { response, stream } = this
     // After CONNECT, a stream of HTTP/2 is a tunnel (RFC 9113 section 8.5). Node refuses a 101 on it.
-    if (start.framing === TUNNEL && streamOf(response) === undefined) throw new TunnelError('A tunnel')
+    if (start.framing === TUNNEL && stream === undefined) throw new TunnelError('A tunnel')
     // Only to apply the same checks: Node writes the head.
     writeResponseHead(start, true)
     this.responseFraming = start.framing
@@ -136,14 +135,14 @@ export class NodeTransport implements Transport, Watched {
     const leftOut = ['connection']
     if (forbidsLength(start)) leftOut.push('content-length')
     const fields = Object.entries(start.fields).filter(([name, value]) => value !== undefined && !leftOut.includes(name.toLowerCase()))
-    if (start.close && streamOf(response) === undefined) fields.push(['connection', 'close'])
+    if (start.close && stream === undefined) fields.push(['connection', 'close'])
     if (start.framing.kind === 'chunked' && this.trailersToSend !== null) {
       const names = trailerNames(this.trailersToSend)
       if (names !== '') fields.push(['trailer', names])
     }
     this.head = { statusCode: start.statusCode, fields: Object.fromEntries(fields) as OutgoingHttpHeaders, hasLength: !forbidsLength(start) }
     // Node ends an HTTP/2 stream with the head if there is no content.
-    this.endsWithHead = start.framing.kind === 'none' && streamOf(response) !== undefined
+    this.endsWithHead = start.framing.kind === 'none' && stream !== undefined
   }
 
   takeBack (): void {
@@ -171,9 +170,8 @@ export class NodeTransport implements Transport, Watched {
   }
 
   writeInterim (statusCode: number, fields: OutgoingFields): boolean {
-    const { request, response } = this
+    const { request, response, stream } = this
     const head = writeInterimHead(statusCode, fields)
-    const stream = streamOf(response)
     if (stream !== undefined) {
       if (stream.destroyed || stream.closed) return false
       stream.additionalHeaders({ ':status': statusCode, ...fields } as OutgoingHttpHeaders)
@@ -193,7 +191,7 @@ export class NodeTransport implements Transport, Watched {
 
   get connectionIsGone (): boolean {
     // Only for HTTP/1. An HTTP/2 stream may be destroyed when a write calls back, even after a good end.
-    return !isHttp2(this.request) && this.request.socket.destroyed
+    return this.stream === undefined && this.request.socket.destroyed
   }
 
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
@@ -217,19 +215,19 @@ export class NodeTransport implements Transport, Watched {
 
   /** Reads and drops the rest of the request, within the limits. */
   private dropRest (): void {
-    const { request, response, options: { drainLimit, drainTimeout } } = this
+    const { request, response, stream, options: { drainLimit, drainTimeout } } = this
     request.resume()
     if (request.readableEnded || isInjected(request, response)) return
     const drain = new Drain(drainLimit)
     const { socket } = request
     const stopDraining = (): void => {
       drain.stop()
-      if (!isHttp2(request)) socket.removeListener('close', stopDraining)
+      if (stream === undefined) socket.removeListener('close', stopDraining)
     }
     const onLimit = (): void => {
       drain.stop()
-      if (isHttp2(request)) {
-        streamOf(response)!.close(constants.NGHTTP2_NO_ERROR) // the client need not send the rest (RFC 9113 section 8.1)
+      if (stream !== undefined) {
+        stream.close(constants.NGHTTP2_NO_ERROR) // the client need not send the rest (RFC 9113 section 8.1)
       } else {
         socket.end()
         drain.start(drainTimeout, () => socket.destroy())
@@ -240,7 +238,7 @@ export class NodeTransport implements Transport, Watched {
       if (drain.countDropped(content.length)) onLimit()
     })
     request.on('close', stopDraining).on('end', stopDraining)
-    if (!isHttp2(request)) socket.on('close', stopDraining)
+    if (stream === undefined) socket.on('close', stopDraining)
   }
 
   /** Suspends the server's timeout, which is meant for requests that are answered at once. The idle watch replaces it. */
@@ -256,7 +254,7 @@ export class NodeTransport implements Transport, Watched {
     const { exchange } = this
     this.exchange = null
     this.idleWatch.delete(this)
-    if (!isHttp2(this.request)) openExchanges(this.request.socket).delete(this)
+    if (this.stream === undefined) openExchanges(this.request.socket).delete(this)
     this.restoreTimeout()
     return exchange
   }
@@ -268,12 +266,11 @@ export class NodeTransport implements Transport, Watched {
 
   abort (error: Error): void {
     this.forgetExchange()
-    const { response } = this
+    const { response, stream } = this
     if (!this.nodeHasFinished && response.listenerCount('error') > 0) response.emit('error', error)
     response.on('error', ignore) // Fastify's listener is called only once, and app.inject() emits another error
     // With an error, since an HTTP/2 stream that is destroyed without one may look complete. Not with `close(code)`: it made
     // Node 26 abort (an assertion in Http2Stream::OnTrailers).
-    const stream = streamOf(response)
     if (stream !== undefined) stream.destroy(error)
     else if (this.nodeHasFinished) this.cutOff()
     // In turn: from Node 24 on, a response that is destroyed earlier would leave the connection open.
@@ -310,27 +307,24 @@ export class NodeTransport implements Transport, Watched {
   // For the idle watch
 
   get progress (): number {
-    const { request, response, contentBytes } = this
-    const stream = streamOf(response)
+    const { request, stream, contentBytes } = this
     // For HTTP/2 only the bytes of this stream: progress on another stream must not keep this one open.
     return stream === undefined ? progressOf(request.socket) : contentBytes - stream.bufferSize
   }
 
   get isStuck (): boolean {
-    const stream = streamOf(this.response)
-    return stream === undefined ? queuedBytes(this.request.socket) > 0 : stream.bufferSize > 0
+    const { request, stream } = this
+    return stream === undefined ? queuedBytes(request.socket) > 0 : stream.bufferSize > 0
   }
 
   onIdle (): void {
-    const { request, response } = this
-    const { socket } = request
+    const { exchange, request: { socket }, response, stream } = this
     // A response to an earlier request is due. Waiting for the app is not limited, but waiting for the client is.
-    if (!isHttp2(request) && !this.nodeHasFinished && !isInTurn(response) && !this.isStuck && socket.writable) return
-    const { exchange } = this
+    if (stream === undefined && !this.nodeHasFinished && !isInTurn(response) && !this.isStuck && socket.writable) return
     exchange!.onIdleTimeout()
-    exchange!.onIdle(isHttp2(request) || (isInTurn(response) && socket.writable))
+    exchange!.onIdle(stream !== undefined || (isInTurn(response) && socket.writable))
     // No response can be sent any more, but Node would wait for the earlier ones.
-    if (!isHttp2(request) && !socket.writable) socket.destroy()
+    if (stream === undefined && !socket.writable) socket.destroy()
   }
 }
 
