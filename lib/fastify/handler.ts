@@ -44,8 +44,8 @@ export function wrapHandler (handler: Handler): Handler {
     } catch (error) {
       return onThrow(exchange, reply, error as Error)
     }
-    if (isBody(result) && result !== exchange.stream) result = writeBody(result, reply)
-    if (isPromise(result) && result !== reply as unknown) return afterPromise(result, exchange, reply)
+    const promise = promiseOf(result, exchange, reply)
+    if (promise !== null) return afterPromise(promise, exchange, reply)
     exchange.isUnattended = true
     const answer = answerOf(exchange, result)
     exchange.onReturn(result)
@@ -57,18 +57,32 @@ export function wrapHandler (handler: Handler): Handler {
 
 async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {
   try {
-    let value = await result
-    if (isBody(value) && value !== exchange.stream) value = await writeBody(value, reply)
+    const value = await valueOf(result, exchange, reply)
     const answer = exchange.stream?.headersSent ? reply : answerOf(exchange, value) // with `undefined`, Fastify would answer
     exchange.onReturn(value)
     if (exchange.isAnsweringFailure) return reply
-    // The exchange has failed, and nobody has answered: answer with that failure.
-    const failure = exchange.unansweredFailure
-    if ((value === undefined || value === exchange.stream) && failure !== null) return onThrow(exchange, reply, failure)
-    return answer
+    const failure = failureBehind(value, exchange)
+    return failure === null ? answer : onThrow(exchange, reply, failure)
   } catch (error) {
     return onThrow(exchange, reply, error as Error)
   }
+}
+
+/** What a handler has returned, if it must be waited for: its promise, or the writing of its body. Otherwise null. */
+function promiseOf (result: unknown, { stream }: RouteExchange, reply: FastifyReply): PromiseLike<unknown> | null {
+  if (isBody(result) && result !== stream) return writeBody(result, reply)
+  return isPromise(result) && result !== reply as unknown ? result : null
+}
+
+/** What the promise of a handler is resolved with. If that is a body, it is written. */
+async function valueOf (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {
+  const value = await result
+  return isBody(value) && value !== exchange.stream ? writeBody(value, reply) : value
+}
+
+/** Why the exchange has failed, if nobody has answered, and the handler has returned no answer either. Otherwise null. */
+function failureBehind (value: unknown, { stream, unansweredFailure }: RouteExchange): Error | null {
+  return value === undefined || value === stream ? unansweredFailure : null
 }
 
 /** The answer that Fastify is to send. Undefined if there is none: the response has begun, or `reply.duplex.end()` was returned. */
@@ -100,17 +114,16 @@ function wrapErrorHandler (handler: ErrorHandler): ErrorHandler {
       onErrorHandlerThrow(exchange, reply, error as Error)
       return
     }
-    if (isBody(result) && result !== exchange.stream) result = writeBody(result, reply)
-    return isPromise(result) && result !== reply as unknown ? afterErrorHandler(result, exchange, reply) : answerOf(exchange, result)
+    const promise = promiseOf(result, exchange, reply)
+    return promise === null ? answerOf(exchange, result) : afterErrorHandler(promise, exchange, reply)
   }
 }
 
 async function afterErrorHandler (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {
   try {
-    let value = await result
-    if (isBody(value) && value !== exchange.stream) value = await writeBody(value, reply)
-    const failure = exchange.unansweredFailure
-    if (failure !== null && (value === undefined || value === exchange.stream)) throw failure
+    const value = await valueOf(result, exchange, reply)
+    const failure = failureBehind(value, exchange)
+    if (failure !== null) throw failure
     return exchange.stream?.headersSent ? reply : answerOf(exchange, value)
   } catch (error) {
     onErrorHandlerThrow(exchange, reply, error as Error)
