@@ -6,8 +6,8 @@ import { ReadableStream, WritableStream } from 'node:stream/web'
 import { DestroyedError } from '../errors.ts'
 import { drained, isPiped } from '../node/streams.ts'
 
-/** An exchange, as its halves see it. */
-interface Exchange extends Duplex {
+/** The stream of an exchange, as its halves see it. */
+interface Whole extends Duplex {
   /** Looks whether somebody still reads: with a complete response, the exchange ends if nobody does. */
   recheckReader (): void
 }
@@ -19,11 +19,11 @@ export interface WebHalves {
 
 /** The request half. It reads from the exchange only while its own reader wants more. */
 export class RequestBody extends Readable {
-  private readonly exchange: Exchange
+  private readonly exchange: Whole
   private isConnected = false
   private isComplete = false
 
-  constructor (exchange: Exchange) {
+  constructor (exchange: Whole) {
     super({ highWaterMark: 0 }) // the exchange has a buffer
     this.exchange = exchange
     // An 'error' without a listener would end the process.

@@ -230,7 +230,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   override _write (chunk: Buffer, _encoding: BufferEncoding, done: WriteCallback): void {
     // From Node 26.12 on, a pipe may call this past `write`.
     if (this.responseFraming === null && !this.prepareWrite(chunk, done)) return
-    this.writeInTurn([chunk], chunk.length, done)
+    this.startWrite([chunk], chunk.length, done)
   }
 
   override _writev (chunks: { chunk: Buffer }[], done: WriteCallback): void {
@@ -240,24 +240,24 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       content[i] = chunks[i].chunk
       size += content[i].length
     }
-    this.writeInTurn(content, size, done)
+    this.startWrite(content, size, done)
   }
 
   override _final (done: WriteCallback): void {
-    this.writeInTurn([], 0, done)
+    this.startWrite([], 0, done)
   }
 
-  private writeInTurn (content: readonly Buffer[], size: number, done: WriteCallback): void {
+  private startWrite (content: readonly Buffer[], size: number, done: WriteCallback): void {
     this.writeSize = size
     this.writeCallback = done
     // end() writes at once, but what fails in this tick is not sent.
-    if (!this.tickIsOver && this.exchange.life.response === 'written') process.nextTick(writeInTurn, this, content)
-    else if (this.transport.mayWrite) this.writeNow(content)
-    else this.transport.whenMayWrite(() => this.writeNow(content))
+    if (!this.tickIsOver && this.exchange.life.response === 'written') process.nextTick(writeAfterTick, this, content)
+    else this.writeWhenInTurn(content)
   }
 
-  writeAfterTick (content: readonly Buffer[]): void {
-    this.transport.whenMayWrite(() => this.writeNow(content))
+  writeWhenInTurn (content: readonly Buffer[]): void {
+    if (this.transport.mayWrite) this.writeNow(content)
+    else this.transport.whenMayWrite(() => this.writeNow(content))
   }
 
   private finishWrite (error?: Error): void {
@@ -462,8 +462,8 @@ function emitDrain (stream: HttpDuplex): void {
   stream.emit('drain')
 }
 
-function writeInTurn (stream: HttpDuplex, content: readonly Buffer[]): void {
-  stream.writeAfterTick(content)
+function writeAfterTick (stream: HttpDuplex, content: readonly Buffer[]): void {
+  stream.writeWhenInTurn(content)
 }
 
 function uncorkAfterTick (stream: HttpDuplex): void {

@@ -82,9 +82,6 @@ export function abortSignal (request: FastifyRequest, reason: Error): void {
   if (!request.signal.aborted) ownSymbol(request, 'fastify.request.signal')?.abort(reason)
 }
 
-/** The request whose method the next reader does not see. */
-let withoutMethod: object | null = null
-
 /** Logs as Fastify does when the client leaves during an answer that is a stream, unless logging is disabled for the request. */
 export function logPrematureClose (reply: FastifyReply): void {
   const controller = findSymbol(reply.server, 'fastify.logController')
@@ -92,6 +89,9 @@ export function logPrematureClose (reply: FastifyReply): void {
   // Before log controllers, loggers had this flag.
   else if (findSymbol(reply.log, 'fastify.disableRequestLogging') !== true) reply.log.info({ res: reply }, 'stream closed prematurely')
 }
+
+/** The request whose method the next reader does not see. */
+let withoutMethod: object | null = null
 
 const prepared = new WeakSet<object>()
 

@@ -1,5 +1,5 @@
-// A socket: how it stops and starts reading at once, how it closes, and how much it has sent and received. The names are those of lib/net.js, lib/_http_server.js and internal/stream_base_commons.js, the same on Node 20 to
-// 26.
+// A socket: how it stops and starts reading at once, how it closes, and how much it has sent and received. The names are those of
+// lib/net.js, lib/_http_server.js and internal/stream_base_commons.js, the same on Node 20 to 26.
 
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
