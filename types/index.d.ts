@@ -97,7 +97,7 @@ declare namespace fastifyDuplex {
 
   /** Options of `register()`, as defaults for all routes, and of a route. */
   export interface DuplexOptions {
-    /** Milliseconds without a byte in either direction; then, or up to a quarter later, the exchange is destroyed. 0: never. Default: 120 000 */
+    /** Milliseconds without a byte in either direction. Then, or up to a quarter later, the exchange is answered with 408, or cut off if the response has begun. 0: never. Default: 120 000 */
     idleTimeout?: number
     /** Bytes of decoded request body; more is answered with 413, or cut off if the response has begun. Default: the route's own `bodyLimit`, else none */
     bodyLimit?: number
@@ -105,9 +105,9 @@ declare namespace fastifyDuplex {
     maxTrailerSize?: number
     /** Bytes of all chunk extensions of a request body. Default: 16 KiB */
     maxChunkExtensionSize?: number
-    /** Bytes of an unread request body that are read and dropped after the response, to keep the connection. Default: 64 KiB */
+    /** Bytes of the longest announced request body that is dropped unread to keep the connection: for a longer one the response says `connection: close`. On HTTP/2, of any body. Default: 64 KiB */
     drainLimit?: number
-    /** Milliseconds that this may take, and the lingering read before a connection is closed. Default: 1000 */
+    /** Milliseconds in which the rest of a request is read and dropped after its response, and of the lingering read before a connection is closed. Default: 1000 */
     drainTimeout?: number
     /** Milliseconds that open exchanges get to finish when the app closes; then they are destroyed. Default: 10 000 */
     closeGrace?: number

@@ -3,18 +3,11 @@
 import type { Socket } from 'node:net'
 import { closeSoon, resetConnection, startReading } from '../node/socket.ts'
 
-/** The limits on dropping the rest of a request after its response, so that the connection can be kept. */
+/** Limits the time in which the rest of a request is dropped after its response, so that the connection can be kept. */
 export class Drain {
-  /** One of the limits is exceeded. */
+  /** It took too long. */
   hasFailed = false
-  private readonly limit: number
-  private dropped = 0
   private timer: NodeJS.Timeout | null = null
-
-  /** @param limit bytes that may be dropped */
-  constructor (limit: number) {
-    this.limit = limit
-  }
 
   /** @param timeout milliseconds until `onTimeout` is called */
   start (timeout: number, onTimeout: () => void): void {
@@ -22,14 +15,6 @@ export class Drain {
       this.hasFailed = true
       onTimeout()
     }, timeout)
-  }
-
-  /** Counts bytes of content that were dropped. @returns whether they exceed the limit for the first time */
-  countDropped (size: number): boolean {
-    const isFirst = this.dropped <= this.limit
-    this.dropped += size
-    if (this.dropped > this.limit) this.hasFailed = true
-    return this.hasFailed && isFirst
   }
 
   stop (): void {

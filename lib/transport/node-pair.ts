@@ -213,12 +213,12 @@ export class NodeTransport implements Transport, Watched {
     this.dropRest()
   }
 
-  /** Reads and drops the rest of the request, within the limits. */
+  /** Reads and drops the rest of the request: until `drainTimeout`, and on HTTP/2 up to `drainLimit`. */
   private dropRest (): void {
     const { request, response, stream, options: { drainLimit, drainTimeout } } = this
     request.resume()
     if (request.readableEnded || isInjected(request, response)) return
-    const drain = new Drain(drainLimit)
+    const drain = new Drain()
     const { socket } = request
     const stopDraining = (): void => {
       drain.stop()
@@ -234,9 +234,13 @@ export class NodeTransport implements Transport, Watched {
       }
     }
     drain.start(drainTimeout, onLimit)
-    request.on('data', (content: Buffer) => {
-      if (drain.countDropped(content.length)) onLimit()
-    })
+    if (stream !== undefined) {
+      let dropped = 0
+      request.on('data', (content: Buffer) => {
+        dropped += content.length
+        if (dropped > drainLimit) onLimit()
+      })
+    }
     request.on('close', stopDraining).on('end', stopDraining)
     if (stream === undefined) socket.on('close', stopDraining)
   }

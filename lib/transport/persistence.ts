@@ -11,7 +11,7 @@ export type CloseReason =
   | 'response'
   /** The request is malformed: where the next one begins is unknown. */
   | 'malformed'
-  /** The rest of the body may be too long to be dropped, was too long or too slow, or the client waits for a 100 that was not sent. */
+  /** The rest of the body may be too long to be dropped, was too slow, or the client waits for a 100 that was not sent. */
   | 'unread body'
   /** The client has ended its side. */
   | 'half-closed'
@@ -32,9 +32,9 @@ export interface ConnectionState {
   awaitsContinue: boolean
   /** Bytes that are announced; 0 for a chunked body. */
   bodyLength: number
-  /** Bytes that may be dropped after the response. */
+  /** The longest rest of a body for which the connection is promised to be kept, in bytes. */
   drainLimit: number
-  /** The rest of the body could not be dropped within the limits. */
+  /** The rest of the body could not be dropped in time. */
   drainHasFailed: boolean
   /** The client has ended its side, and all that it has sent was read. */
   isHalfClosed: boolean
@@ -54,7 +54,10 @@ export function reasonToClose (state: ConnectionState): CloseReason | null {
   return state.announced === 'close' ? 'announced' : null
 }
 
-/** As far as can be known: a chunked body is dropped within the limits. So is any, once the connection is announced to be kept. */
+/**
+ * How long a chunked body is cannot be known. Once the connection is announced to be kept, that is a promise: the client may send
+ * its next request, so that only time limits what is dropped before.
+ */
 function willBeRead ({ bodyIsWanted, awaitsContinue, bodyLength, drainLimit, announced }: ConnectionState): boolean {
   return bodyIsWanted || (!awaitsContinue && (announced === 'keep-alive' || bodyLength <= drainLimit))
 }

@@ -63,7 +63,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   private rest: Buffer = NO_BYTES // the bytes behind the body, while its last content is passed on
   private isLeft = false // cut off or detached: nothing more is passed on
   private isIdle = false // for `idleTimeout`
-  private readonly drain: Drain
+  private readonly drain = new Drain()
 
   constructor (request: IncomingMessage, app: App, idleWatch: IdleWatch, options: RawTransportOptions) {
     this.request = request
@@ -77,7 +77,6 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.bodyReader = bodyReader(framing, options)
     this.reader = this.bodyReader
     this.response = new RawResponse(this.socket)
-    this.drain = new Drain(options.drainLimit)
   }
 
   /** @returns whether the connection is borrowed now */
@@ -173,13 +172,10 @@ export class RawTransport implements Transport, Borrower, Watched {
     // The bytes behind the body belong to the next request or to the tunnel.
     this.rest = reader.done ? copyIfLanded(asLanded(restOf(input, reader.consumed))) : NO_BYTES
     let wantsMore = true
-    if (this.exchange === null) this.drain.countDropped(content.length)
-    else if (content.length > 0) wantsMore = this.exchange.onContent(asLanded(content), reader.done)
+    if (this.exchange !== null && content.length > 0) wantsMore = this.exchange.onContent(asLanded(content), reader.done)
     if (this.isLeft) return
     if (reader.error !== null) {
       this.onReaderError(reader.error)
-    } else if (this.drain.hasFailed) {
-      this.returnOrClose()
     } else if (reader.done) {
       this.stopFlow()
       this.onReaderDone(wantsMore)

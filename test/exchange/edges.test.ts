@@ -412,6 +412,52 @@ t.test('h2c: a stream that is reset before its response has finished', async (t)
   t.equal(new Set(responses).size, 10)
 })
 
+/** Ways to answer before the request was read. */
+const EARLY: Record<string, { onRequest?: Handler, handler?: Handler }> = {
+  'a hook': { onRequest: async (_request, reply) => reply.code(403).send('no') },
+  'the handler, through Fastify': { handler: async (_request, reply) => reply.code(403).send('no') },
+  'the handler, by throwing': { handler: async () => { throw Object.assign(new Error('no'), { statusCode: 403 }) } },
+  'the handler, through the stream': { handler: (_request, reply) => { reply.code(403).duplex.end('no') } },
+  'the handler, a turn behind the head': {
+    handler: async (_request, reply) => {
+      reply.code(403).duplex.flushHeaders()
+      await immediate()
+      reply.duplex.end('no')
+    }
+  },
+  'a loop that is left': {
+    handler: async (_request, reply) => {
+      for await (const content of reply.duplex) if (content.length > 0) break
+      reply.code(403).duplex.end('no')
+    }
+  },
+  'a loop that is left behind the head': {
+    handler: async (_request, reply) => {
+      reply.code(403).duplex.flushHeaders()
+      for await (const content of reply.duplex) if (content.length > 0) break
+      reply.duplex.end('no')
+    }
+  }
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: the connection is kept behind an early answer to a long upload`, async (t) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      for (const [index, hooks] of Object.values(EARLY).entries()) {
+        app.post(`/${index}`, { ...routeOptions, duplex: true, handler: () => {}, ...hooks } as any)
+      }
+    }, { plugin: { drainLimit: 1000, drainTimeout: 60_000 } })
+    for (const [index, who] of Object.keys(EARLY).entries()) {
+      const client = await ask(`/${index}`)
+      client.write('x'.repeat(500))
+      t.equal(await client.status(), 403, who)
+      t.match(await client.body(), 'no', who)
+      for (let i = 0; i < 20; i++) client.write('x'.repeat(10_000))
+      client.end()
+    }
+  })
+}
+
 for (const [name, kind] of Object.entries(KINDS)) {
   t.test(`${name}: an error handler that destroys its stream`, async (t) => {
     const { ask } = await serveKind(t, kind, (app, routeOptions) => {

@@ -294,19 +294,19 @@ for (const [name, kind] of Object.entries(KINDS)) {
 }
 
 for (const transport of TRANSPORTS) {
-  t.test(`what is left of the request is dropped within the limits, over ${transport}`, async (t) => {
+  t.test(`what is left of the request is dropped, over ${transport}`, async (t) => {
     const { connect } = await serve(t, transport, (app) => {
-      app.post('/', { duplex: { drainLimit: 10 } }, async (request, reply) => {
+      app.post('/', { duplex: true }, async (request, reply) => {
         reply.duplex.requestBody.destroy()
         reply.duplex.end('done')
       })
     })
     const wire = await connect()
-    for (let i = 0; i < 2; i++) t.match(await wire.request(chunked('/', 'ten', 'at', 'most')), { body: 'done' })
+    for (let i = 0; i < 2; i++) t.match(await wire.request(chunked('/', 'some', 'content')), { body: 'done' })
     wire.send(OPEN('/'))
     t.match(await wire.response(), { body: 'done' })
-    wire.send(chunk('more than ten') + '0\r\n\r\n')
-    await wire.ended
+    wire.send(chunk('the rest') + '0\r\n\r\n')
+    t.match(await wire.request(chunked('/', 'next')), { body: 'done' })
     t.equal(wire.pending, 0)
   })
 }

@@ -99,7 +99,7 @@ for (const transport of ['tcp', 'tls'] as const) {
       t.match(await busy.request(chunked('/', 'a')), { body: 'a' })
     })
 
-    t.test('an early answer arrives, and the connection is kept if little is left to read', async (t) => {
+    t.test('an early answer arrives, and the connection is kept, unless much is announced', async (t) => {
       const { connect } = await serve(t, transport, (app) => {
         app.post('/refused', { duplex: true, onRequest: async (request, reply) => reply.code(403).send('no') }, echo)
         app.post('/duplex', { duplex: true }, (request, reply) => { reply.code(403).duplex.end('no') })
@@ -112,11 +112,12 @@ for (const transport of ['tcp', 'tls'] as const) {
         wire.send(OPEN(url) + chunk('x'.repeat(400)))
         t.match(await wire.response(), { body: 'no', fields: { connection: 'keep-alive' } }, url)
         wire.send(chunk('x'.repeat(600)) + '0\r\n\r\n')
-        t.match(await wire.request(chunked(url, 'x')), { body: 'no' }, `${url}: exactly the limit`)
-        wire.send(OPEN(url) + chunk('x'.repeat(1001)) + '0\r\n\r\n' + GET('/'))
-        t.match(await wire.response(), { body: 'no' }, url)
-        await wire.ended
-        t.equal(await wire.head().catch(() => 'nothing more'), 'nothing more', `${url}: beyond it, nothing that follows is answered`)
+        t.match(await wire.request(chunked(url, 'x')), { body: 'no' }, url)
+        wire.send(OPEN(url))
+        t.match(await wire.response(), { body: 'no', fields: { connection: 'keep-alive' } }, url)
+        for (let i = 0; i < 100; i++) wire.send(chunk('x'.repeat(10_000)))
+        wire.send('0\r\n\r\n')
+        t.match(await wire.request(chunked(url, 'x')), { body: 'no' }, `${url}: beyond the limit, the promise is kept`)
 
         const long = await connect()
         t.match(await long.request(`POST ${url} HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n`), { body: 'no', fields: { connection: 'close' } }, `${url}: announced`)
