@@ -195,7 +195,7 @@ export class NodeTransport implements Transport, Watched {
   }
 
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
-    const buffers = this.responseBody!.frame(content, size, end)
+    const buffers = this.responseBody!.frame(content, size, end, this.trailersToSend)
     this.responseIsWritten = end || this.endsWithHead
     if (this.head !== null && !this.begin()) return
     this.contentBytes += size

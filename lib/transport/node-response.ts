@@ -4,10 +4,13 @@ import type { ServerResponse } from 'node:http'
 import type { Writable } from 'node:stream'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
 import { streamOf } from '../node/http2.ts'
+import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
-import { type Framing, UNTIL_CLOSE } from '../transfer/framing.ts'
+import { type Framing, UNTIL_CLOSE, allowsTrailers } from '../transfer/framing.ts'
 import type { WriteCallback } from './transport.ts'
+
+type Method = (...args: unknown[]) => any
 
 /** Bytes given to an HTTP/2 stream at a time. A client that accepts none of them for `idleTimeout` is idle. */
 const STREAM_WRITE_SIZE = 64 * 1024
@@ -15,23 +18,31 @@ const STREAM_WRITE_SIZE = 64 * 1024
 export class NodeResponse {
   private readonly response: ServerResponse
   private readonly writer: BodyWriter
-  private readonly nodeEnd: ServerResponse['end']
-  private isEnding = false
+  private readonly nodeMethods: Pick<ServerResponse, 'write' | 'end'>
+  private readonly allowsTrailers: boolean
+  private isOurs = false // the call of `write` or `end` that is under way
   private writes = 0
   private pending: WriteCallback = ignore // the callback of the last write
 
   /**
    * @param onForeignEnd called when other code ends the response, such as the error filter of a framework. It is not ended then: it
-   *   would look complete.
+   *   would look complete. What other code writes is dropped.
    */
   constructor (response: ServerResponse, framing: Framing, onForeignEnd: () => void) {
     this.response = response
     this.writer = bodyWriter(framing.kind === 'chunked' ? UNTIL_CLOSE : framing)
+    this.allowsTrailers = allowsTrailers(framing)
     response.on('drain', this.onDrain)
-    const { end } = response
-    this.nodeEnd = end
+    const { write, end } = response
+    this.nodeMethods = { write, end }
+    response.write = ((...args: unknown[]) => {
+      if (this.isOurs) return (write as Method).apply(response, args)
+      const callback = args.find((argument) => typeof argument === 'function')
+      if (callback !== undefined) process.nextTick(callback as Method)
+      return true
+    }) as typeof write
     response.end = ((...args: unknown[]) => {
-      if (this.isEnding) (end as (...args: unknown[]) => void).apply(response, args)
+      if (this.isOurs) (end as Method).apply(response, args)
       else onForeignEnd()
       return response
     }) as typeof end
@@ -39,17 +50,17 @@ export class NodeResponse {
 
   /** Leaves the response to other code: nothing of it was sent. */
   takeBack (): void {
-    this.response.end = this.nodeEnd
+    Object.assign(this.response, this.nodeMethods)
     this.response.removeListener('drain', this.onDrain)
   }
 
   private readonly onDrain = (): void => { this.onWritten() }
 
-  /** @returns the bytes of some content, as far as Node does not frame it */
-  frame (content: readonly Buffer[], size: number, end: boolean): Buffer[] {
+  /** @returns the bytes of some content, as far as Node does not frame it. Node writes the `trailers` */
+  frame (content: readonly Buffer[], size: number, end: boolean, trailers: OutgoingFields | null): Buffer[] {
     const parts: Part[] = []
     if (size > 0) this.writer.write(content, size, parts)
-    if (end) this.writer.end('', parts)
+    if (end) this.writer.end(this.allowsTrailers ? '' : writeTrailers(trailers ?? NO_FIELDS), parts)
     return gather(parts)
   }
 
@@ -64,7 +75,7 @@ export class NodeResponse {
     // Corked, so that Node makes one chunk of all buffers. Uncorked before `end`: Node 22.0 to 25.9 and 26.0 to 26.8 would send
     // the last chunk first.
     if (buffers.length > 1) response.cork()
-    for (const buffer of buffers.slice(0, -1)) response.write(buffer)
+    for (const buffer of buffers.slice(0, -1)) this.write(buffer, ignore)
     if (buffers.length > 0) this.writeLast(buffers.at(-1)!, end ? ignore : done)
     if (buffers.length > 1) response.uncork()
     if (end) {
@@ -83,7 +94,16 @@ export class NodeResponse {
     const write = ++this.writes
     this.pending = done
     const written: WriteCallback = (error) => { if (write === this.writes) this.onWritten(error) }
-    if (this.response.write(buffer, written)) process.nextTick(written)
+    if (this.write(buffer, written)) process.nextTick(written)
+  }
+
+  private write (buffer: Buffer, written: WriteCallback): boolean {
+    this.isOurs = true
+    try {
+      return this.response.write(buffer, written)
+    } finally {
+      this.isOurs = false
+    }
   }
 
   private onWritten (error?: Error | null): void {
@@ -118,7 +138,7 @@ export class NodeResponse {
     const writable: Writable = streamOf(response) ?? response
     if (writable.writableFinished) process.nextTick(done)
     else writable.once('finish', done)
-    this.isEnding = true
+    this.isOurs = true // until it has finished: compression ends it later
     response.end()
   }
 }

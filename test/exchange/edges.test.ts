@@ -514,8 +514,14 @@ for (const [name, kind] of Object.entries(KINDS)) {
         reply.duplex.write('first;')
         reply.raw.end()
       })
+      app.post('/both', { ...routeOptions, duplex: true }, async (_request, reply) => {
+        reply.duplex.write('first;')
+        await immediate()
+        reply.raw.end('other')
+        reply.duplex.end('last')
+      })
     })
-    for (const path of ['/', '/at-once']) {
+    for (const path of ['/', '/at-once', '/both']) {
       const errored = logged('request errored')
       const client = await ask(path)
       client.end()
@@ -523,6 +529,35 @@ for (const [name, kind] of Object.entries(KINDS)) {
       t.match(await errored, { err: { code: 'FST_ERR_DUPLEX_DESTROYED' } })
       if (kind.http2 !== true) break // the connection is closed
     }
+  })
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: what other code writes into a response is dropped`, async (t) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, async (_request, { raw, duplex }) => {
+        duplex.write('first;')
+        await immediate()
+        raw.write('other')
+        await new Promise((resolve) => { raw.write('other', resolve) })
+        duplex.end('last')
+      })
+    })
+    const client = await ask('/')
+    client.end()
+    t.equal(await bodyOf(client), 'first;last')
+  })
+
+  t.test(`${name}: trailers of a response that has no trailer section`, async (t) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, (_request, reply) => {
+        reply.header('content-length', 3).duplex.setTrailers({ a: 'b' }).end('all')
+      })
+    })
+    const client = await ask('/')
+    client.end()
+    t.equal(await client.status(), 500)
+    t.match(await client.body(), 'FST_ERR_DUPLEX_NO_TRAILERS')
   })
 }
 
