@@ -440,10 +440,14 @@ const WATCHED = {
   }
 }
 
-/** Methods of a stream that has failed. */
+/** How often a failed stream emits 'drain'. A loop that never looks at its stream would otherwise go on for ever. */
+const MAX_DRAINS = 1000
+
+/** Properties of a stream that has failed. */
 const FAILED = {
-  on (this: HttpDuplex, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
-    if (event === 'drain') setImmediate(emitDrain, this)
+  drains: 0,
+  on (this: HttpDuplex & { drains: number }, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
+    if (event === 'drain' && this.drains++ < MAX_DRAINS) setImmediate(emitDrain, this)
     return on.call(this, event, listener) as HttpDuplex
   }
 }

@@ -53,6 +53,31 @@ for (const transport of ['tcp', 'tls', 'unix'] as const) {
   }
 }
 
+t.test('a loop that never looks at its stream stops at last', async (t) => {
+  const { logged, connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, async (_request, { duplex }) => {
+      for (let count = 0; ; count++) {
+        if (!duplex.write('x')) await new Promise<void>((resolve) => { duplex.once('drain', resolve) })
+        written = count
+      }
+    })
+  })
+  let written = 0
+  const closed = logged('stream closed prematurely')
+  const wire = await connect()
+  wire.send(OPEN('/'))
+  await wire.head()
+  wire.socket.resetAndDestroy()
+  await closed
+  let before
+  do {
+    before = written
+    await immediate()
+    await immediate()
+  } while (written > before)
+  t.ok(written > 0)
+})
+
 for (const [name, kind] of Object.entries(KINDS)) {
   for (const [way, drained] of Object.entries(WAYS)) {
     t.test(`${name}: a client that leaves while the handler waits, ${way}`, async (t) => {
