@@ -105,17 +105,17 @@ declare namespace fastifyDuplex {
     maxTrailerSize?: number
     /** Bytes of all chunk extensions of a request body. Default: 16 KiB */
     maxChunkExtensionSize?: number
-    /** Bytes of the longest announced request body that is dropped unread to keep the connection: for a longer one the response says `connection: close`. On HTTP/2, of any body. Default: 64 KiB */
+    /** Bytes of the longest announced request body that is dropped unread to keep the connection: for a longer one the response says `connection: close`. On HTTP/2, bytes of any request that are dropped after its response. Default: 64 KiB */
     drainLimit?: number
-    /** Milliseconds in which the rest of a request is read and dropped after its response, and of the lingering read before a connection is closed. Default: 1000 */
+    /** Milliseconds in which the rest of a request is read and dropped after its response, in which a reader that has paused may resume, and of the lingering read before a connection is closed. Default: 1000 */
     drainTimeout?: number
-    /** Milliseconds that open exchanges get to finish when the app closes; then they are destroyed. Default: 10 000 */
+    /** Milliseconds that open exchanges get to finish when the app closes. Then they are answered with 503, or cut off if the response has begun. Default: 10 000 */
     closeGrace?: number
     /** Exchanges open at once; one more is answered with 503 and Retry-After. The limit of a route counts only its own exchanges. Default: none */
     maxExchanges?: number
     /** Bytes buffered in each direction before backpressure sets in. Default: Node's */
     highWaterMark?: number
-    /** Whether a client that ends its side (FIN) behind its request still gets the response. If not, it counts as gone. Default: true */
+    /** Whether a client that ends its side (FIN) behind its request still gets the response. If not, it counts as gone, as it always does where Node reads an HTTP/1.1 connection. Default: true */
     allowHalfOpen?: boolean
   }
 
@@ -198,14 +198,15 @@ declare namespace fastifyDuplex {
     readonly requestBody: Readable
     /**
      * Both bodies as web streams. Cancelling `readable` drops the rest of the request, as destroying `requestBody` does, from
-     * which it reads. Closing `writable` ends the response, aborting it cuts the response off. Always the same two streams.
+     * which it reads. Closing `writable` ends the response. Aborting it destroys the stream: the response is cut off if it has
+     * begun. Always the same two streams.
      */
     web (): { readable: ReadableStream<Uint8Array>, writable: WritableStream<string | Uint8Array> }
     /** Whether the response head was written. From then on `reply` is hijacked, and the head cannot be changed. */
     readonly headersSent: boolean
     /**
-     * Sends the head now, instead of with the first bytes of the body. Does nothing if the client is gone, if the request
-     * is malformed, or if Fastify has begun to answer.
+     * Sends the head now, instead of with the first bytes of the body. Does nothing if the exchange has failed, or if Fastify
+     * has begun to answer.
      *
      * @throws FST_ERR_DUPLEX_HEAD_SENT, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_OWN_FIELD, FST_ERR_DUPLEX_STATUS,
      *   FST_ERR_DUPLEX_DETACHED
@@ -215,8 +216,8 @@ declare namespace fastifyDuplex {
      * Sends an interim response.
      *
      * @param statusCode 100 to 199, but not 101
-     * @returns false if nothing was sent: the client speaks HTTP/1.0 or is gone, the request is malformed or comes from
-     *   `app.inject()`, or Fastify has begun to answer
+     * @returns false if nothing was sent: the client speaks HTTP/1.0, the request comes from `app.inject()`, the exchange has
+     *   failed, or Fastify has begun to answer
      * @throws FST_ERR_DUPLEX_HEAD_SENT, FST_ERR_DUPLEX_STATUS, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_OWN_FIELD,
      *   FST_ERR_DUPLEX_DETACHED
      */
@@ -231,8 +232,8 @@ declare namespace fastifyDuplex {
      */
     setTrailers (fields: OutgoingFields): this
     /**
-     * Stops reading: the reader sees an end, and what the client still sends is dropped. For `'shutdown'`, and whenever the rest
-     * is of no use. Does nothing if the request has ended.
+     * Stops reading: the reader sees an end, and the rest of the request is dropped when the response has ended. For
+     * `'shutdown'`, and whenever the rest is of no use. Does nothing if the request has ended.
      *
      * @throws FST_ERR_DUPLEX_DETACHED
      */
@@ -245,7 +246,7 @@ declare namespace fastifyDuplex {
     readonly bytesWritten: number
     /**
      * The app is closing: the handler has `closeGrace` to finish the response, or the detached connection. `request.signal` has
-     * aborted, with FST_ERR_DUPLEX_CLOSING as its reason.
+     * aborted: with FST_ERR_DUPLEX_CLOSING as its reason, unless it had aborted before.
      */
     on (event: 'shutdown', listener: () => void): this
     on (event: string | symbol, listener: (...args: any[]) => void): this
