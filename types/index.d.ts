@@ -202,7 +202,7 @@ declare namespace fastifyDuplex {
      * begun. Always the same two streams.
      */
     web (): { readable: ReadableStream<Uint8Array>, writable: WritableStream<string | Uint8Array> }
-    /** Whether the response head was written. From then on `reply` is hijacked, and the head cannot be changed. */
+    /** Whether the response head was written. Then it cannot be changed any more. With its first byte, `reply` is hijacked. */
     readonly headersSent: boolean
     /**
      * Sends the head now, instead of with the first bytes of the body. Does nothing if the exchange has failed, or if Fastify
