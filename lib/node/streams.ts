@@ -13,7 +13,7 @@ export function resetFlow (stream: Duplex): void {
 }
 
 /** Sets whether a stream is destroyed when both its sides have ended (`autoDestroy`). The default is true. */
-export function setAutoDestroy (stream: Duplex, enabled: boolean): void {
+export function setAutoDestroy (stream: Readable, enabled: boolean): void {
   (stream as unknown as Internals)._readableState.autoDestroy = enabled
 }
 

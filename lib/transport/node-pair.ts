@@ -12,6 +12,7 @@ import { AbortedError, TunnelError } from '../errors.ts'
 import { dropConnectionFields, isHttp2, mayHaveBody, minorVersion, onCutRequest, streamOf, wasCut } from '../node/http2.ts'
 import { isInTurn, whenInTurn } from '../node/response.ts'
 import { hasServerTimeout, progressOf, queuedBytes } from '../node/socket.ts'
+import { setAutoDestroy } from '../node/streams.ts'
 import { asLanded } from '../relay/read-buffers.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { trailerNames } from '../transfer/field-lines.ts'
@@ -83,11 +84,13 @@ export class NodeTransport implements Transport, Watched {
     }
     if (stream === undefined) {
       openExchanges(request.socket).add(this)
+      // When it closes, Fastify aborts `request.signal`. Node would close it when it was read.
+      setAutoDestroy(request, false)
       return
     }
     onCutRequest(request, () => { this.exchange?.onReadError(new AbortedError()) })
-    // An answer of Fastify finishes only when its stream closes, which waits for the rest of the request.
-    stream.on('finish', () => { if (this.exchange?.answerHasBegun) this.dropRest() })
+    // The response finishes only when its stream closes, which waits for the rest of the request.
+    stream.on('finish', () => { if (this.exchange?.answerHasBegun) this.onAnswered() })
   }
 
   get socket (): Duplex {
@@ -258,9 +261,16 @@ export class NodeTransport implements Transport, Watched {
     const { exchange } = this
     this.exchange = null
     this.idleWatch.delete(this)
-    if (this.stream === undefined) openExchanges(this.request.socket).delete(this)
+    if (this.stream === undefined) this.leaveConnection()
     this.restoreTimeout()
     return exchange
+  }
+
+  private leaveConnection (): void {
+    const { request } = this
+    openExchanges(request.socket).delete(this)
+    setAutoDestroy(request, true)
+    if (request.readableEnded) request.destroy()
   }
 
   private restoreTimeout (): void {
@@ -292,12 +302,17 @@ export class NodeTransport implements Transport, Watched {
     this.restoreTimeout() // before Node's own listener, which sets its `keepAliveTimeout`
     if (this.exchange === null) return
     if (this.responseBody === null && this.response.writableEnded) {
-      this.forgetExchange()!.onAnswered()
-      this.dropRest()
+      this.onAnswered()
     } else if (!this.responseIsWritten) {
       // HTTP/2 also emits 'finish' for a stream that was reset. Fastify's listener, which is called next, logs the failure.
       this.onClose()
     }
+  }
+
+  /** Other code has sent the whole response. */
+  private onAnswered (): void {
+    this.forgetExchange()!.onAnswered()
+    this.dropRest()
   }
 
   /** The response is closed, or the connection. */

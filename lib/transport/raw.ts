@@ -275,7 +275,6 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
     const { response, exchange } = this
-    if (this.handoff.isEndedByOthers) return // `onAnswered` follows, and cuts off
     const buffers = response.frame(content, size, end)
     if (!response.hasBegun) {
       response.begin()
