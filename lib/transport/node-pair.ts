@@ -241,7 +241,8 @@ export class NodeTransport implements Transport, Watched {
       let dropped = 0
       request.on('data', (content: Buffer) => {
         dropped += content.length
-        if (dropped > drainLimit) onLimit()
+        // Node sends trailers after the stream has finished. A reset would overtake them.
+        if (dropped > drainLimit && stream.state.localClose === 1) onLimit()
       })
     }
     request.on('close', stopDraining).on('end', stopDraining)

@@ -2,6 +2,7 @@
 // failures before the first byte, and other code's hand on the response. The table behind it: states.test.ts.
 
 import { once } from 'node:events'
+import http2 from 'node:http2'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
@@ -566,6 +567,23 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
   })
 }
+
+t.test('h2c: the reset of a long request does not overtake the trailers of its response', async (t) => {
+  const { port } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: { drainLimit: 10, drainTimeout: 100 } }, async (_request, { duplex }) => {
+      for await (const content of duplex) if (content.length > 0) break
+      duplex.setTrailers({ a: 'b' }).end()
+    })
+  }, { fastify: { http2: true } })
+  const session = http2.connect(`http://127.0.0.1:${port}`)
+  t.teardown(() => session.destroy())
+  const stream = session.request({ ':path': '/', ':method': 'POST' })
+  const trailers = once(stream, 'trailers')
+  stream.resume().write('x'.repeat(10_000))
+  t.match((await trailers)[0], { a: 'b' })
+  await once(stream, 'close')
+  t.equal(stream.rstCode, 0)
+})
 
 for (const [name, kind] of Object.entries(KINDS)) {
   t.test(`${name}: what other code writes into a response is dropped`, async (t) => {

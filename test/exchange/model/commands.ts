@@ -231,8 +231,9 @@ export const COMMANDS: Record<string, Definition> = {
     by: 'handler',
     isPossible: ({ response }) => response !== 'foreign' && response !== 'answered',
     act ({ remote }, model) {
+      const isAnswer = model.response === 'none' && remote.written === '' // with nothing begun, an answer like any other
       remote.endRaw()
-      model.response = model.response === 'none' ? 'answered' : 'foreign' // with nothing begun, an answer like any other
+      model.response = isAnswer ? 'answered' : 'foreign'
     }
   },
   // The app

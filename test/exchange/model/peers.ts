@@ -125,7 +125,10 @@ export async function http2Peer (port: number, request: Setup['request'], id = I
     stream.on('end', () => { isWhole = (stream.rstCode ?? 0) === http2.constants.NGHTTP2_NO_ERROR })
     stream.on('error', () => {})
     asked.push(new Promise((resolve) => {
-      stream.on('close', () => resolve(statusCode === 0 ? null : { statusCode, body, isWhole, closes: false, trailers }))
+      const onOver = (): void => { resolve(statusCode === 0 ? null : { statusCode, body, isWhole, closes: false, trailers }) }
+      stream.on('close', onOver)
+      // A stream that was reset without an error does not close on Node 22 while something is left to write.
+      for (const event of ['end', 'aborted']) stream.on(event, () => { if (stream.aborted && stream.readableEnded) onOver() })
     }))
     return stream
   }

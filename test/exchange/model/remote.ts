@@ -140,6 +140,7 @@ export class Remote {
   }
 
   stopFlow (): void {
+    this.isLeaving = true
     this.duplex.removeListener('data', this.onData)
   }
 

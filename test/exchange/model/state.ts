@@ -57,6 +57,8 @@ export function newModel (kind: string, setup: Setup): Model {
 
 /** Whether nobody has done anything for which the response may be cut off, or an error be answered. */
 export function isBlameless (model: Model): boolean {
-  const { client, isTruncated, requestBody, handlerState, response } = model
-  return client !== 'gone' && !isTruncated && requestBody !== 'malformed' && handlerState !== 'threw' && response !== 'destroyed' && response !== 'foreign'
+  const { client, kind, isTruncated, requestBody, handlerState, response } = model
+  // Node ends its side together with the client's.
+  const isGone = client === 'gone' || (client === 'half-closed' && kind === 'fallback')
+  return !isGone && !isTruncated && requestBody !== 'malformed' && handlerState !== 'threw' && response !== 'destroyed' && response !== 'foreign'
 }
