@@ -242,6 +242,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   }
 
   takeBack (): void {
+    if (this.handoff.isEndedByOthers) return // nobody can answer any more: `onAnswered` follows, and cuts off
     this.response.takeBack()
     this.handoff.takeHeadBack()
     this.responseCloses = false

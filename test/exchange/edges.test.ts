@@ -556,8 +556,18 @@ for (const [name, kind] of Object.entries(KINDS)) {
         reply.duplex.write('first;')
         reply.raw.end()
       })
+      app.post('/destroyed', { ...routeOptions, duplex: true }, (_request, reply) => {
+        reply.duplex.write('first;')
+        reply.raw.end()
+        reply.duplex.destroy()
+      })
+      app.post('/thrown', { ...routeOptions, duplex: true }, async (_request, reply) => {
+        reply.duplex.end('all')
+        reply.raw.end()
+        throw new Error('of the handler')
+      })
     })
-    for (const path of ['/', '/at-once']) {
+    for (const path of ['/', '/at-once', '/destroyed', '/thrown']) {
       const errored = logged('request errored')
       const client = await ask(path)
       client.end()

@@ -17,6 +17,11 @@ const KNOWN: Known[] = [
     excludes: ({ kind, requestBody }, command) => kind === 'fallback' && (command === 'malformedChunk' || (command === 'halfClose' && requestBody === 'open'))
   },
   {
+    fault: 107,
+    what: 'no fault: Node closes a connection of HTTP/1.0 behind the response. What the client still sends resets it, and the client loses what it has not read',
+    excludes: ({ kind, request, response }, command) => kind === 'fallback' && request === 'HTTP/1.0' && command === 'content' && response !== 'none'
+  },
+  {
     fault: 106,
     what: 'no fault: what fails in the turn in which it was written is taken back. Then reply.raw.end() is an answer like any other',
     excludes: ({ response, handlerState, headWasWritten }, command) => command === 'endRaw' && (response === 'destroyed' || (handlerState === 'returned' && headWasWritten))

@@ -176,7 +176,7 @@ export async function injectPeer (app: FastifyInstance, request: Setup['request'
   }
 }
 
-const CUT_OFF = ['FST_ERR_DUPLEX_TRUNCATED', 'FST_ERR_DUPLEX_ABORTED', 'EPIPE', 'ECONNRESET', 'ERR_STREAM_WRITE_AFTER_END']
+const CUT_OFF = ['FST_ERR_DUPLEX_TRUNCATED', 'FST_ERR_DUPLEX_ABORTED', 'EPIPE', 'ECONNRESET', 'ERR_STREAM_WRITE_AFTER_END', 'ERR_STREAM_DESTROYED']
 
 function seen (client: InjectedDuplex): Promise<Outcome> {
   const outcome = new Promise<Outcome>((resolve, reject) => {
