@@ -1,5 +1,7 @@
 // One exchange, from the claim of its request on. It tells its life what happens (`life.ts`), and does what the life orders: to the
 // transport below it, to the stream that the handler uses, and to Fastify above it.
+//
+// One class, since each order of the life is one of its methods.
 
 import type { Duplex } from 'node:stream'
 import type { FastifyReply } from 'fastify'
@@ -204,7 +206,10 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
 
   failNow (reason?: Error): void {
     this.stream?.destroy(reason)
-    setImmediate(() => this.owner.answerNow(reason!))
+    setImmediate(() => {
+      this.owner.answerNow(this.stream?.errored ?? reason!)
+      if (this.canAnswer) this.happens('stuck', reason)
+    })
   }
 
   refuse (): void {

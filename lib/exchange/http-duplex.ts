@@ -449,6 +449,9 @@ const FAILED = {
   on (this: HttpDuplex & { drains: number }, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
     if (event === 'drain' && this.drains++ < MAX_DRAINS) setImmediate(emitDrain, this)
     return on.call(this, event, listener) as HttpDuplex
+  },
+  addListener (this: HttpDuplex, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
+    return this.on(event, listener) as HttpDuplex
   }
 }
 

@@ -85,7 +85,7 @@ export type Order =
   | 'endRequest'
   /** Destroys the stream with the reason. The handler may answer in its own words; otherwise we answer with the reason. */
   | 'fail'
-  /** As `fail`, but whatever the handler does. */
+  /** As `fail`, but whatever the handler does: answers now, or cuts the response off. */
   | 'failNow'
   /** Closes the connection after the answer. */
   | 'refuse'
@@ -147,8 +147,10 @@ export const TABLE: readonly Row[] = [
 
   ['client half-closed', {}, { client: 'half-closed' }, ['abortSignal']],
   ['client gone', {}, { connection: 'lost' }, ['cutOff']],
+  ['idle', { request: 'failed', response: 'none' }, {}, ['failNow']],
   ['idle', { request: 'failed' }, { connection: 'cut off' }, ['cutOff']],
   ['idle', { response: 'none' }, { request: 'failed' }, ['refuse', 'fail', 'abortSignal']],
+  ['idle', { response: 'written' }, { request: 'failed' }, ['fail', 'refuse', 'abortSignal']],
   ['idle', {}, { connection: 'cut off' }, ['cutOff']],
   ['stuck', {}, { connection: 'cut off' }, ['cutOff']],
   ['hijacked', {}, { connection: 'cut off' }, ['cutOff']],

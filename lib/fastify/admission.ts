@@ -1,8 +1,9 @@
 // Between routing and the handler: Fastify does not parse the body, and the request is admitted or refused.
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { BodyLimitError, TooManyExchangesError } from '../errors.ts'
+import { BodyLimitError, TooManyExchangesError, UpgradeError } from '../errors.ts'
 import { dropBadReason } from '../exchange/response-head.ts'
+import { isTunnel } from '../transfer/tunnel.ts'
 import { endsErrorHandling, hooksOf, isInOnError, runsLast, withoutBody } from './internals.ts'
 import { type RouteExchange, exchangeOf } from './route-exchange.ts'
 
@@ -74,6 +75,11 @@ function admit (state: RouteExchange, reply: FastifyReply): Error | null {
   return null
 }
 
+/** A tunnel has no content, and the client sends other things through it than requests: Fastify cannot answer with one. */
+function tunnelError ({ request, statusCode }: FastifyReply, payload: unknown): Error | null {
+  return isTunnel(request.method, statusCode) && !(payload instanceof Error) ? new UpgradeError('a tunnel begins with reply.duplex, not with an answer of Fastify') : null
+}
+
 /**
  * Replaces `reply.send`, to record that an answer has begun. Asynchronous hooks may run between `send` and the head, and nothing
  * else shows during that time that there is an answer. One function for all replies: with a function for each, V8 kept every
@@ -90,7 +96,7 @@ function recordAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
   }
   state.isHandlingError = false
   exchange!.happens('Fastify answers')
-  const error = dropBadReason(this)
+  const error = dropBadReason(this) ?? tunnelError(this, payload)
   if (error !== null && !(payload instanceof Error)) payload = error
   if (!state.isAnsweringFailure) return state.send!.call(this, payload)
   // Otherwise Fastify would throw if the handler answers late, or would run the onSend hooks twice.

@@ -2,11 +2,11 @@
 // the response off.
 
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import { AbortedError } from '../errors.ts'
+import { AbortedError, SentLateError } from '../errors.ts'
 import { type Body, isBody, writeBody } from './body.ts'
 import { isPromise } from './hooks.ts'
 import { type ErrorHandler, takeNextErrorHandler, wrapNextErrorHandlers } from './internals.ts'
-import { type RouteExchange, exchangeOf } from './route-exchange.ts'
+import { LATE_VALUE, type RouteExchange, exchangeOf } from './route-exchange.ts'
 
 export type Handler = (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) => any
 
@@ -38,6 +38,8 @@ function copyProperties (wrapped: Handler, handler: Handler): Handler {
 export function wrapHandler (handler: Handler): Handler {
   return copyProperties(handler, function (request, reply) {
     const exchange = exchangeOf(request.raw)
+    exchange.handlerHasBegun = true
+    reply.then = onReplyReturned
     let result
     try {
       result = handler.call(this, request, reply)
@@ -55,9 +57,26 @@ export function wrapHandler (handler: Handler): Handler {
   })
 }
 
+/**
+ * Replaces `reply.then`, which JavaScript calls when a handler with a promise returns the reply: Fastify then waits for the end of the
+ * response. Nobody is left who would answer a failure.
+ */
+function onReplyReturned (this: FastifyReply, fulfilled: () => void, rejected: (error: Error) => void): void {
+  const exchange = exchangeOf(this.request.raw)
+  exchange.isUnattended = true
+  const failure = exchange.unansweredFailure
+  if (failure !== null) exchange.answerFailure(failure)
+  // An exchange that fails is logged once, when it ends.
+  Object.getPrototypeOf(this).then.call(this, fulfilled, (error: Error) => {
+    if (exchange.failure === null) rejected(error)
+    else fulfilled()
+  })
+}
+
 async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {
   try {
     const value = await valueOf(result, exchange, reply)
+    exchange.isUnattended = true
     const answer = exchange.stream?.headersSent ? reply : answerOf(exchange, value) // with `undefined`, Fastify would answer
     exchange.onReturn(value)
     if (exchange.isAnsweringFailure) return reply
@@ -115,14 +134,16 @@ function wrapErrorHandler (handler: ErrorHandler): ErrorHandler {
       return
     }
     const promise = promiseOf(result, exchange, reply)
-    return promise === null ? answerOf(exchange, result) : afterErrorHandler(promise, exchange, reply)
+    if (promise !== null) return afterErrorHandler(promise, exchange, reply)
+    if (!exchange.isLate(result)) return answerOf(exchange, result)
+    onErrorHandlerThrow(exchange, reply, new SentLateError(LATE_VALUE))
   }
 }
 
 async function afterErrorHandler (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {
   try {
     const value = await valueOf(result, exchange, reply)
-    const failure = failureBehind(value, exchange)
+    const failure = exchange.isLate(value) ? new SentLateError(LATE_VALUE) : failureBehind(value, exchange)
     if (failure !== null) throw failure
     return exchange.stream?.headersSent ? reply : answerOf(exchange, value)
   } catch (error) {

@@ -18,6 +18,9 @@ import type { App, Transport } from '../transport/transport.ts'
 import { type Hook, runHooks } from './hooks.ts'
 import { abortSignal, hijack, hooksOf } from './internals.ts'
 
+/** For a SentLateError. */
+export const LATE_VALUE = 'A value that is returned'
+
 /** What all exchanges of a route share. The routes share the objects of the plugin, except where they have different options. */
 export interface RouteSetup {
   options: ResolvedOptions
@@ -35,7 +38,8 @@ export class RouteExchange implements ExchangeOwner {
   reply: FastifyReply | null = null
   /** The hooks for 'onTimeout'. */
   onTimeout: Hook[] = []
-  /** The handler has returned without a promise: it will not throw when the stream fails. */
+  handlerHasBegun = false
+  /** The handler has returned, and its promise is resolved, if it has one: it will not throw when the stream fails. */
   isUnattended = false
   /** `skipBodyParsing` was called, and other preParsing hooks were behind it. */
   hasSkippedOnce = false
@@ -149,26 +153,32 @@ export class RouteExchange implements ExchangeOwner {
   }
 
   /**
-   * Something comes behind the head that Fastify is to send. If the handler runs, it may still end the response. Otherwise nobody
-   * does: the response is cut off, or answered with an error if nothing of it was sent.
+   * Something comes behind the head that Fastify is to send. If the handler runs, it may still end the response. Otherwise, as
+   * before the handler, nobody does: the response is cut off, or answered with an error if nothing of it was sent.
    *
    * @param what the mistake, in words
    */
   refuseLate (what: string): void {
     const { stream, exchange, reply } = this
     const error = new SentLateError(what)
-    if (exchange!.life.handler === 'returned' && !stream!.writableEnded) stream!.destroy(error)
+    const handlerRuns = this.handlerHasBegun && exchange!.life.handler === 'running'
+    if (!handlerRuns && !stream!.writableEnded) stream!.destroy(error)
     else reply!.log.warn({ err: this.sentLate = error }, error.message)
   }
 
   /** The handler has returned. @param value what it has returned, or what its promise was resolved with */
   onReturn (value: unknown): void {
-    const { stream, exchange, reply, sentLate } = this
-    exchange!.happens('handler returned')
-    if (!stream?.headersSent) return
+    const { stream, sentLate } = this
+    this.exchange!.happens('handler returned')
+    if (this.isLate(value)) this.refuseLate(LATE_VALUE)
+    else if (sentLate !== null && stream?.writableEnded === false) stream.destroy(sentLate)
+  }
+
+  /** @param value what a handler or an error handler has returned: nothing more can be sent behind the head */
+  isLate (value: unknown): boolean {
+    const { stream, reply } = this
     // `reply.duplex.end()` returns the stream.
-    if (value !== undefined && value !== stream && value !== reply) this.refuseLate('A value that is returned')
-    else if (sentLate !== null && !stream.writableEnded) stream.destroy(sentLate)
+    return stream?.headersSent === true && value !== undefined && value !== stream && value !== reply
   }
 
   answerNow (error: Error): void {

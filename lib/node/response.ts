@@ -87,9 +87,21 @@ export function isInTurn (response: ServerResponse): boolean {
   return response.socket !== null
 }
 
-/** Calls back once, later, when `isInTurn` becomes true. */
+const waiting = new WeakMap<ServerResponse, (() => void)[]>()
+
+/** Calls back once, later, when `isInTurn` becomes true. One listener for all callbacks: Node warns about too many. */
 export function onTurn (response: ServerResponse, callback: () => void): void {
-  response.once('socket', callback)
+  const callbacks = waiting.get(response)
+  if (callbacks !== undefined) {
+    callbacks.push(callback)
+    return
+  }
+  const all = [callback]
+  waiting.set(response, all)
+  response.once('socket', () => {
+    waiting.delete(response)
+    for (const call of all) call()
+  })
 }
 
 /** Calls back once: now if `isInTurn` is true, otherwise when it becomes true. */

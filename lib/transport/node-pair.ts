@@ -289,7 +289,9 @@ export class NodeTransport implements Transport, Watched {
     if (stream !== undefined) stream.destroy(error)
     else if (this.nodeHasFinished) this.cutOff()
     // In turn: from Node 24 on, a response that is destroyed earlier would leave the connection open.
-    else whenInTurn(response, () => { this.cutOff() })
+    // Later than the end of the response before it, which would not look complete on a connection that is gone.
+    else if (isInTurn(response)) this.cutOff()
+    else whenInTurn(response, () => { process.nextTick(() => this.cutOff()) })
   }
 
   private cutOff (): void {

@@ -21,6 +21,7 @@ export class NodeResponse {
   private readonly nodeMethods: Pick<ServerResponse, 'write' | 'end'>
   private readonly allowsTrailers: boolean
   private isOurs = false // the call of `write` or `end` that is under way
+  private isSending = false // `send` is on the call stack
   private writes = 0
   private pending: WriteCallback = ignore // the callback of the last write
 
@@ -54,7 +55,11 @@ export class NodeResponse {
     this.response.removeListener('drain', this.onDrain)
   }
 
-  private readonly onDrain = (): void => { this.onWritten() }
+  /** Node emits 'drain' during a write to a socket that it has ended. Not at once: code that writes again would never let go. */
+  private readonly onDrain = (): void => {
+    if (this.isSending) setImmediate(this.onDrain)
+    else this.onWritten()
+  }
 
   /** @returns the bytes of some content, as far as Node does not frame it. Node writes the `trailers` */
   frame (content: readonly Buffer[], size: number, end: boolean, trailers: OutgoingFields | null): Buffer[] {
@@ -66,6 +71,15 @@ export class NodeResponse {
 
   /** As `Transport.write`. `trailers` are sent at the end of the body. */
   send (buffers: readonly Buffer[], size: number, trailers: OutgoingFields | null, end: boolean, done: WriteCallback): void {
+    this.isSending = true
+    try {
+      this.sendNow(buffers, size, trailers, end, done)
+    } finally {
+      this.isSending = false
+    }
+  }
+
+  private sendNow (buffers: readonly Buffer[], size: number, trailers: OutgoingFields | null, end: boolean, done: WriteCallback): void {
     const { response } = this
     if (end && trailers !== null) response.addTrailers(trailers as Record<string, string>)
     if (streamOf(response) !== undefined && size > STREAM_WRITE_SIZE) {

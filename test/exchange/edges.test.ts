@@ -542,6 +542,177 @@ t.test('a detached connection is told that the app closes', async (t) => {
   await closed
 })
 
+// Failures that nobody waits for
+
+/** Handlers with a listener for 'error' and without one who would answer. */
+const UNATTENDED: Record<string, { handler: Handler, code: string }> = {
+  'listeners, and the reply returned': {
+    handler: async (_request, reply) => {
+      reply.duplex.on('data', () => {}).on('error', () => {})
+      return reply
+    },
+    code: 'FST_ERR_DUPLEX_BODY_LIMIT'
+  },
+  'a body that is shorter than its content-length': {
+    handler: async (_request, reply) => {
+      reply.duplex.on('error', () => {})
+      reply.header('content-length', 5).duplex.end('abc')
+    },
+    code: 'FST_ERR_DUPLEX_LENGTH'
+  },
+  'the same behind a loop over the request half': {
+    handler: async (_request, reply) => {
+      for await (const content of reply.duplex.requestBody) if (content.length > 0) break
+      reply.header('content-length', 5).duplex.end('abc')
+    },
+    code: 'FST_ERR_DUPLEX_LENGTH'
+  },
+  'a value behind the head': {
+    handler: async (_request, { duplex }) => {
+      duplex.on('error', () => {}).write('some')
+      return 'late'
+    },
+    code: 'FST_ERR_DUPLEX_SENT_LATE'
+  }
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  for (const [what, { handler, code }] of Object.entries(UNATTENDED)) {
+    t.test(`${name}: a failure is answered although somebody listens: ${what}`, async (t) => {
+      const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+        app.post('/', { ...routeOptions, duplex: { bodyLimit: code === 'FST_ERR_DUPLEX_BODY_LIMIT' ? 10 : 100, idleTimeout: 0 } }, handler as any)
+      })
+      const client = await ask('/')
+      client.write('more than ten bytes')
+      t.ok(await client.status() >= 400)
+      t.match(await client.body(), code)
+    })
+  }
+
+  t.test(`${name}: a handler that never answers a failure is answered for when it is idle`, async (t) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, async (_request, { duplex }) => {
+        duplex.on('error', () => {})
+        await new Promise(() => {})
+      })
+    }, { plugin: { idleTimeout: 50 } })
+    const client = await ask('/')
+    t.equal(await client.status(), 408)
+    t.match(await client.body(), 'FST_ERR_DUPLEX_IDLE')
+  })
+
+  t.test(`${name}: what is corked was not sent: idle is answered with 408`, async (t) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, (_request, { duplex }) => {
+        duplex.cork()
+        duplex.write('some')
+      })
+    }, { plugin: { idleTimeout: 50 } })
+    const client = await ask('/')
+    t.ok(await client.status() >= 400)
+    t.match(await client.body(), /FST_ERR_DUPLEX_(IDLE|NOT_ENDED)/)
+  })
+
+  t.test(`${name}: what is sent behind a head that a hook or an error handler has written`, async (t) => {
+    const { ask, log } = await serveKind(t, kind, (app, routeOptions) => {
+      const preHandler = async (_request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
+        reply.duplex.write('some')
+        await immediate()
+        return reply.code(403).send('late')
+      }
+      const errorHandler = async (_error: Error, _request: FastifyRequest, { duplex }: FastifyReply): Promise<string> => {
+        duplex.write('some')
+        await immediate()
+        return 'late'
+      }
+      app.post('/hook', { ...routeOptions, duplex: true, preHandler }, () => {})
+      app.post('/handler', { ...routeOptions, duplex: true, errorHandler }, async () => { throw new Error('of the handler') })
+      app.post('/sync', { ...routeOptions, duplex: true, errorHandler (_error, _request, { duplex }) { duplex.write('some'); return 'late' } }, async () => { throw new Error('of the handler') })
+    }, { plugin: { idleTimeout: 60_000 } })
+    for (const path of ['/hook', '/handler', '/sync']) {
+      const client = await ask(path)
+      client.end()
+      if (path === '/sync') t.match(await bodyOf(client), 'FST_ERR_DUPLEX_SENT_LATE')
+      else await t.rejects(bodyOf(client), path)
+      t.ok(log.some(({ err }) => err?.code === 'FST_ERR_DUPLEX_SENT_LATE'), path)
+      if (kind.http2 !== true) break // the connection is closed
+    }
+  })
+
+  t.test(`${name}: a client that leaves behind a handler that returns in the turn of its first write`, async (t) => {
+    const { ask, log, logged } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, async (_request, { duplex }) => {
+        duplex.write('some')
+        duplex.on('data', () => {})
+      })
+    })
+    const over = logged('stream closed prematurely')
+    const client = await ask('/')
+    t.equal(await client.status(), 200)
+    client.reset()
+    await over
+    for (let i = 0; i < 5; i++) await immediate()
+    t.strictSame(log.filter(({ level }) => level > 30), [])
+  })
+}
+
+t.test('a tunnel does not begin with an answer of Fastify', async (t) => {
+  for (const [name, kind] of Object.entries(KINDS)) {
+    if (kind.http2 === true) continue
+    const { connect } = await serveKind(t, kind, (app, routeOptions) => {
+      app.addHttpMethod('CONNECT')
+      app.route({ method: 'CONNECT', url: '*', ...routeOptions, duplex: true, handler: async () => 'answer' })
+      app.post('/', { ...routeOptions, duplex: true }, async (_request, reply) => reply.code(101).header('upgrade', 'tcp').send())
+      app.get('/next', async () => 'next')
+    })
+    for (const head of ['CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n', 'POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n']) {
+      const wire = await connect()
+      t.match(await wire.request(head), { statusCode: 500, body: /FST_ERR_DUPLEX_UPGRADE/ }, name)
+    }
+  }
+})
+
+t.test('asynchronous constraint: an endless response to a client that has ended its side', async (t) => {
+  let written = 0
+  const { connect, logged } = await serveKind(t, KINDS['asynchronous constraint'], (app, routeOptions) => {
+    app.get('/', { ...routeOptions, duplex: true }, async function * () {
+      for (;;) {
+        written += 50_000
+        yield Buffer.alloc(50_000)
+      }
+    })
+  })
+  const over = logged('stream closed prematurely')
+  const wire = await connect()
+  wire.send(GET('/'))
+  await wire.head()
+  wire.socket.end()
+  await over
+  t.ok(written < 100_000_000, 'backpressure holds, and other code runs')
+})
+
+t.test('many interim responses of a request that is not in turn', async (t) => {
+  const warnings: Error[] = []
+  process.on('warning', (warning) => { warnings.push(warning) })
+  let answer = (): void => {}
+  for (const kind of [KINDS.raw, KINDS['asynchronous constraint']]) {
+    const { connect } = await serveKind(t, kind, (app, routeOptions) => {
+      app.get('/slow', (_request, reply) => { answer = () => reply.send('slow') })
+      app.get('/', { ...routeOptions, duplex: true }, (_request, { duplex }) => {
+        for (let i = 0; i < 20; i++) duplex.writeInformation(102)
+        duplex.end('done')
+        answer()
+      })
+    })
+    const wire = await connect()
+    wire.send(GET('/slow') + GET('/'))
+    t.match(await wire.response(), { body: 'slow' })
+    for (let i = 0; i < 20; i++) t.match(await wire.head(), { statusCode: 102 })
+    t.match(await wire.response(), { body: 'done' })
+  }
+  t.strictSame(warnings, [])
+})
+
 // Other code's hand on the response
 
 for (const [name, kind] of Object.entries(KINDS)) {

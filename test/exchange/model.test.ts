@@ -21,9 +21,9 @@ const KINDS = { tcp: starters.tcp, tls: starters.tls, fallback: starters.fallbac
 
 /**
  * The end of a response to HTTP/1.0 is the end of the connection. Node does not show whether that is a good one: not over TLS, and
- * not below Node 22, where a client takes a reset for an end.
+ * not below Node 24, where a client takes a reset for an end.
  */
-const hasHttp10 = (kind: string): boolean => (kind === 'tcp' || kind === 'fallback') && Number(process.versions.node.split('.')[0]) > 20
+const hasHttp10 = (kind: string): boolean => (kind === 'tcp' || kind === 'fallback') && Number(process.versions.node.split('.')[0]) > 22
 
 const setupsOf = (kind: string): fc.Arbitrary<Setup> => fc.record({
   request: fc.constantFrom<Setup['request'][]>('chunked', 'none', 'length', 'longer', 'expect', ...(hasHttp10(kind) ? ['HTTP/1.0'] as const : [])),

@@ -71,6 +71,12 @@ function reachable (): Set<Stage> {
   return stages
 }
 
+/** @param answered whether Fastify answers if it is told to answer now. Otherwise the exchange is cut off */
+function idle (stage: Stage, answered: boolean): Stage {
+  const { stage: next, orders } = stage.after('idle')
+  return orders.includes('failNow') ? next.after(answered ? 'Fastify answers' : 'stuck').stage : next
+}
+
 t.test('every state', async (t) => {
   const stages = reachable()
   t.comment(`${stages.size} states can be reached`)
@@ -79,9 +85,11 @@ t.test('every state', async (t) => {
     const { request, response, handler, app } = stage
     const name = `request ${request}, response ${response}, handler ${handler}, app ${app}`
     // Nobody acts but the timers. `idle` comes again after each further idleTimeout.
-    t.not(stage.after('idle').stage.after('idle').stage.connection, 'held', `${name}: idleTimeout ends it`)
+    for (const answered of [false, true]) {
+      t.not(idle(idle(idle(stage, answered), answered), answered).connection, 'held', `${name}: idleTimeout ends it`)
+      t.not(idle(idle(stage.after('app closes').stage.after('grace over').stage, answered), answered).connection, 'held', `${name}: so does closing`)
+    }
     t.not(stage.after('stuck').stage.connection, 'held', `${name}: idleTimeout ends it before its turn`)
-    t.not(stage.after('app closes').stage.after('grace over').stage.after('idle').stage.connection, 'held', `${name}: so does closing`)
     t.equal(stage.after('client gone').stage.connection, 'lost', name)
     if (response === 'complete') t.not(stage.after('app closes').stage.connection, 'held', `${name}: an app that closes needs no reader any more`)
   }
