@@ -18,7 +18,7 @@ const INTERNALS = [
 
 /** What no pure room may use. */
 const IMPURE = ['setTimeout', 'setInterval', 'setImmediate', 'queueMicrotask', 'process']
-  .map((name) => ({ selector: `Identifier[name='${name}']`, message: 'lib/transfer/ is pure: no timers, no sockets.' }))
+  .map((name) => ({ selector: `Identifier[name='${name}']`, message: 'lib/transfer/ and lib/items/ are pure: no timers, no sockets.' }))
 
 module.exports = [
   ...neostandard({ ts: true, ignores: ['dist', 'example/build', 'bench/build', 'test/clients/.venv', 'test/fuzz/build', 'test/hunt/build', 'test/matrix/build', '.tap'] }),
@@ -28,7 +28,7 @@ module.exports = [
     rules: { 'no-restricted-syntax': ['error', ...INTERNALS] }
   },
   {
-    files: ['lib/transfer/**/*.ts'],
+    files: ['lib/transfer/**/*.ts', 'lib/items/**/*.ts'],
     rules: { 'no-restricted-syntax': ['error', ...INTERNALS, ...IMPURE] }
   }
 ]

@@ -2,6 +2,8 @@
 // no byte of the response has been sent, Fastify's error handler answers with the `statusCode`.
 
 import createError from '@fastify/error'
+import type { FastifySchemaValidationError } from 'fastify'
+import type * as types from '../types/items.d.ts'
 
 // Wrong setup: thrown at registration, when a route is added, at the first use of `reply.duplex`, or by injectDuplex().
 
@@ -27,6 +29,8 @@ export const TrailerLimitError = createError('FST_ERR_DUPLEX_TRAILER_LIMIT', 'Th
 export const HeadError = createError('FST_ERR_DUPLEX_HEAD', 'Malformed message head: %s', 400)
 export const HeadLimitError = createError('FST_ERR_DUPLEX_HEAD_LIMIT', 'The message head exceeds %s bytes', 431)
 export const FieldLimitError = createError('FST_ERR_DUPLEX_FIELD_LIMIT', 'The request head has %s field lines or more', 431)
+export const MediaTypeError = createError('FST_ERR_DUPLEX_MEDIA_TYPE', 'The content-type %s is not supported here: send %s', 415)
+export const NotAcceptableError = createError('FST_ERR_DUPLEX_NOT_ACCEPTABLE', 'The Accept field allows none of %s', 406)
 export const BodyLimitError = createError('FST_ERR_DUPLEX_BODY_LIMIT', 'The request body exceeds %s bytes', 413)
 export const TruncatedError = createError('FST_ERR_DUPLEX_TRUNCATED', 'The connection ended before the message was complete', 400)
 export const AuthorityError = createError('FST_ERR_DUPLEX_AUTHORITY', 'The target of a CONNECT request must be a host and a port', 400)
@@ -54,4 +58,42 @@ export const TunnelError = createError('FST_ERR_DUPLEX_TUNNEL', '%s needs the co
 export const DetachError = createError('FST_ERR_DUPLEX_DETACH', 'Cannot detach the connection: %s', 500)
 export const DetachedError = createError('FST_ERR_DUPLEX_DETACHED', 'The connection was detached from this exchange', 500)
 export const LengthError = createError('FST_ERR_DUPLEX_LENGTH', 'The response body has %s bytes than its content-length says', 500)
+export const NoItemsError = createError('FST_ERR_DUPLEX_NO_ITEMS', 'This route declares no items to %s: add a format, as in "duplex: { %s: jsonl(schema) }"', 500)
 export const TrailersError = createError('FST_ERR_DUPLEX_NO_TRAILERS', 'Trailers can only be set on a chunked response before its end', 500)
+
+// Items. `index` is the number of an item, from 0, and `offset` the byte of the body at which it begins.
+
+export class ItemError extends createError<'FST_ERR_DUPLEX_ITEM', 400, [number, number, string]>('FST_ERR_DUPLEX_ITEM', 'Item %s, at byte %s: %s', 400) implements types.ItemError {
+  readonly index: number
+  readonly offset: number
+  declare readonly validation?: FastifySchemaValidationError[]
+
+  constructor (index: number, offset: number, why: string, options: { cause?: unknown, validation?: FastifySchemaValidationError[] } = {}) {
+    super(index, offset, why)
+    this.index = index
+    this.offset = offset
+    if (options.cause !== undefined) this.cause = options.cause
+    if (options.validation !== undefined) this.validation = options.validation
+  }
+}
+
+export class ItemLimitError extends createError<'FST_ERR_DUPLEX_ITEM_LIMIT', 413, [number, number, number]>('FST_ERR_DUPLEX_ITEM_LIMIT', 'Item %s, at byte %s, exceeds %s bytes', 413) implements types.ItemLimitError {
+  readonly index: number
+  readonly offset: number
+
+  constructor (index: number, offset: number, limit: number) {
+    super(index, offset, limit)
+    this.index = index
+    this.offset = offset
+  }
+}
+
+export class ItemSerializeError extends createError<'FST_ERR_DUPLEX_ITEM_SERIALIZE', 500, [number, string]>('FST_ERR_DUPLEX_ITEM_SERIALIZE', 'Item %s cannot be sent: %s', 500) {
+  readonly index: number
+
+  constructor (index: number, why: string, options: { cause?: unknown } = {}) {
+    super(index, why)
+    this.index = index
+    if (options.cause !== undefined) this.cause = options.cause
+  }
+}

@@ -42,6 +42,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
 
   app.addHook('onReady', async function () {
     checkAllSeen(this)
+    for (const compile of setup.compileWhenReady) compile()
     // Behind the last preClose hook, Fastify waits for open connections, or destroys them if `forceCloseConnections` is set. The
     // hooks of the app and of other plugins run while the exchanges end.
     surroundPreClose(this, () => { startClosing(setup) }, () => registry.whenEmpty(closeTimeout(app)))
@@ -69,7 +70,7 @@ function setUp (server: object, options: ResolvedOptions): RouteSetup {
     onConnect: makeTargetRoutable,
     onUnclaimedConnect (request) { claimRaw(request, app, idleWatch, options)?.refuse() }
   }))
-  return { options, registry, app, idleWatch, admitted: { count: 0 }, gate }
+  return { options, registry, app, idleWatch, admitted: { count: 0 }, gate, items: null, compileWhenReady: [] }
 }
 
 function startClosing ({ registry, app }: RouteSetup): void {

@@ -2,11 +2,18 @@
 // test/documentation/options.test.ts compares it with the README and with the comments in types/index.d.ts.
 
 import { maxHeaderSize } from 'node:http'
-import type { DuplexOptions } from '../types/index.d.ts'
+import type { FastifyDuplexOptions as DuplexOptions } from '../types/index.d.ts'
+import type { ReceiveFormats, SendFormats } from '../types/items.d.ts'
 import { OptionError } from './errors.ts'
 
 /** All options, each with a value. Without a `highWaterMark`, Node's default applies. */
 export type ResolvedOptions = Required<Omit<DuplexOptions, 'highWaterMark'>> & Pick<DuplexOptions, 'highWaterMark'>
+
+/** What a route declares of its items. */
+export interface DeclaredItems {
+  receive?: ReceiveFormats
+  send?: SendFormats
+}
 
 type Unit = 'ms' | 'bytes' | 'exchanges' | 'boolean'
 
@@ -49,11 +56,11 @@ export const DEFAULT_OPTIONS: Readonly<ResolvedOptions> = Object.freeze(
  * @param duplex what the route has as `duplex`
  * @throws {OptionError} FST_ERR_DUPLEX_OPTION: neither a boolean nor an object
  */
-export function optionsOfRoute (duplex: unknown): DuplexOptions | null {
+export function optionsOfRoute (duplex: unknown): DuplexOptions & DeclaredItems | null {
   if (duplex === undefined || duplex === false) return null
   if (duplex === true) return {}
   if (Object.prototype.toString.call(duplex) !== '[object Object]') throw new OptionError('duplex', 'expected true, false or an object of options')
-  return duplex as DuplexOptions
+  return duplex as DuplexOptions & DeclaredItems
 }
 
 /**

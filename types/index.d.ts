@@ -21,6 +21,7 @@ import type {
   RouteOptions,
   RouteShorthandOptions
 } from 'fastify'
+import type { CheckedItem, ItemFormat, ItemOptions, ReceiveFormats, SendFormat, SendFormats } from './items'
 import type { Authority, FramingKind, OutgoingFields, Trailers } from './transfer'
 
 declare module 'fastify' {
@@ -32,7 +33,14 @@ declare module 'fastify' {
     duplex?: boolean | fastifyDuplex.DuplexOptions
   }
 
-  // Overloads for routes with `duplex`. Their handlers may return an async iterable, whatever the response schema is. These
+  interface RouteGenericInterface {
+    /** The type of the items that a duplex route receives, if no type provider gives it. With `invalid: 'item'`, a `CheckedItem` of it. */
+    Receive?: unknown
+    /** The type of the items that a duplex route sends, if no type provider gives it. */
+    Send?: unknown
+  }
+
+  // Overloads for routes with `duplex`: first those that declare items, then those of bytes. Their handlers may return an async iterable, whatever the response schema is. These
   // overloads come before Fastify's, and do not match other routes.
   interface RouteShorthandMethod<
     RawServer extends RawServerBase = RawServerDefault,
@@ -41,6 +49,27 @@ declare module 'fastify' {
     TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault,
     Logger extends FastifyBaseLogger = FastifyBaseLogger
   > {
+    <
+      RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
+      ContextConfig = ContextConfigDefault,
+      const SchemaCompiler extends FastifySchema = FastifySchema,
+      const Receive extends ReceiveFormats | undefined = undefined,
+      const Send extends SendFormats | undefined = undefined
+    >(
+      path: string,
+      opts: fastifyDuplex.ItemShorthandOptions<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>,
+      handler: fastifyDuplex.ItemHandler<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
+    ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
+    <
+      RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
+      ContextConfig = ContextConfigDefault,
+      const SchemaCompiler extends FastifySchema = FastifySchema,
+      const Receive extends ReceiveFormats | undefined = undefined,
+      const Send extends SendFormats | undefined = undefined
+    >(
+      path: string,
+      opts: fastifyDuplex.ItemShorthandOptionsWithHandler<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
+    ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
     <RouteGeneric extends RouteGenericInterface = RouteGenericInterface, ContextConfig = ContextConfigDefault, const SchemaCompiler extends FastifySchema = FastifySchema>(
       path: string,
       opts: fastifyDuplex.DuplexShorthandOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>,
@@ -53,10 +82,31 @@ declare module 'fastify' {
   }
 
   interface FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider> {
+    route<
+      RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
+      ContextConfig = ContextConfigDefault,
+      const SchemaCompiler extends FastifySchema = FastifySchema,
+      const Receive extends ReceiveFormats | undefined = undefined,
+      const Send extends SendFormats | undefined = undefined
+    >(
+      opts: fastifyDuplex.ItemRouteOptions<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
+    ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
     route<RouteGeneric extends RouteGenericInterface = RouteGenericInterface, ContextConfig = ContextConfigDefault, const SchemaCompiler extends FastifySchema = FastifySchema>(
       opts: fastifyDuplex.DuplexRouteOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
     ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
 
+    /**
+     * Opens an exchange in memory, without a port. Node's parser and this plugin work as on a real connection. Calls
+     * `app.ready()` first. The client reads and writes items in the formats of `receive` and `send`.
+     *
+     * @param options the request; a string is its URL
+     * @throws FST_ERR_DUPLEX_OPTION, FST_ERR_DUPLEX_FIELD, FST_ERR_DUPLEX_FRAMING: these options do not make a valid request
+     * @throws FST_ERR_DUPLEX_INJECT: the server speaks only HTTP/2
+     * @throws FST_ERR_DUPLEX_UNSEEN_ROUTE: from `ready()`: a route with `duplex` was added before the plugin was loaded
+     */
+    injectDuplex<const Receive extends ReceiveFormats | undefined = undefined, const Send extends ItemFormat | undefined = undefined>(
+      options: fastifyDuplex.InjectItemOptions<Receive, Send>
+    ): Promise<fastifyDuplex.InjectedItemDuplex<Receive, Send, TypeProvider>>
     /**
      * Opens an exchange in memory, without a port. Node's parser and this plugin work as on a real connection. Calls
      * `app.ready()` first.
@@ -66,7 +116,7 @@ declare module 'fastify' {
      * @throws FST_ERR_DUPLEX_INJECT: the server speaks only HTTP/2
      * @throws FST_ERR_DUPLEX_UNSEEN_ROUTE: from `ready()`: a route with `duplex` was added before the plugin was loaded
      */
-    injectDuplex (options: fastifyDuplex.InjectDuplexOptions | string): Promise<fastifyDuplex.InjectedDuplex>
+    injectDuplex (options: fastifyDuplex.InjectDuplexOptions & { receive?: undefined, send?: undefined } | string): Promise<fastifyDuplex.InjectedDuplex>
   }
 
   interface FastifyRequest {
@@ -92,11 +142,8 @@ declare module 'fastify' {
 type FastifyDuplex = FastifyPluginAsync<fastifyDuplex.FastifyDuplexOptions>
 
 declare namespace fastifyDuplex {
-  /** Defaults for all routes. */
-  export interface FastifyDuplexOptions extends DuplexOptions {}
-
-  /** Options of `register()`, as defaults for all routes, and of a route. */
-  export interface DuplexOptions {
+  /** Options of `register()`: defaults for all routes. */
+  export interface FastifyDuplexOptions {
     /** Milliseconds without a byte in either direction. Then, or up to a quarter later, the exchange is answered with 408 (or 500, if the handler has returned without ending the response), or cut off if the response has begun. 0: never. Default: 120 000 */
     idleTimeout?: number
     /** Bytes of decoded request body; more is answered with 413, or cut off if the response has begun. Default: the route's own `bodyLimit`, else none */
@@ -118,6 +165,67 @@ declare namespace fastifyDuplex {
     /** Whether a client that ends its side (FIN) behind its request still gets the response. If not, it counts as gone, as it always does where Node reads an HTTP/1.1 connection. Default: true */
     allowHalfOpen?: boolean
   }
+
+  /** Options of a route whose bodies are bytes. */
+  export interface DuplexOptions extends FastifyDuplexOptions {
+    /** Only in `DuplexItemOptions`: or else a handler that does not fit its items would be taken for one of bytes. */
+    receive?: undefined
+    /** Only in `DuplexItemOptions` */
+    send?: undefined
+  }
+
+  /** Options of a route that declares what the items of its bodies are: of the request, of the response, or of both. */
+  export type DuplexItemOptions<
+    Receive extends ReceiveFormats | undefined = ReceiveFormats | undefined,
+    Send extends SendFormats | undefined = SendFormats | undefined,
+    RouteGeneric extends RouteGenericInterface = RouteGenericInterface
+  > = FastifyDuplexOptions & RouteFormats<Receive, Send, RouteGeneric> & AnyFormats
+
+  interface RouteFormats<Receive, Send, RouteGeneric> {
+    /**
+     * The items of the request body, in one format or in several. The content-type of the request says which one it is; a
+     * request with another one is answered with 415, FST_ERR_DUPLEX_MEDIA_TYPE. Default: the body is bytes
+     */
+    receive?: Receive | (RouteGeneric extends { Receive: unknown } ? ReceiveFormats : never)
+    /**
+     * The items of the response body, in one format or in several. The Accept field of the request chooses among them; a request
+     * that accepts none is answered with 406, FST_ERR_DUPLEX_NOT_ACCEPTABLE. Default: the body is bytes
+     */
+    send?: Send | (RouteGeneric extends { Send: unknown } ? SendFormats : never)
+  }
+
+  /** At least one direction has items. */
+  type AnyFormats = { receive: object } | { send: object }
+
+  /** The member of a type provider that gives the type of an item: as it comes out of validation, or as it goes into serialization. */
+  type ItemSide = 'validator' | 'serializer'
+
+  /** The type of received items. Of several formats each one may come, so it is the union of their types. */
+  export type ReceivedItem<TypeProvider extends FastifyTypeProvider, Formats, Side extends ItemSide = 'validator'> =
+    EachFormat<Formats> extends infer Format ? ReceivedAs<TypeProvider, Format, Side> : never
+
+  type ReceivedAs<TypeProvider extends FastifyTypeProvider, Format, Side extends ItemSide> = Format extends ItemFormat<infer Schema, infer Options>
+    ? OrChecked<(TypeProvider & { schema: Schema })[Side], Options>
+    : never
+
+  type OrChecked<Item, Options> = Options extends ItemOptions<infer Invalid>
+    ? Invalid extends 'item' ? CheckedItem<Item> : Item
+    : Item
+
+  /**
+   * The type of sent items. Of several formats the client chooses one, and the handler does not know which. So an item must fit
+   * all of them: this is the intersection of their types, not the union.
+   */
+  export type SentItem<TypeProvider extends FastifyTypeProvider, Formats, Side extends ItemSide = 'serializer'> =
+    [Formats] extends [undefined]
+      ? never
+      : (EachFormat<Formats> extends infer Format ? Takes<TypeProvider, Format, Side> : never) extends (item: infer Item) => void ? Item : never
+
+  type Takes<TypeProvider extends FastifyTypeProvider, Format, Side extends ItemSide> = Format extends SendFormat<infer Schema>
+    ? (item: (TypeProvider & { schema: Schema })[Side]) => void
+    : never
+
+  type EachFormat<Formats> = Formats extends readonly (infer Format)[] ? Format : Formats
 
   /**
    * A response body. Each chunk is written to `reply.duplex` when it comes. It is cancelled if the exchange fails. A Response also
@@ -145,6 +253,110 @@ declare namespace fastifyDuplex {
   ) => OrBody<ReturnType<RouteHandlerMethod<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>>>
 
   type OrBody<Result> = Result | DuplexBody | Promise<Awaited<Result> | DuplexBody>
+
+  /**
+   * The handler of a route with items. If the route declares `send`, the handler may return the items, as an async iterable such
+   * as a generator, or send them with `reply.duplex.send()`; or return a web Response or the reply. Without `send`, it is as a
+   * `DuplexHandler`.
+   */
+  // A conditional type, because TypeScript then knows the type of an item where the handler yields it: literals keep their types.
+  export type ItemHandler<
+    Receive extends ReceiveFormats | undefined,
+    Send extends SendFormats | undefined,
+    RawServer extends RawServerBase = RawServerDefault,
+    RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
+    RawReply extends RawReplyDefaultExpression<RawServer> = RawReplyDefaultExpression<RawServer>,
+    RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
+    ContextConfig = ContextConfigDefault,
+    SchemaCompiler extends FastifySchema = FastifySchema,
+    TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault,
+    Logger extends FastifyBaseLogger = FastifyBaseLogger
+  > = Sent<RouteGeneric, TypeProvider, Send> extends readonly [infer Item]
+    ? (
+        this: FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>,
+        request: FastifyRequest<RouteGeneric, RawServer, RawRequest, SchemaCompiler, TypeProvider, ContextConfig, Logger>,
+        reply: ItemReply<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider>
+      ) => OrPromise<ItemBody<Item> | FastifyReply<RouteGeneric, RawServer, RawRequest, RawReply, ContextConfig, SchemaCompiler, TypeProvider> | void>
+    : (
+        this: FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>,
+        request: FastifyRequest<RouteGeneric, RawServer, RawRequest, SchemaCompiler, TypeProvider, ContextConfig, Logger>,
+        reply: ItemReply<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider>
+      ) => OrBody<ReturnType<RouteHandlerMethod<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>>>
+
+  /** The type of received items in brackets, or none. Explicit types come first, as with the `Body` of a route. */
+  type Received<RouteGeneric, TypeProvider extends FastifyTypeProvider, Formats> =
+    RouteGeneric extends { Receive: infer Item } ? [Item] : [Formats] extends [undefined] ? [] : [ReceivedItem<TypeProvider, Formats>]
+
+  /** The same of sent items, as with the `Reply` of a route. */
+  type Sent<RouteGeneric, TypeProvider extends FastifyTypeProvider, Formats> =
+    RouteGeneric extends { Send: infer Item } ? [Item] : [Formats] extends [undefined] ? [] : [SentItem<TypeProvider, Formats>]
+
+  type OrPromise<Result> = Result | Promise<Result>
+
+  /** A response body of items. Each one is sent when it comes. It is cancelled if the exchange fails. A Response is sent as it is. */
+  export type ItemBody<Sent> = AsyncIterable<Sent> | Response
+
+  /** The reply of a route with items. */
+  export interface ItemReply<
+    Receive extends ReceiveFormats | undefined,
+    Send extends SendFormats | undefined,
+    RawServer extends RawServerBase = RawServerDefault,
+    RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
+    RawReply extends RawReplyDefaultExpression<RawServer> = RawReplyDefaultExpression<RawServer>,
+    RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
+    ContextConfig = ContextConfigDefault,
+    SchemaCompiler extends FastifySchema = FastifySchema,
+    TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault
+  > extends FastifyReply<RouteGeneric, RawServer, RawRequest, RawReply, ContextConfig, SchemaCompiler, TypeProvider> {
+    /** Both directions of the exchange, with the items that the route declares. */
+    readonly duplex: ItemDuplex<Received<RouteGeneric, TypeProvider, Receive>[number], Sent<RouteGeneric, TypeProvider, Send>[number]>
+  }
+
+  export interface ItemShorthandOptions<
+    Receive extends ReceiveFormats | undefined,
+    Send extends SendFormats | undefined,
+    RawServer extends RawServerBase = RawServerDefault,
+    RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
+    RawReply extends RawReplyDefaultExpression<RawServer> = RawReplyDefaultExpression<RawServer>,
+    RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
+    ContextConfig = ContextConfigDefault,
+    SchemaCompiler extends FastifySchema = FastifySchema,
+    TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault,
+    Logger extends FastifyBaseLogger = FastifyBaseLogger
+  > extends Omit<RouteShorthandOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>, 'duplex'> {
+    duplex: DuplexItemOptions<Receive, Send, RouteGeneric>
+  }
+
+  export interface ItemShorthandOptionsWithHandler<
+    Receive extends ReceiveFormats | undefined,
+    Send extends SendFormats | undefined,
+    RawServer extends RawServerBase = RawServerDefault,
+    RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
+    RawReply extends RawReplyDefaultExpression<RawServer> = RawReplyDefaultExpression<RawServer>,
+    RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
+    ContextConfig = ContextConfigDefault,
+    SchemaCompiler extends FastifySchema = FastifySchema,
+    TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault,
+    Logger extends FastifyBaseLogger = FastifyBaseLogger
+  > extends ItemShorthandOptions<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger> {
+    handler: ItemHandler<NoInfer<Receive>, NoInfer<Send>, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, NoInfer<SchemaCompiler>, TypeProvider, Logger>
+  }
+
+  export interface ItemRouteOptions<
+    Receive extends ReceiveFormats | undefined,
+    Send extends SendFormats | undefined,
+    RawServer extends RawServerBase = RawServerDefault,
+    RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
+    RawReply extends RawReplyDefaultExpression<RawServer> = RawReplyDefaultExpression<RawServer>,
+    RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
+    ContextConfig = ContextConfigDefault,
+    SchemaCompiler extends FastifySchema = FastifySchema,
+    TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault,
+    Logger extends FastifyBaseLogger = FastifyBaseLogger
+  > extends Omit<RouteOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>, 'duplex' | 'handler'> {
+    duplex: DuplexItemOptions<Receive, Send, RouteGeneric>
+    handler: ItemHandler<NoInfer<Receive>, NoInfer<Send>, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, NoInfer<SchemaCompiler>, TypeProvider, Logger>
+  }
 
   export interface DuplexShorthandOptions<
     RawServer extends RawServerBase = RawServerDefault,
@@ -268,6 +480,42 @@ declare namespace fastifyDuplex {
     detach (options?: { counted?: boolean }): { socket: Socket, head: Buffer }
   }
 
+  /** The items of a body. They can be read once. */
+  export interface Items<Received> extends AsyncIterable<Received> {
+    /** The same items in arrays: those that are there when it is asked. Faster, if they are many and small. */
+    batches (): AsyncIterable<Received[]>
+  }
+
+  /** An `HttpDuplex` with `items`, `send()`, or both. `never` stands for a direction without items. */
+  export type ItemDuplex<Received = never, Sent = never> = HttpDuplex & WithItems<Received, Sent>
+
+  type WithItems<Received, Sent> =
+    ([Received] extends [never] ? unknown : ItemSource<Received>) & ([Sent] extends [never] ? unknown : ItemSink<Sent>)
+
+  /** What `receive` adds. */
+  export interface ItemSource<Received> {
+    /**
+     * The items received, validated. Iterating throws at the first bad one, unless its format has `invalid: 'item'`.
+     *
+     * @throws FST_ERR_DUPLEX_ITEM (400): an item is malformed, or violates its schema: then `validation` has the details
+     * @throws FST_ERR_DUPLEX_ITEM_LIMIT (413): an item is longer than `maxItemSize`
+     * @throws FST_ERR_DUPLEX_NO_ITEMS: `receive` is not declared
+     */
+    readonly items: Items<Received>
+  }
+
+  /** What `send` adds. */
+  export interface ItemSink<Sent> {
+    /**
+     * Sends an item.
+     *
+     * @returns as `write()`: false if it is better to wait for `'drain'` before the next one
+     * @throws FST_ERR_DUPLEX_ITEM_SERIALIZE (500): the item does not fit its schema; nothing of it was sent
+     * @throws FST_ERR_DUPLEX_NO_ITEMS: `send` is not declared
+     */
+    send (item: Sent): boolean
+  }
+
   /** The request of `app.injectDuplex()`. */
   export interface InjectDuplexOptions {
     /** Default: GET */
@@ -313,6 +561,33 @@ declare namespace fastifyDuplex {
     readonly socket: Duplex
     /** Opens another exchange on the same connection. Its request is sent after this one. */
     next (options: InjectDuplexOptions): InjectedDuplex
+  }
+
+  /** The request of `app.injectDuplex()` with items. */
+  export type InjectItemOptions<
+    Receive extends ReceiveFormats | undefined = ReceiveFormats | undefined,
+    Send extends ItemFormat | undefined = ItemFormat | undefined
+  > = InjectDuplexOptions & InjectFormats<Receive, Send> & AnyFormats
+
+  interface InjectFormats<Receive, Send> {
+    /** The items of the response body. Sets the Accept field, unless `headers` has it. Default: the body is bytes */
+    receive?: Receive
+    /** The items of the request body. Sets the content-type, unless `headers` has it. Default: the body is bytes */
+    send?: Send
+  }
+
+  /**
+   * The client's end of an injected exchange with items. It sends what the validator of the server gives to a handler, and
+   * receives what the serializer of the server takes from one.
+   */
+  export type InjectedItemDuplex<
+    Receive extends ReceiveFormats | undefined = undefined,
+    Send extends ItemFormat | undefined = undefined,
+    TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault
+  > = InjectedDuplex & WithItems<ReceivedItem<TypeProvider, Receive, 'serializer'>, SentItem<TypeProvider, Send, 'validator'>> & {
+    next<const NextReceive extends ReceiveFormats | undefined = undefined, const NextSend extends ItemFormat | undefined = undefined>(
+      options: InjectItemOptions<NextReceive, NextSend>
+    ): InjectedItemDuplex<NextReceive, NextSend, TypeProvider>
   }
 
   /** The message of the `node:diagnostics_channel` channels `fastify-duplex.exchange.start`, `.head`, `.finish` and `.error`. */

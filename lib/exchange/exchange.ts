@@ -11,6 +11,7 @@ import type { Landed } from '../relay/read-buffers.ts'
 import { NO_BODY } from '../transfer/framing.ts'
 import type { ExchangeEvents, Transport } from '../transport/transport.ts'
 import { failed, finished, headWritten, publish, started } from './diagnostics.ts'
+import type { Receiving, Sending } from './items.ts'
 import { CLAIMED, type Event, type Order, type Stage } from './life.ts'
 import type { OpenExchange, Registry } from './registry.ts'
 
@@ -27,6 +28,10 @@ export interface ExchangeOptions {
 export interface ExchangeOwner {
   /** Null until the first hook of this package has run. */
   readonly reply: FastifyReply | null
+  /** The format of the items of the request; null if its body is bytes. */
+  readonly receiving: Receiving | null
+  /** The format of the items of the response; null if its body is bytes. */
+  readonly sending: Sending | null
   /** Called when the response is about to be cut off. */
   onCutOff (error: Error): void
   /** Answers with an error, unless the handler does so at once. */
@@ -68,6 +73,8 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
   /** Why the exchange has failed; null if it has not. */
   failure: Error | null = null
   onEnded: () => void = ignore
+  /** If the response is cut off: whether what was written should arrive first. */
+  hasLastWords = false
   stream: ExchangeStream & PublicHttpDuplex | null = null
   readonly transport: Transport
   readonly owner: ExchangeOwner
@@ -260,7 +267,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     this.failure = reason
     this.end()
     if (!this.answerHasBegun) owner.onCutOff(reason) // an answer of Fastify has its own onError
-    this.transport.abort(reason)
+    this.transport.abort(reason, this.hasLastWords)
     owner.abortSignal(reason)
     if (stream === null) return
     publish(failed, stream, owner.reply!, reason)

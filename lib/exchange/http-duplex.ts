@@ -9,7 +9,7 @@ import { Duplex, type Readable } from 'node:stream'
 import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
-import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, StatusError, TrailersError } from '../errors.ts'
+import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, NoItemsError, StatusError, TrailersError } from '../errors.ts'
 import { isPiped } from '../node/streams.ts'
 import { type Landed, asLanded, copyForUser } from '../relay/read-buffers.ts'
 import { type Relay, type RelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
@@ -17,6 +17,9 @@ import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { Transport, WriteCallback } from '../transport/transport.ts'
 import type { Exchange, ExchangeStream } from './exchange.ts'
+import { ItemReader } from './item-reader.ts'
+import { ItemWriter } from './item-writer.ts'
+import { describeItems } from './items.ts'
 import { RequestBody, type WebHalves, webHalves } from './halves.ts'
 import { writeHead } from './response-head.ts'
 
@@ -36,6 +39,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private pauseTimer: NodeJS.Timeout | undefined
   private requestHalf: RequestBody | null = null
   private webStreams: WebHalves | null = null
+  private itemReader: ItemReader | null = null
+  private itemWriter: ItemWriter | null = null
+  bodyIsComplete = false
   // Writing. A Writable has one write under way at a time.
   writesAtOnce = false // set by the relay
   private isCorkedForTick = false // until the end of the tick
@@ -100,6 +106,49 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     return this.webStreams as ReturnType<PublicHttpDuplex['web']>
   }
 
+  get items (): ItemReader {
+    this.itemReader ??= this.makeItemReader()
+    return this.itemReader
+  }
+
+  private makeItemReader (): ItemReader {
+    const { receiving } = this.exchange.owner
+    if (receiving === null) throw new NoItemsError('receive', 'receive')
+    return new ItemReader(this, receiving)
+  }
+
+  send (item: unknown): boolean {
+    if (this.isDetached) throw new DetachedError()
+    return this.itemsToSend.send(item)
+  }
+
+  private get itemsToSend (): ItemWriter {
+    this.itemWriter ??= this.makeItemWriter()
+    return this.itemWriter
+  }
+
+  private makeItemWriter (): ItemWriter {
+    const { sending } = this.exchange.owner
+    if (sending === null) throw new NoItemsError('send', 'send')
+    return new ItemWriter(this, sending)
+  }
+
+  /** Whether the handler sends items, instead of bytes. */
+  get sendsItems (): boolean {
+    return this.exchange.owner.sending !== null
+  }
+
+  /** The handler has failed behind the first byte: destroys the stream. The last item of the response says why, if it has items. */
+  fail (error: Error): void {
+    const last = this.itemWriter === null || !this.writable || this.exchange.life.response !== 'begun' ? null : this.itemWriter.lastItem(error)
+    if (last === null) {
+      this.destroy(error)
+      return
+    }
+    this.exchange.hasLastWords = true
+    this.write(last, () => this.destroy(error))
+  }
+
   /** Whether code of the handler listens for errors of the stream or of its request half. */
   get handlesErrors (): boolean {
     return this.listenerCount('error') > 1 || this.requestHalf?.handlesErrors === true
@@ -110,6 +159,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (this.headersSent) throw new HeadSentError()
     if (this.cannotAnswer) return
     this.writeHead()
+    if (this.exchange.owner.sending !== null) this.itemsToSend.startHeartbeat()
     this.transport.whenMayWrite(() => { if (this.headersSent && !this.destroyed) this.transport.write([], 0, false, ignore) })
   }
 
@@ -175,11 +225,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     // For any other type Node throws, before the head is written: that error can still be answered.
     if (typeof chunk !== 'string' && !ArrayBuffer.isView(chunk)) return super.write(chunk, encoding, done)
     if (!this.prepareWrite(chunk, typeof encoding === 'function' ? encoding : done)) return false
-    if (!this.isCorkedForTick && !this.writesAtOnce) {
-      this.isCorkedForTick = true
-      this.cork()
-      process.nextTick(uncorkAfterTick, this)
-    }
+    this.itemWriter?.flush()
+    this.corkForTick()
     return super.write(chunk, encoding, done)
   }
 
@@ -187,10 +234,22 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.endWasCalled = true
     const callback = [chunk, encoding, done].find((argument) => typeof argument === 'function')
     if (!this.prepareWrite(chunk === callback ? null : chunk, callback)) return this
+    this.itemWriter?.flush()
+    this.itemWriter?.stopHeartbeat()
     return super.end(chunk, encoding, done)
   }
 
+  corkForTick (): boolean {
+    if (!this.isCorkedForTick && !this.writesAtOnce) {
+      this.isCorkedForTick = true
+      this.cork()
+      process.nextTick(uncorkAfterTick, this)
+    }
+    return this.isCorkedForTick
+  }
+
   uncorkAfterTick (): void {
+    this.itemWriter?.flush()
     this.isCorkedForTick = false
     this.tickIsOver = true
     this.uncork()
@@ -198,7 +257,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   /** Writes the head, if it was not written yet. @returns false if the write has failed: then `callback` gets the error */
-  private prepareWrite (chunk: unknown, callback: WriteCallback | undefined): boolean {
+  prepareWrite (chunk: unknown, callback?: WriteCallback): boolean {
     if (this.detachedSocket === null && (this.destroyed || this.writableEnded)) return true // Node reports the error
     try {
       if (this.isDetached) throw new DetachedError()
@@ -219,12 +278,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       throw error
     }
     if (reply.sent || reply.raw.headersSent || exchange.answerHasBegun) throw new HeadSentError()
+    if (exchange.owner.sending !== null) describeItems(reply, exchange.owner.sending)
     this.responseFraming = writeHead(this.transport, reply, content)
     exchange.happens('head written')
   }
 
   takeBack (): void {
     this.responseFraming = null
+    this.itemWriter?.stop()
   }
 
   override _write (chunk: Buffer, _encoding: BufferEncoding, done: WriteCallback): void {
@@ -339,6 +400,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   endRequest (): void {
+    this.bodyIsComplete = this.exchange.life.request === 'complete'
     this.push(null)
   }
 
@@ -391,6 +453,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   override _destroy (error: Error | null, done: WriteCallback): void {
     const { exchange } = this
     this.requestHalf?.onClose(error)
+    this.itemWriter?.stop()
     if (exchange.endedWell && error === null) {
       this.keepSummary()
       done(null)
@@ -410,6 +473,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private keepSummary (): void {
     const { requestFraming, socket, trailers } = this.transport
     this.summary = { requestFraming, socket, trailers }
+    if (this.exchange.owner.receiving !== null) this.itemReader ??= this.makeItemReader()
     this.exchange = this.transport = this.reply = null as never
     this.relay = null
   }

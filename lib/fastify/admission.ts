@@ -63,6 +63,7 @@ function admit (state: RouteExchange, reply: FastifyReply): Error | null {
   state.onTimeout = hooksOf(reply, 'onTimeout')
   if (framingError !== null) return framingError
   if (requestFraming.length > options.bodyLimit) return new BodyLimitError(options.bodyLimit)
+  if (state.formatError !== null) return state.formatError
   if (options.maxExchanges === Infinity) return null
   if (admitted.count >= options.maxExchanges) {
     reply.header('retry-after', RETRY_AFTER)

@@ -1,9 +1,10 @@
 // Writes a body that a handler has returned: an async iterable, a Readable, a web ReadableStream, or a web Response.
 
-import type { Duplex, Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { FastifyReply } from 'fastify'
 import { HeadSentError } from '../errors.ts'
+import type { HttpDuplex } from '../exchange/http-duplex.ts'
 import { drained } from '../node/streams.ts'
 import { isWriterField } from '../transfer/head-writer.ts'
 
@@ -43,12 +44,13 @@ function isResponse (value: object): value is WebResponse {
  * rejects.
  */
 export async function writeBody (body: Body, reply: FastifyReply): Promise<void> {
-  const { duplex } = reply
+  const duplex = reply.duplex as HttpDuplex
   if (isResponse(body) && !duplex.headersSent) takeHead(body, reply)
   const content = isResponse(body) ? body.body : body
+  const isItems = duplex.sendsItems && !isResponse(body)
   if (reply.request.method === 'HEAD' || duplex.destroyed) cancelContent(content)
-  else if (isReadable(content)) return pipeline(content, duplex)
-  else await copy(sourceOf(content), duplex)
+  else if (isReadable(content) && !isItems) return pipeline(content, duplex)
+  else await copy(sourceOf(content), duplex, isItems)
   if (duplex.writableFinished) return
   // If other code has answered, the stream was destroyed without an error.
   if (duplex.destroyed) throw duplex.errored ?? new HeadSentError()
@@ -81,14 +83,14 @@ function sourceOf (content: AsyncIterable<unknown>): Source {
  * Copies a source to a stream, until the source has ended or the stream has closed. Not with pipeline(): that would cost more
  * than the rest of a short exchange, mostly for its AbortController.
  */
-function copy (source: Source, stream: Duplex): Promise<void> {
+function copy (source: Source, stream: HttpDuplex, isItems: boolean): Promise<void> {
   return new Promise((resolve, reject) => {
     const onClose = (): void => {
       cancel(source)
       resolve()
     }
     stream.on('close', onClose)
-    writeAll(source, stream).then(() => {
+    writeAll(source, stream, isItems).then(() => {
       if (stream.destroyed) return // 'close' follows
       stream.removeListener('close', onClose)
       resolve()
@@ -99,11 +101,11 @@ function copy (source: Source, stream: Duplex): Promise<void> {
   })
 }
 
-async function writeAll (source: Source, stream: Duplex): Promise<void> {
+async function writeAll (source: Source, stream: HttpDuplex, isItems: boolean): Promise<void> {
   for (let result; (result = await source.next()).done !== true;) {
     if (stream.destroyed) return
     try {
-      if (stream.write(result.value)) continue
+      if (isItems ? stream.send(result.value) : stream.write(result.value)) continue
     } catch (error) {
       cancel(source)
       throw error

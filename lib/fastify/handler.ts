@@ -183,7 +183,7 @@ function onThrow ({ exchange, stream, failure, isAnsweringFailure, hasErrorStrea
   if (stream.writableFinished || stream.isDetached) {
     reply.log.error({ err: error }, 'duplex handler failed after its response')
   } else {
-    stream.destroy(error)
+    stream.fail(error)
   }
   return undefined
 }

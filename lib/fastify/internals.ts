@@ -6,7 +6,8 @@
 import { subscribe } from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import type { IncomingMessage, Server } from 'node:http'
-import type { FastifyInstance, FastifyReply, FastifyRequest, onRouteHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions, onRouteHookHandler } from 'fastify'
+import type { SchemaErrorFormatter } from 'fastify/types/schema'
 
 type Listener = (...args: any[]) => void
 /** Called before any hook, right after a request was routed. The last argument is Node's request. */
@@ -253,6 +254,62 @@ function setNextErrorHandlers (reply: FastifyReply, handlers: ErrorHandlers): vo
   (reply as unknown as Record<symbol, ErrorHandlers>)[known.get('fastify.reply.nextErrorHandler')!] = handlers
 }
 
+export type Validate = ((value: unknown) => unknown) & { errors?: unknown }
+export type Serialize = (value: unknown) => unknown
+
+/** Compiles schemas as Fastify compiles those of a route. */
+export interface SchemaCompilers {
+  validator: (schema: unknown) => Validate
+  serializer: (schema: unknown, contentType: string) => Serialize
+}
+
+/** The compilers of a route or of its instance. They know the shared schemas of the instance. Called when the app is ready. */
+export function compilersOf (app: FastifyInstance, route: RouteOptions): SchemaCompilers {
+  const controller = findSymbol(app, 'fastify.schemaController')
+  const options = findSymbol(app, 'fastify.options')
+  const { method, url } = route
+  return {
+    validator (schema) {
+      if (route.validatorCompiler === undefined) controller.setupValidator(options)
+      return (route.validatorCompiler ?? controller.validatorCompiler)({ schema: plain(schema), method, url, httpPart: 'body' })
+    },
+    serializer (schema, contentType) {
+      if (route.serializerCompiler === undefined) controller.setupSerializer(options)
+      return (route.serializerCompiler ?? controller.serializerCompiler)({ schema: plain(schema), method, url, httpStatus: '200', contentType })
+    }
+  }
+}
+
+/** A schema of fluent-json-schema as JSON Schema. */
+function plain (schema: any): unknown {
+  return schema?.isFluentSchema || schema?.isFluentJSONSchema ? schema.valueOf() : schema
+}
+
+/** Makes the error of items that do not fit their schema: what is set with `setSchemaErrorFormatter`; undefined by default. */
+export function schemaErrorFormatterOf (app: FastifyInstance, route: RouteOptions): SchemaErrorFormatter | undefined {
+  return route.schemaErrorFormatter ?? findSymbol(app, 'fastify.schemaErrorFormatter') ?? undefined
+}
+
+/**
+ * Parses JSON by the app's rules for keys such as `__proto__`, as Fastify does for bodies that are JSON.
+ *
+ * @returns null if the app has no such rules
+ */
+export function jsonParserOf (app: FastifyInstance): ((text: string) => unknown) | null {
+  const { onProtoPoisoning = 'error', onConstructorPoisoning = 'error' } = app.initialConfig
+  if (onProtoPoisoning === 'ignore' && onConstructorPoisoning === 'ignore') return null
+  const parser = app.getDefaultJsonParser(onProtoPoisoning, onConstructorPoisoning) as (request: unknown, body: string, done: (error: Error | null, value: unknown) => void) => void
+  return (text) => {
+    JSON.parse(text) // its error says what is wrong
+    let result: unknown
+    parser(null, text, (error, value) => {
+      if (error !== null) throw new SyntaxError('an object has the key "__proto__", or "constructor" with "prototype"', { cause: error })
+      result = value
+    })
+    return result
+  }
+}
+
 /** Whether `app.inject()` has made this request, with a body. A payload that is a stream is not announced in the head. */
 export function hasInjectedBody ({ _lightMyRequest: injected }: IncomingMessage & { _lightMyRequest?: { payload: unknown } }): boolean {
   return injected !== undefined && injected.payload !== null
@@ -290,6 +347,7 @@ export function missingFromFastify (app: FastifyInstance): string | null {
   const raw = new EventEmitter()
   expect('hooks of an app', () => ['onRoute', 'preClose'].every((name) => Array.isArray(ownSymbol(app, 'fastify.hooks')[name])))
   expect('servers of an app', () => Array.isArray(findSymbol(app, 'fastify.serverBindings')))
+  expect('compilers of an app', () => ['setupValidator', 'setupSerializer'].every((name) => typeof findSymbol(app, 'fastify.schemaController')[name] === 'function') && findSymbol(app, 'fastify.options') !== undefined)
   expect('children of an app', () => Array.isArray(ownSymbol(app, 'fastify.children')))
   expect('ids of requests', () => typeof findSymbol(app, 'fastify.genReqId') === 'function')
   expect('method of a request', () => methodDescriptor(findSymbol(app, 'fastify.Request').prototype)?.get !== undefined)

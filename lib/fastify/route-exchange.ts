@@ -6,10 +6,12 @@ import type { Authority } from '../../types/index.d.ts'
 import { AbortedError, NotEnabledError, SentLateError } from '../errors.ts'
 import { Exchange, type ExchangeOwner } from '../exchange/exchange.ts'
 import { HttpDuplex } from '../exchange/http-duplex.ts'
+import type { Receiving, Sending } from '../exchange/items.ts'
 import type { Registry } from '../exchange/registry.ts'
 import type { Gate } from '../handoff/gate.ts'
 import { isHttp2 } from '../node/http2.ts'
 import type { ResolvedOptions } from '../options.ts'
+import { NO_BODY } from '../transfer/framing.ts'
 import { connectTarget } from '../transfer/tunnel.ts'
 import type { IdleWatch } from '../transport/idle-watch.ts'
 import { NodeTransport } from '../transport/node-pair.ts'
@@ -17,6 +19,7 @@ import { targetOf } from '../transport/request-framing.ts'
 import type { App, Transport } from '../transport/transport.ts'
 import { type Hook, runHooks } from './hooks.ts'
 import { abortSignal, hijack, hooksOf } from './internals.ts'
+import type { ItemFormats } from './item-formats.ts'
 
 /** For a SentLateError. */
 export const LATE_VALUE = 'A value that is returned'
@@ -30,6 +33,10 @@ export interface RouteSetup {
   /** The number of open exchanges that count for the route's `maxExchanges`. */
   admitted: { count: number }
   gate: Gate
+  /** Null if the bodies are bytes. */
+  items: ItemFormats | null
+  /** Compiles the formats of items, for all routes. */
+  compileWhenReady: (() => void)[]
 }
 
 export class RouteExchange implements ExchangeOwner {
@@ -55,6 +62,10 @@ export class RouteExchange implements ExchangeOwner {
   /** The stream is that of an error handler. */
   hasErrorStream = false
   private authority: Authority | null = null
+  receiving: Receiving | null = null
+  sending: Sending | null = null
+  /** Why the request is refused: its items, or those that the client accepts, have no format of the route. */
+  formatError: Error | null = null
 
   /** @param transport the raw connection; null if it could not be claimed: then Node's request/response pair is used */
   constructor (setup: RouteSetup, transport: Transport | null) {
@@ -65,12 +76,13 @@ export class RouteExchange implements ExchangeOwner {
   /** Called with the reply, before anything else needs it. @returns the exchange, made at the first call if the raw connection was not claimed */
   begin (reply: FastifyReply): Exchange {
     if (this.reply !== null) return this.exchange!
-    const { app, idleWatch, options, registry } = this.setup
+    const { app, idleWatch, items, options, registry } = this.setup
     this.reply = reply
     if (this.exchange === null) {
       const transport = new NodeTransport(reply.request.raw, reply.raw, app, idleWatch, options)
       this.exchange = new Exchange(transport, this, registry, options)
     }
+    if (items !== null) this.chooseFormats(items, reply)
     this.exchange.onReply()
     return this.exchange
   }
@@ -109,6 +121,16 @@ export class RouteExchange implements ExchangeOwner {
   authorityOf (request: IncomingMessage): Authority | null {
     if (request.method === 'CONNECT') this.authority ??= connectTarget(targetOf(request), isHttp2(request))
     return this.authority
+  }
+
+  /** Chooses the formats of the items. Where the request or the client allows none, the items are null, and the request is refused. */
+  private chooseFormats (items: ItemFormats, reply: FastifyReply): void {
+    try {
+      this.receiving = items.receivingOf(reply.request, reply, this.exchange!.transport.requestFraming !== NO_BODY)
+      this.sending = items.sendingOf(reply.request, reply)
+    } catch (error) {
+      this.formatError = error as Error
+    }
   }
 
   // ExchangeOwner

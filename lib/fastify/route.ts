@@ -3,13 +3,14 @@
 
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import type { DuplexOptions } from '../../types/index.d.ts'
+import type { FastifyDuplexOptions } from '../../types/index.d.ts'
 import { AbortedError, BodySchemaError } from '../errors.ts'
-import { optionsOfRoute, resolveOptions } from '../options.ts'
+import { type DeclaredItems, optionsOfRoute, resolveOptions } from '../options.ts'
 import { IdleWatch } from '../transport/idle-watch.ts'
 import { claimRaw } from '../transport/raw.ts'
 import { skipBodyParsing } from './admission.ts'
 import { wrapHandler, wrapRouteErrorHandler } from './handler.ts'
+import { ItemFormats } from './item-formats.ts'
 import { type LoggerFactory, logPrematureClose, restoreParameter } from './internals.ts'
 import { RouteExchange, type RouteSetup, exchangeOf, setExchange } from './route-exchange.ts'
 import { markSeen } from './unseen-routes.ts'
@@ -32,6 +33,7 @@ export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: 
   }
   if (isConnect) plugin.gate.routesConnect = true
   const setup = setUp(plugin, routeOptions, route.bodyLimit)
+  if (setup.items !== null) plugin.compileWhenReady.push(() => setup.items!.compile(this, route))
   const options = route as RouteOptions & Record<'childLoggerFactory' | 'preParsing' | 'onResponse' | 'errorHandler', any>
   options.childLoggerFactory = claimWithLogger(options.childLoggerFactory ?? this.childLoggerFactory, setup)
   options.preParsing = [options.preParsing ?? []].flat().concat(skipBodyParsing)
@@ -40,11 +42,12 @@ export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: 
   options.errorHandler = wrapRouteErrorHandler(options.errorHandler)
 }
 
-function setUp (plugin: RouteSetup, routeOptions: DuplexOptions, bodyLimit = plugin.options.bodyLimit): RouteSetup {
+function setUp (plugin: RouteSetup, { receive, send, ...routeOptions }: FastifyDuplexOptions & DeclaredItems, bodyLimit = plugin.options.bodyLimit): RouteSetup {
   const options = resolveOptions(routeOptions, { ...plugin.options, bodyLimit })
   return {
     ...plugin,
     options,
+    items: receive === undefined && send === undefined ? null : new ItemFormats({ receive, send }),
     idleWatch: new IdleWatch(options.idleTimeout),
     admitted: routeOptions.maxExchanges === undefined ? plugin.admitted : { count: 0 }
   }

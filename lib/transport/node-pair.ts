@@ -279,19 +279,30 @@ export class NodeTransport implements Transport, Watched {
     this.previousTimeout = null
   }
 
-  abort (error: Error): void {
+  abort (error: Error, lingers: boolean): void {
     this.forgetExchange()
-    const { response, stream } = this
+    const { request, response, stream } = this
     if (!this.nodeHasFinished && response.listenerCount('error') > 0) response.emit('error', error)
     response.on('error', ignore) // Fastify's listener is called only once, and app.inject() emits another error
     // With an error, since an HTTP/2 stream that is destroyed without one may look complete. Not with `close(code)`: it made
     // Node 26 abort (an assertion in Http2Stream::OnTrailers).
     if (stream !== undefined) stream.destroy(error)
+    else if (lingers && this.responseFraming!.kind !== 'close' && request.socket.writable && !isInjected(request, response)) this.closeAfterDrain()
     else if (this.nodeHasFinished) this.cutOff()
     // In turn: from Node 24 on, a response that is destroyed earlier would leave the connection open.
     // Later than the end of the response before it, which would not look complete on a connection that is gone.
     else if (isInTurn(response)) this.cutOff()
     else whenInTurn(response, () => { process.nextTick(() => this.cutOff()) })
+  }
+
+  /** Closes the connection when the client has had time to read what was written. */
+  private closeAfterDrain (): void {
+    const { socket } = this.request
+    const drain = new Drain()
+    drain.start(this.options.drainTimeout, () => socket.destroy())
+    socket.on('close', () => drain.stop())
+    this.request.resume()
+    socket.end()
   }
 
   private cutOff (): void {

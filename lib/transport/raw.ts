@@ -306,7 +306,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.returnOrClose()
   }
 
-  abort (error: Error): void {
+  abort (error: Error, lingers: boolean): void {
     const { handoff } = this
     this.forgetExchange()
     this.isLeft = true
@@ -314,7 +314,8 @@ export class RawTransport implements Transport, Borrower, Watched {
     // The request closes after this. `request.signal` must still abort then.
     this.app.keepSignalDuring(this.request, () => handoff.fail(error))
     // Responses to earlier requests must not be cut off with this one, if they can still be sent.
-    if (this.socket.writable) this.whenMayWrite(() => this.cutOff())
+    if (lingers && !this.response.isCloseDelimited && this.socket.writable) this.close()
+    else if (this.socket.writable) this.whenMayWrite(() => this.cutOff())
     else this.cutOff()
   }
 

@@ -116,8 +116,12 @@ export interface Transport {
   detach (): Detached
   /** Ends the exchange after a complete response. The rest of the request is dropped. */
   finish (): void
-  /** Ends the exchange before the response is complete. The response is cut off, so that the client can tell. Reports nothing more. */
-  abort (error: Error): void
+  /**
+   * Ends the exchange before the response is complete. The response is cut off, so that the client can tell. Reports nothing more.
+   *
+   * @param lingers whether what was written should arrive, even if the client still sends
+   */
+  abort (error: Error, lingers: boolean): void
 }
 
 /** What a transport must know about the app. */

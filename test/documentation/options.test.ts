@@ -33,11 +33,11 @@ function describedInReadme (): Record<string, Description> {
 
 const UNITS: Record<string, string> = { Milliseconds: 'ms', Bytes: 'bytes', Exchanges: 'exchanges', Whether: 'boolean' }
 
-/** The comments of DuplexOptions: the first word is the unit, and the default is at the end. */
+/** The comments of FastifyDuplexOptions: the first word is the unit, and the default is at the end. */
 function describedInTypes (): Record<string, Description> {
   const found: Record<string, Description> = {}
   const visit = (node: ts.Node): void => {
-    if (!ts.isInterfaceDeclaration(node) || node.name.text !== 'DuplexOptions') return ts.forEachChild(node, visit)
+    if (!ts.isInterfaceDeclaration(node) || node.name.text !== 'FastifyDuplexOptions') return ts.forEachChild(node, visit)
     for (const member of node.members) {
       const comment = ts.getJSDocCommentsAndTags(member).map((doc) => ts.getTextOfJSDocComment(doc.comment)).join(' ').replaceAll(/\s+/g, ' ')
       const match = /^(\w+) .*\bDefault: (.*)$/.exec(comment)
@@ -88,7 +88,8 @@ t.test('options: only whole numbers in their range, or booleans', async (t) => {
 
 // Errors
 
-const made = Object.fromEntries(Object.entries(errors).map(([name, DuplexError]) => [name, new DuplexError()]))
+type ErrorClass = new () => Error & { code: string, statusCode?: number }
+const made = Object.fromEntries(Object.entries(errors).map(([name, DuplexError]) => [name, new (DuplexError as ErrorClass)()]))
 const codes = new Set<string>(Object.values(made).map(({ code }) => code))
 
 /** No client is answered with these: they occur at registration, or in app.injectDuplex(). */

@@ -18,7 +18,7 @@ const ROOMS = [
   ['handoff'],
   ['relay'],
   ['node'],
-  ['transfer', 'options.ts'],
+  ['transfer', 'items', 'options.ts'],
   ['errors.ts'],
   ['types']
 ]
@@ -95,5 +95,7 @@ t.test('names from inside Node and Fastify', async (t) => {
   for (const code of node) t.ok(await isAllowed(code, 'lib/node/socket.ts'), `${code} in node/`)
   for (const code of fastify) t.ok(await isAllowed(code, 'lib/fastify/internals.ts'), `${code} in fastify/internals.ts`)
   for (const code of ['stream._write(a)', 'setTimeout(a)']) t.ok(await isAllowed(code, 'lib/exchange/one.ts'), code)
-  for (const code of ['setTimeout(a)', 'setImmediate(a)', 'process.nextTick(a)']) t.notOk(await isAllowed(code, 'lib/transfer/one.ts'), `${code} in transfer/`)
+  for (const code of ['setTimeout(a)', 'setImmediate(a)', 'process.nextTick(a)']) {
+    for (const room of ['transfer', 'items']) t.notOk(await isAllowed(code, `lib/${room}/one.ts`), `${code} in ${room}/`)
+  }
 })

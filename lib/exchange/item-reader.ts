@@ -1,0 +1,149 @@
+// The items of a request body. One read of the stream gives many items: only the read is waited for, not each item.
+
+import type { Readable } from 'node:stream'
+import { type ItemDecoder, NO_ITEM } from '../items/codec.ts'
+import type { Receiving } from './items.ts'
+
+/** The stream of an exchange, as the reader of its items sees it. */
+export interface ItemSource extends Readable {
+  /** Whether the request body was read to its end. Otherwise an end is that of `stopReading()`, and may be within an item. */
+  readonly bodyIsComplete: boolean
+}
+
+type Result = IteratorResult<unknown, undefined>
+
+const DONE: Result = { value: undefined, done: true }
+
+export class ItemReader implements AsyncIterableIterator<unknown> {
+  private readonly stream: ItemSource
+  private readonly receiving: Receiving
+  private readonly decoder: ItemDecoder
+  private chunks: AsyncIterator<Buffer | string> | null = null
+  private reading: Promise<unknown> | null = null // the last call of `next` that waits for a read
+  private isEnded = false // the decoder has the whole body
+  private failure: unknown // of an item behind the last batch
+  private hasFailure = false
+
+  constructor (stream: ItemSource, receiving: Receiving) {
+    this.stream = stream
+    this.receiving = receiving
+    this.decoder = receiving.makeDecoder()
+  }
+
+  [Symbol.asyncIterator] (): this {
+    return this
+  }
+
+  next (): Promise<Result> {
+    const { reading } = this
+    if (reading === null) {
+      try {
+        const item = this.nextItem()
+        if (item !== NO_ITEM) return resultOf(item)
+      } catch (error) {
+        return Promise.reject(error)
+      }
+    }
+    // Calls that do not wait for each other get their items in turn.
+    const turn = reading === null ? this.readItem() : reading.then(this.readItem, this.readItem)
+    const leave = (): void => { if (this.reading === turn) this.reading = null }
+    turn.then(leave, leave)
+    this.reading = turn
+    return turn
+  }
+
+  /** Leaves the loop. The items that it has not taken are left for the next one. */
+  async return (): Promise<Result> {
+    const { chunks } = this
+    this.chunks = null
+    await chunks?.return?.()
+    return DONE
+  }
+
+  /** The items of each read as an array, which is never empty. */
+  batches (): AsyncIterableIterator<unknown[]> {
+    const batches: AsyncIterableIterator<unknown[]> = {
+      [Symbol.asyncIterator]: () => batches,
+      next: async () => {
+        const first = await this.next()
+        return first.done === true ? first : { value: await this.batchFrom(first.value), done: false }
+      },
+      return: () => this.return() as Promise<any>
+    }
+    return batches
+  }
+
+  private batchFrom (first: unknown): unknown[] | Promise<unknown[]> {
+    const batch = [first]
+    let mayWait = false
+    try {
+      for (let item; (item = this.nextItem()) !== NO_ITEM;) {
+        batch.push(item)
+        mayWait ||= isPromise(item)
+      }
+    } catch (error) {
+      // The items before it come first.
+      this.failure = error
+      this.hasFailure = true
+    }
+    return mayWait ? Promise.all(batch) : batch
+  }
+
+  /** @returns the next item that was read; NO_ITEM if more must be read */
+  private nextItem (): unknown {
+    if (this.hasFailure) {
+      this.hasFailure = false
+      throw this.failure
+    }
+    const { decoder, receiving } = this
+    if (receiving.keepsInvalid) return this.nextOrInvalid()
+    const item = decoder.next()
+    return item === NO_ITEM ? NO_ITEM : receiving.validate(item, decoder)
+  }
+
+  private nextOrInvalid (): unknown {
+    const { decoder, receiving } = this
+    try {
+      const item = decoder.next()
+      if (item === NO_ITEM) return NO_ITEM
+      const value = receiving.validate(item, decoder)
+      return isPromise(value) ? value.then(valid, invalid) : valid(value)
+    } catch (error) {
+      return invalid(error)
+    }
+  }
+
+  private readonly readItem = async (): Promise<Result> => {
+    const { decoder, stream } = this
+    for (;;) {
+      const item = this.nextItem()
+      if (item !== NO_ITEM) return resultOf(item)
+      this.chunks ??= stream[Symbol.asyncIterator]() as AsyncIterator<Buffer | string>
+      const { value: chunk, done } = await this.chunks.next()
+      if (done !== true) {
+        decoder.write(typeof chunk === 'string' ? Buffer.from(chunk, stream.readableEncoding!) : chunk)
+        continue
+      }
+      if (!stream.bodyIsComplete || this.isEnded) return DONE
+      this.isEnded = true
+      decoder.end()
+    }
+  }
+}
+
+function resultOf (item: unknown): Promise<Result> {
+  // Not with `await`, which costs each item one turn more.
+  return isPromise(item) ? item.then((value) => ({ value, done: false })) : Promise.resolve({ value: item, done: false })
+}
+
+function isPromise (value: unknown): value is Promise<unknown> {
+  return typeof (value as { then?: unknown } | null | undefined)?.then === 'function'
+}
+
+function valid (value: unknown): object {
+  return { ok: true, value }
+}
+
+function invalid (error: unknown): object {
+  return { ok: false, error }
+}

@@ -1,0 +1,91 @@
+// The items of a route: its formats are compiled for the app, and for each request one of them is chosen.
+
+import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import Negotiator from 'negotiator'
+import type { ItemFormat, SendFormat } from '../../types/items.d.ts'
+import { MediaTypeError, NotAcceptableError, OptionError } from '../errors.ts'
+import type { Receiving, Sending } from '../exchange/items.ts'
+import type { DeclaredItems } from '../options.ts'
+import { compileReceiving, compileSending } from './item-schemas.ts'
+
+/** A charset parameter that is not UTF-8. */
+const OTHER_CHARSET = /;\s*charset\s*=\s*"?(?!(utf-8|us-ascii)"?\s*(;|$))/i
+
+export class ItemFormats {
+  private readonly receive: readonly ItemFormat[]
+  private readonly send: readonly SendFormat[]
+  // By media type. Filled when the app is ready.
+  private readonly receiving = new Map<string, Receiving>()
+  private readonly sending = new Map<string, Sending>()
+
+  /** @throws {OptionError} FST_ERR_DUPLEX_OPTION: these are no formats */
+  constructor ({ receive, send }: DeclaredItems) {
+    this.receive = formatsOf('receive', receive)
+    this.send = formatsOf('send', send)
+    const sendOnly = this.receive.find(({ codec }) => codec.decoder === undefined)
+    if (sendOnly !== undefined) throw new OptionError('receive', `${sendOnly.codec.mediaTypes[0]} can only be sent`)
+  }
+
+  /** Compiles the schemas of the route, with the compilers of its instance. @throws what these throw */
+  compile (app: FastifyInstance, route: RouteOptions): void {
+    for (const format of this.receive) addTypes(this.receiving, format, () => compileReceiving(format, app, route))
+    for (const format of this.send) addTypes(this.sending, format, (mediaType) => compileSending(format, mediaType, app, route))
+  }
+
+  /**
+   * Chooses the format of a request body, by its content-type.
+   *
+   * @param hasBody whether there is one
+   * @returns null if the route declares none
+   * @throws {MediaTypeError} FST_ERR_DUPLEX_MEDIA_TYPE (415)
+   */
+  receivingOf (request: FastifyRequest, reply: FastifyReply, hasBody: boolean): Receiving | null {
+    const { receiving } = this
+    if (receiving.size === 0) return null
+    const { 'content-type': contentType = '' } = request.headers
+    const chosen = OTHER_CHARSET.test(contentType) ? undefined : receiving.get(contentType.split(';')[0].trim().toLowerCase())
+    if (chosen !== undefined) return chosen
+    const [[, first]] = receiving
+    if (!hasBody) return first
+    const types = [...receiving.keys()].join(', ')
+    reply.header('accept-post', types)
+    throw new MediaTypeError(contentType === '' ? '(none)' : `"${contentType}"`, types)
+  }
+
+  /**
+   * Chooses the format of a response body, by the Accept field of the request.
+   *
+   * @returns null if the route declares none
+   * @throws {NotAcceptableError} FST_ERR_DUPLEX_NOT_ACCEPTABLE (406)
+   */
+  sendingOf ({ headers: { accept } }: FastifyRequest, reply: FastifyReply): Sending | null {
+    const { sending } = this
+    if (sending.size === 0) return null
+    if (sending.size > 1) addVary(reply)
+    const types = [...sending.keys()]
+    const type = accept === undefined ? types[0] : new Negotiator({ headers: { accept } }).mediaType(types)
+    if (type === undefined) throw new NotAcceptableError(types.join(', '))
+    return sending.get(type)!
+  }
+}
+
+function formatsOf<Format extends SendFormat> (name: string, formats: Format | readonly Format[] | undefined): readonly Format[] {
+  const list = formats === undefined ? [] : [formats].flat() as Format[]
+  for (const format of list as Partial<SendFormat>[]) {
+    if (typeof format?.codec !== 'object' || !('schema' in format)) throw new OptionError(name, 'expected a format of fastify-duplex/items, such as jsonl(schema), or an array of formats')
+  }
+  if (formats !== undefined && list.length === 0) throw new OptionError(name, 'expected at least one format')
+  return list
+}
+
+/** The first format of a media type wins. */
+function addTypes<Compiled> (compiled: Map<string, Compiled>, { codec }: SendFormat, compile: (mediaType: string) => Compiled): void {
+  for (const type of codec.mediaTypes) {
+    if (!compiled.has(type)) compiled.set(type, compile(type))
+  }
+}
+
+function addVary (reply: FastifyReply): void {
+  const vary = String(reply.getHeader('vary') ?? '')
+  if (!/(^|,)\s*(accept|\*)\s*(,|$)/i.test(vary)) reply.header('vary', vary === '' ? 'accept' : `${vary}, accept`)
+}

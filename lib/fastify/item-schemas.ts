@@ -1,0 +1,105 @@
+// The schemas of items: what was read is validated, and what is sent is serialized, with the compilers of the app.
+
+import { STATUS_CODES } from 'node:http'
+import { isDeepStrictEqual } from 'node:util'
+import type { FastifyError, FastifyInstance, FastifySchemaValidationError, RouteOptions } from 'fastify'
+import type { ItemFormat, ResolvedItemOptions, SendFormat } from '../../types/items.d.ts'
+import { ItemError, ItemLimitError, ItemSerializeError } from '../errors.ts'
+import type { Position, Receiving, Sending } from '../exchange/items.ts'
+import { type Validate, compilersOf, jsonParserOf, schemaErrorFormatterOf } from './internals.ts'
+
+/** @throws what the app's validator compiler throws */
+export function compileReceiving ({ schema, codec, options }: ItemFormat, app: FastifyInstance, route: RouteOptions): Receiving {
+  const { maxItemSize, invalid } = options as ResolvedItemOptions
+  const validator = compilersOf(app, route).validator(schema)
+  const formatErrors = schemaErrorFormatterOf(app, route) ?? joinErrors
+  const decoderOptions = { maxItemSize, parse: jsonParserOf(app) }
+
+  function refuse ({ index, offset }: Position, errors: unknown): never {
+    const cause = errors instanceof Error ? errors : formatErrors(errors as FastifySchemaValidationError[], 'body')
+    const { validation } = errors instanceof Error ? errors as FastifyError : { validation: errors as FastifySchemaValidationError[] }
+    throw new ItemError(index, offset, cause.message, { cause, validation })
+  }
+
+  function accept (item: unknown, result: unknown, position: Position): unknown {
+    const errors = errorsOf(validator, result)
+    if (errors) refuse(position, errors)
+    return (result as { value?: unknown } | undefined)?.value || item
+  }
+
+  return {
+    makeDecoder: () => codec.decoder(decoderOptions),
+    keepsInvalid: invalid === 'item',
+    validate (item, position) {
+      let result
+      try {
+        result = validator(item)
+      } catch (error) {
+        // The stack was too small for what is nested that deeply.
+        if (error instanceof RangeError) refuse(position, error)
+        throw error
+      }
+      if (result === true) return item
+      if (!(result instanceof Promise)) return accept(item, result, position)
+      const { index, offset } = position
+      return result.then((value) => accept(item, value, { index, offset }), (error) => refuse({ index, offset }, error))
+    }
+  }
+}
+
+/** Why an item is bad, if it is. As Fastify reads it: a validator returns whether the value is valid, an error, or the value in its place. */
+function errorsOf (validator: Validate, result: unknown): unknown {
+  return result === false ? validator.errors : (result as { error?: unknown } | undefined)?.error
+}
+
+/** As Fastify does by default. */
+function joinErrors (errors: FastifySchemaValidationError[]): Error {
+  return new Error(errors.map(({ instancePath, message }) => `item${instancePath} ${message}`).join(', '))
+}
+
+/** @throws what the app's compilers throw */
+export function compileSending ({ schema, codec, options }: SendFormat, mediaType: string, app: FastifyInstance, route: RouteOptions): Sending {
+  const { heartbeat = 0, problem } = options as ResolvedItemOptions
+  const { frame, encode } = codec
+  const compilers = compilersOf(app, route)
+  const serialize = frame === undefined ? null : compilers.serializer(schema, mediaType)
+
+  function toJson (item: unknown): string {
+    if (ArrayBuffer.isView(item)) throw new TypeError('it is bytes')
+    const json = serialize!(item)
+    if (typeof json !== 'string') throw new TypeError('there is no JSON for it')
+    return json
+  }
+
+  /** Whether nothing of a record is lost, and the schema allows it. */
+  function fits (record: unknown): boolean {
+    const copy = JSON.parse(JSON.stringify(record))
+    if (serialize !== null && !isDeepStrictEqual(JSON.parse(toJson(record)), copy)) return false
+    const validator = compilers.validator(schema)
+    return !errorsOf(validator, validator(copy))
+  }
+
+  return {
+    mediaType,
+    heartbeat: heartbeat === 0 ? null : { timeout: heartbeat, content: codec.heartbeat! },
+    encode (item, index) {
+      try {
+        return frame === undefined ? encode!(item) : frame(toJson(item))
+      } catch (error) {
+        throw new ItemSerializeError(index, (error as Error).message, { cause: error })
+      }
+    },
+    encodeFailure (error, index) {
+      if (problem === false) return null
+      const record = typeof problem === 'function' ? problem(error) : problemOf(error)
+      return record !== undefined && record !== null && fits(record) ? this.encode(record, index) : null
+    }
+  }
+}
+
+/** The record of an error (RFC 9457), if it is about items; else undefined: then the cut-off must do. */
+function problemOf (error: Error): object | undefined {
+  if (!(error instanceof ItemError || error instanceof ItemLimitError || error instanceof ItemSerializeError)) return undefined
+  const { statusCode, message, code, index } = error
+  return { type: 'about:blank', title: STATUS_CODES[statusCode], status: statusCode, detail: message, code, index, ...('offset' in error && { offset: error.offset }) }
+}
