@@ -22,35 +22,35 @@ declare const readable: Readable
 
 interface Row { id: number, name: string }
 interface Result { id: number, ok: boolean }
-const Row = Type.Object({ id: Type.Integer(), name: Type.String() })
-const Result = Type.Object({ id: Type.Integer(), ok: Type.Boolean() })
+const RowSchema = Type.Object({ id: Type.Integer(), name: Type.String() })
+const ResultSchema = Type.Object({ id: Type.Integer(), ok: Type.Boolean() })
 const Other = Type.Object({ other: Type.String() })
 
 // Formats.
 
-const rows = jsonl(Row)
-const results = jsonl(Result)
-exactly<ItemFormat<typeof Row, ItemOptions<'error'>>>()(rows)
-exactly<ItemFormat<typeof Row, ItemOptions<'error'>>>()(jsonSeq(Row))
-exactly<SendFormat<typeof Row>>()(sse(Row))
-exactly<ItemOptions<'item'>>()(jsonl(Row, { maxItemSize: 65_536, invalid: 'item' }).options)
-jsonl(Row, { heartbeat: 1000, problem: false })
-jsonl(Row, { problem: (error) => ({ id: 0, name: error.message }) })
-sse(Row, { heartbeat: 1000, problem: (error) => { exactly<Error>()(error) } })
+const rows = jsonl(RowSchema)
+const results = jsonl(ResultSchema)
+exactly<ItemFormat<typeof RowSchema, ItemOptions<'error'>>>()(rows)
+exactly<ItemFormat<typeof RowSchema, ItemOptions<'error'>>>()(jsonSeq(RowSchema))
+exactly<SendFormat<typeof RowSchema>>()(sse(RowSchema))
+exactly<ItemOptions<'item'>>()(jsonl(RowSchema, { maxItemSize: 65_536, invalid: 'item' }).options)
+jsonl(RowSchema, { heartbeat: 1000, problem: false })
+jsonl(RowSchema, { problem: (error) => ({ id: 0, name: error.message }) })
+sse(RowSchema, { heartbeat: 1000, problem: (error) => { exactly<Error>()(error) } })
 // @ts-expect-error no such option
-jsonl(Row, { maxItemsize: 1 })
+jsonl(RowSchema, { maxItemsize: 1 })
 // @ts-expect-error no such option, among others
-jsonl(Row, { maxItemsize: 1, heartbeat: 1 })
+jsonl(RowSchema, { maxItemsize: 1, heartbeat: 1 })
 // @ts-expect-error a number
-jsonl(Row, { maxItemSize: '1' })
+jsonl(RowSchema, { maxItemSize: '1' })
 // @ts-expect-error
-jsonSeq(Row, { invalid: 'skip' })
+jsonSeq(RowSchema, { invalid: 'skip' })
 // @ts-expect-error a schema is needed
 jsonl()
 // @ts-expect-error for receiving
-sse(Row, { maxItemSize: 1 })
+sse(RowSchema, { maxItemSize: 1 })
 // @ts-expect-error read-only
-rows.schema = Row
+rows.schema = RowSchema
 
 const msgpack = itemCodec({
   mediaTypes: ['application/x-msgpack'],
@@ -61,7 +61,7 @@ const msgpack = itemCodec({
   },
   encode: (item) => Buffer.from(String(item))
 })
-exactly<ItemFormat<typeof Row, ItemOptions<'item'>>>()(msgpack(Row, { invalid: 'item' }))
+exactly<ItemFormat<typeof RowSchema, ItemOptions<'item'>>>()(msgpack(RowSchema, { invalid: 'item' }))
 // @ts-expect-error a media type is needed
 itemCodec({ mediaTypes: [], decode: () => null, encode: () => Buffer.of() })
 // @ts-expect-error bytes
@@ -74,7 +74,7 @@ itemCodec({ mediaTypes: ['a/b'], decode: () => 'text', encode: () => Buffer.of()
 const app = Fastify().withTypeProvider<TypeBoxTypeProvider>()
 app.register(duplex)
 
-app.post('/:id', { duplex: { receive: rows, send: [results, sse(Result)] }, schema: { params: Type.Object({ id: Type.Integer() }) } }, async function * (request, reply) {
+app.post('/:id', { duplex: { receive: rows, send: [results, sse(ResultSchema)] }, schema: { params: Type.Object({ id: Type.Integer() }) } }, async function * (request, reply) {
   exactly<typeof app.prefix>()(this.prefix)
   exactly<number>()(request.params.id)
   // @ts-expect-error no such parameter
@@ -90,6 +90,7 @@ app.post('/:id', { duplex: { receive: rows, send: [results, sse(Result)] }, sche
   }
 })
 app.post('/', { duplex: { idleTimeout: 1, receive: rows, send: results } }, async (request, reply) => {
+  const rest = reply.duplex.items
   exactly<boolean>()(reply.duplex.send({ id: 1, ok: true }))
   // @ts-expect-error a property is missing
   reply.duplex.send({ id: 1 })
@@ -100,8 +101,8 @@ app.post('/', { duplex: { idleTimeout: 1, receive: rows, send: results } }, asyn
   // @ts-expect-error not an item
   reply.duplex.send('text')
   // @ts-expect-error read-only
-  reply.duplex.items = reply.duplex.items
-  for await (const row of reply.duplex.items) reply.duplex.send({ id: row.id, ok: true })
+  reply.duplex.items = rest
+  for await (const row of rest) reply.duplex.send({ id: row.id, ok: true })
   reply.duplex.end()
 })
 app.post('/:id', {
@@ -117,7 +118,7 @@ app.post('/:id', {
 app.route({
   method: 'POST',
   url: '/:id',
-  duplex: { receive: [rows, jsonSeq(Row)], send: results },
+  duplex: { receive: [rows, jsonSeq(RowSchema)], send: results },
   schema: { params: Type.Object({ id: Type.Integer() }) },
   preHandler: async (request) => { exactly<number>()(request.params.id) },
   handler: async function * (request, reply) {
@@ -163,13 +164,13 @@ app.route({ method: 'POST', url: '/', duplex: { receive: rows, send: results }, 
 // @ts-expect-error
 app.route({ method: 'POST', url: '/', duplex: { send: results }, async * handler () { yield 'text' } })
 // @ts-expect-error server-sent events are only sent
-app.post('/', { duplex: { receive: sse(Row), send: results } }, async () => {})
+app.post('/', { duplex: { receive: sse(RowSchema), send: results } }, async () => {})
 // @ts-expect-error
-app.post('/', { duplex: { receive: [rows, sse(Row)] } }, async () => {})
+app.post('/', { duplex: { receive: [rows, sse(RowSchema)] } }, async () => {})
 // @ts-expect-error
-app.route({ method: 'POST', url: '/', duplex: { receive: sse(Row) }, handler: async () => {} })
+app.route({ method: 'POST', url: '/', duplex: { receive: sse(RowSchema) }, handler: async () => {} })
 // @ts-expect-error a schema is not a format
-app.post('/', { duplex: { receive: Row } }, async () => {})
+app.post('/', { duplex: { receive: RowSchema } }, async () => {})
 // @ts-expect-error no such option
 app.post('/', { duplex: { receive: rows, idleTimeOut: 1 } }, async () => {})
 // @ts-expect-error a number
@@ -215,9 +216,31 @@ app.post('/', { duplex: { send: [jsonl(Message), sse(Message)] } }, async functi
   yield { kind: 'token', text: 'a' }
   yield { kind: 'end' }
 })
+const Lists = Type.Object({ tags: Type.Array(Type.String()), pair: Type.Tuple([Type.Number(), Type.String()]), note: Type.Optional(Type.Null()) })
+app.post('/', { duplex: { receive: rows, send: jsonl(Lists) } }, async function * (request, reply) {
+  for await (const { id, name } of reply.duplex.items) yield { tags: [name], pair: [id, name] }
+  yield { tags: [], pair: [1, 'a'], note: null }
+})
+app.post('/', { duplex: { send: jsonl(Lists) } }, async function * (request) { yield { tags: [request.id], pair: [1, 'a'] } })
+app.post('/', { duplex: { send: jsonl(Lists) }, async * handler (request) { yield { tags: [request.id], pair: [1, 'a'] } } })
+app.route({ method: 'POST', url: '/', duplex: { send: jsonl(Lists) }, handler: async function * (request) { yield { tags: [request.id], pair: [1, 'a'] } } })
 // @ts-expect-error no such kind
 app.post('/', { duplex: { send: jsonl(Message) } }, async function * () { yield { kind: 'start' } })
 
+// Hooks and error handlers see bytes: the items are the handler's.
+
+app.post('/', {
+  duplex: { receive: rows, send: results },
+  preHandler: async (request, reply) => { exactly<HttpDuplex>()(reply.duplex) },
+  errorHandler: (error, request, reply) => {
+    exactly<HttpDuplex>()(reply.duplex)
+    reply.code(500).send({ message: error.message })
+  }
+}, async (request, reply) => {
+  // @ts-expect-error a status
+  reply.code('403')
+  exactly<HttpDuplex>()(reply.code(200).duplex)
+})
 // One direction only.
 
 app.post('/', { duplex: { receive: rows } }, async function * (request, reply) {
@@ -233,12 +256,12 @@ app.post('/', { duplex: { send: results } }, async function * (request, reply) {
   exactly<unknown>()(reply.duplex.items)
   for await (const chunk of reply.duplex) yield { id: chunk.length, ok: true }
 })
-app.post('/', { duplex: { receive: rows }, schema: { response: { 200: Result } } }, async function * (request, reply) { yield Buffer.of(1) })
-app.post('/', { duplex: { receive: rows }, schema: { response: { 200: Result } } }, async () => ({ id: 1, ok: true }))
+app.post('/', { duplex: { receive: rows }, schema: { response: { 200: ResultSchema } } }, async function * (request, reply) { yield Buffer.of(1) })
+app.post('/', { duplex: { receive: rows }, schema: { response: { 200: ResultSchema } } }, async () => ({ id: 1, ok: true }))
 // @ts-expect-error neither bytes nor text
-app.post('/', { duplex: { receive: rows }, schema: { response: { 200: Result } } }, async function * (request, reply) { yield 1 })
+app.post('/', { duplex: { receive: rows }, schema: { response: { 200: ResultSchema } } }, async function * (request, reply) { yield 1 })
 // @ts-expect-error not the response's type
-app.post('/', { duplex: { receive: rows }, schema: { response: { 200: Result } } }, async () => ({ id: '1' }))
+app.post('/', { duplex: { receive: rows }, schema: { response: { 200: ResultSchema } } }, async () => ({ id: '1' }))
 
 // Bytes.
 
@@ -255,12 +278,12 @@ for (const options of [true, {}, { idleTimeout: 1 }] as const) {
 
 // Several formats with different schemas: each may come, and what is sent must fit all.
 
-app.post('/', { duplex: { receive: [jsonl(Row), jsonSeq(Other)], send: [jsonl(Result), sse(Other)] } }, async function * (request, reply) {
+app.post('/', { duplex: { receive: [jsonl(RowSchema), jsonSeq(Other)], send: [jsonl(ResultSchema), sse(Other)] } }, async function * (request, reply) {
   exactly<ItemDuplex<Row | { other: string }, Result & { other: string }>>()(reply.duplex)
   yield { id: 1, ok: true, other: 'a' }
 })
 // @ts-expect-error it fits one format alone
-app.post('/', { duplex: { send: [jsonl(Result), sse(Other)] } }, async function * () { yield { id: 1, ok: true } })
+app.post('/', { duplex: { send: [jsonl(ResultSchema), sse(Other)] } }, async function * () { yield { id: 1, ok: true } })
 // @ts-expect-error no item fits both
 app.post('/', { duplex: { send: [jsonl(Type.String()), sse(Type.Number())] } }, async function * () { yield 'text' })
 const Union = Type.Union([Type.Object({ a: Type.String() }), Type.Object({ b: Type.Boolean() })])
@@ -273,7 +296,7 @@ app.post('/', { duplex: { receive: jsonl(Type.Boolean()), send: jsonl(Type.Boole
 
 // Bad items as values.
 
-app.post('/', { duplex: { receive: jsonl(Row, { invalid: 'item', maxItemSize: 100 }), send: results } }, async function * (request, reply) {
+app.post('/', { duplex: { receive: jsonl(RowSchema, { invalid: 'item', maxItemSize: 100 }), send: results } }, async function * (request, reply) {
   for await (const item of reply.duplex.items) {
     exactly<CheckedItem<Row>>()(item)
     // @ts-expect-error it may be a bad one
@@ -290,8 +313,8 @@ app.post('/', { duplex: { receive: jsonl(Row, { invalid: 'item', maxItemSize: 10
     }
   }
 })
-app.post('/', { duplex: { receive: jsonl(Row, { invalid: 'error' }) } }, async (request, reply) => { exactly<ItemDuplex<Row>>()(reply.duplex) })
-app.post('/', { duplex: { receive: jsonl(Row, { invalid: flag ? 'item' : 'error' }) } }, async (request, reply) => { exactly<ItemDuplex<Row | CheckedItem<Row>>>()(reply.duplex) })
+app.post('/', { duplex: { receive: jsonl(RowSchema, { invalid: 'error' }) } }, async (request, reply) => { exactly<ItemDuplex<Row>>()(reply.duplex) })
+app.post('/', { duplex: { receive: jsonl(RowSchema, { invalid: flag ? 'item' : 'error' }) } }, async (request, reply) => { exactly<ItemDuplex<Row | CheckedItem<Row>>>()(reply.duplex) })
 
 // Zod.
 
@@ -438,7 +461,7 @@ const loose = { receive: rows, send: results, idleTimeout: 1 }
 app.post('/', { duplex: loose }, async (request, reply) => { exactly<ItemDuplex<Row, Result>>()(reply.duplex) })
 // @ts-expect-error text
 app.post('/', { duplex: loose }, async function * () { yield 'text' })
-const manyFormats: ItemFormat<typeof Row>[] = [rows]
+const manyFormats: ItemFormat<typeof RowSchema>[] = [rows]
 app.post('/', { duplex: { send: manyFormats } }, async (request, reply) => { exactly<ItemDuplex<never, Row>>()(reply.duplex) })
 export const routes: ItemRouteOptions<typeof rows, undefined>[] = [{ method: 'POST', url: '/', duplex: { receive: rows }, handler: async () => {} }]
 // @ts-expect-error at least one direction has items
@@ -451,7 +474,7 @@ export const route: RouteOptions = { method: 'POST', url: '/', duplex: { receive
 // app.injectDuplex().
 
 export async function inject (): Promise<void> {
-  const client = await app.injectDuplex({ url: '/', method: 'POST', send: rows, receive: [results, jsonSeq(Result)] })
+  const client = await app.injectDuplex({ url: '/', method: 'POST', send: rows, receive: [results, jsonSeq(ResultSchema)] })
   exactly<Items<Result>>()(client.items)
   exactly<boolean>()(client.send({ id: 1, name: 'a' }))
   for await (const result of client.items) exactly<Result>()(result)
@@ -465,7 +488,7 @@ export async function inject (): Promise<void> {
   // @ts-expect-error no such option
   app.injectDuplex({ uri: '/', send: rows })
   // @ts-expect-error only for servers to send
-  app.injectDuplex({ url: '/', receive: sse(Result) })
+  app.injectDuplex({ url: '/', receive: sse(ResultSchema) })
   // @ts-expect-error one format
   app.injectDuplex({ url: '/', send: [rows] })
 
@@ -473,7 +496,7 @@ export async function inject (): Promise<void> {
   sender.send({ id: 1, name: 'a' })
   // @ts-expect-error it receives bytes
   exactly<unknown>()(sender.items)
-  const receiver = await app.injectDuplex({ url: '/', receive: jsonl(Result, { invalid: 'item' }) })
+  const receiver = await app.injectDuplex({ url: '/', receive: jsonl(ResultSchema, { invalid: 'item' }) })
   for await (const item of receiver.items) exactly<CheckedItem<Result>>()(item)
   // @ts-expect-error it sends bytes
   receiver.send({ id: 1, name: 'a' })

@@ -40,8 +40,8 @@ declare module 'fastify' {
     Send?: unknown
   }
 
-  // Overloads for routes with `duplex`: first those that declare items, then those of bytes. Their handlers may return an async iterable, whatever the response schema is. These
-  // overloads come before Fastify's, and do not match other routes.
+  // Overloads for routes with `duplex`: first those that declare items, then those of bytes, whose handlers may return an async
+  // iterable, whatever the response schema is. These overloads come before Fastify's, and do not match other routes.
   interface RouteShorthandMethod<
     RawServer extends RawServerBase = RawServerDefault,
     RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
