@@ -584,10 +584,13 @@ declare namespace fastifyDuplex {
     Receive extends ReceiveFormats | undefined = undefined,
     Send extends ItemFormat | undefined = undefined,
     TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault
-  > = InjectedDuplex & WithItems<ReceivedItem<TypeProvider, Receive, 'serializer'>, SentItem<TypeProvider, Send, 'validator'>> & {
-    next<const NextReceive extends ReceiveFormats | undefined = undefined, const NextSend extends ItemFormat | undefined = undefined>(
-      options: InjectItemOptions<NextReceive, NextSend>
-    ): InjectedItemDuplex<NextReceive, NextSend, TypeProvider>
+  > = WithItems<ReceivedItem<TypeProvider, Receive, 'serializer'>, SentItem<TypeProvider, Send, 'validator'>> & NextWithItems<TypeProvider> & InjectedDuplex
+
+  interface NextWithItems<TypeProvider extends FastifyTypeProvider> {
+    /** Opens another exchange on the same connection, with items. Its request is sent after this one. */
+    next<const Receive extends ReceiveFormats | undefined = undefined, const Send extends ItemFormat | undefined = undefined>(
+      options: InjectItemOptions<Receive, Send>
+    ): InjectedItemDuplex<Receive, Send, TypeProvider>
   }
 
   /** The message of the `node:diagnostics_channel` channels `fastify-duplex.exchange.start`, `.head`, `.finish` and `.error`. */
