@@ -166,14 +166,18 @@ export interface CustomCodec {
    * @param isLast no more bytes come
    */
   decode (bytes: Buffer, isLast: boolean): { item: unknown, size: number } | number | null
-  /** One item as it is sent. What it throws becomes the cause of FST_ERR_DUPLEX_ITEM_SERIALIZE. */
-  encode (item: unknown): Uint8Array
+  /** One item as it is sent. What it throws becomes the cause of FST_ERR_DUPLEX_ITEM_SERIALIZE. Absent: it can only be received. */
+  encode? (item: unknown): Uint8Array
   /** What is sent on a quiet stream, if the format has `heartbeat`. */
   readonly heartbeat?: string | Uint8Array
 }
 
+/** A codec of your own that can only be sent. */
+export type CustomSendCodec = Omit<CustomCodec, 'decode' | 'encode'> & Required<Pick<CustomCodec, 'encode'>>
+
 /** Makes formats of a codec of your own. */
 export declare function itemCodec (codec: CustomCodec): ItemFormatter
+export declare function itemCodec (codec: CustomSendCodec): typeof sse
 
 /** The JSON Schema of a problem record (RFC 9457), as it is sent as a last item. */
 export declare const problemSchema: {

@@ -24,6 +24,8 @@ export class ItemFormats {
     this.send = formatsOf('send', send)
     const sendOnly = this.receive.find(({ codec }) => codec.decoder === undefined)
     if (sendOnly !== undefined) throw new OptionError('receive', `${sendOnly.codec.mediaTypes[0]} can only be sent`)
+    const receiveOnly = this.send.find(({ codec: { frame, encode } }) => frame === undefined && encode === undefined)
+    if (receiveOnly !== undefined) throw new OptionError('send', `${receiveOnly.codec.mediaTypes[0]} can only be received`)
   }
 
   /** Compiles the schemas of the route, with the compilers of its instance. @throws what these throw */

@@ -1,7 +1,7 @@
 // Formats of the user's own: bytes of any kind, of which a function of the user's knows where an item ends.
 
 import assert from 'node:assert'
-import type { CustomCodec, DecoderOptions, ItemDecoder, ItemFormat, ItemFormatter, ReceivingCodec } from '../../types/items.d.ts'
+import type { CustomCodec, CustomSendCodec, DecoderOptions, ItemCodec, ItemDecoder, ItemFormat, ItemFormatter } from '../../types/items.d.ts'
 import { ItemError, ItemLimitError, OptionError } from '../errors.ts'
 import { ByteBuffer, NO_BYTES } from './byte-buffer.ts'
 import { NO_ITEM } from './codec.ts'
@@ -107,22 +107,23 @@ const NAMES = ['mediaTypes', 'decode', 'encode', 'heartbeat']
  *
  * @throws {OptionError} FST_ERR_DUPLEX_OPTION
  */
-export function itemCodec (custom: CustomCodec): ItemFormatter {
+export function itemCodec (custom: CustomCodec | CustomSendCodec): ItemFormatter {
   for (const name of Object.keys(custom)) {
     if (!NAMES.includes(name)) throw new OptionError(name, 'there is no such member of a codec')
   }
-  const { mediaTypes, decode, encode, heartbeat } = custom
+  const { mediaTypes, decode, encode, heartbeat } = custom as Partial<CustomCodec>
   if (!Array.isArray(mediaTypes) || mediaTypes.length === 0 || !mediaTypes.every((type) => typeof type === 'string' && MEDIA_TYPE.test(type))) {
     throw new OptionError('mediaTypes', 'expected an array of media types in lower case, without parameters')
   }
   for (const [name, value] of Object.entries({ decode, encode })) {
-    if (typeof value !== 'function') throw new OptionError(name, 'expected a function')
+    if (value !== undefined && typeof value !== 'function') throw new OptionError(name, 'expected a function')
   }
+  if (decode === undefined && encode === undefined) throw new OptionError('decode', 'expected "decode", "encode" or both')
   if (heartbeat !== undefined && typeof heartbeat !== 'string' && !(heartbeat instanceof Uint8Array)) throw new OptionError('heartbeat', 'expected a string or bytes')
-  const codec: ReceivingCodec = Object.freeze<ReceivingCodec>({
-    mediaTypes: [...mediaTypes] as unknown as [string, ...string[]],
-    decoder: (options) => new CustomDecoder(decode, options),
-    encode,
+  const codec = Object.freeze<ItemCodec>({
+    mediaTypes: [...mediaTypes] as [string, ...string[]],
+    ...(decode && { decoder: (options) => new CustomDecoder(decode, options) }),
+    ...(encode && { encode }),
     ...(heartbeat !== undefined && { heartbeat })
   })
   return (schema, options) => makeFormat(codec, schema, options) as ItemFormat<any, any>

@@ -1,10 +1,13 @@
 // JSON text sequences (RFC 7464): each text begins with RS and should end with LF. Between two RS, or between RS and the end of the
 // body, there is nothing but the text and whitespace. RS with nothing behind it is skipped (section 2.1), so that it can be sent as a
 // heartbeat.
+//
+// A text that is complete is an item as soon as its LF has come: whoever sends it may wait for the answer, and send no RS before.
 
+import { isUtf8 } from 'node:buffer'
 import type { DecoderOptions, ReceivingCodec } from '../../types/items.d.ts'
 import { ItemError } from '../errors.ts'
-import { isWhitespace } from './json-text.ts'
+import { isBlank, isWhitespace } from './json-text.ts'
 import { type Behind, RecordDecoder } from './record-decoder.ts'
 
 const LF = 0x0a
@@ -13,6 +16,10 @@ const RS = 0x1e
 
 export class JsonSeqDecoder extends RecordDecoder {
   private hasBegun = false
+  /** The item has been read. Before the next RS, there may be whitespace. */
+  private isBehindItem = false
+  /** Where the record begins that was tried last. Each is tried once, or pretty JSON would cost the square of its size. */
+  private triedOffset = -1
   /** What stands before the first RS is no item. */
   protected override isDropping = true
 
@@ -33,7 +40,34 @@ export class JsonSeqDecoder extends RecordDecoder {
         throw new ItemError(this.index, this.offset, 'it does not begin with RS')
       }
     }
-    super.drop(chunk, at)
+    super.drop(chunk, this.isBehindItem ? this.skipWhitespace(chunk, at) : at)
+  }
+
+  private skipWhitespace (chunk: Buffer, at: number): number {
+    let next = at
+    while (next < chunk.length && isWhitespace(chunk[next])) next++
+    if (next < chunk.length) {
+      this.isBehindItem = false
+      if (chunk[next] !== RS) throw this.errorBehindItem(next)
+    }
+    return next
+  }
+
+  private errorBehindItem (at: number): ItemError {
+    this.setItem(this.bodyOffset(at) + 1)
+    return new ItemError(this.index, this.offset, 'it does not begin with RS')
+  }
+
+  protected override isComplete (bytes: Buffer, offset: number): boolean {
+    if (offset === this.triedOffset || bytes[bytes.length - 1] !== LF || isBlank(bytes.toString('latin1'), 0, bytes.length)) return false
+    this.triedOffset = offset
+    try {
+      JSON.parse(bytes.toString('utf8'))
+    } catch {
+      return false
+    }
+    this.isBehindItem = isUtf8(bytes)
+    return this.isBehindItem
   }
 
   protected lineEndSize (last: number, before: number, behind: Behind): number {

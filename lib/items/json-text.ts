@@ -54,8 +54,8 @@ export function mayHoldProto (text: string): boolean {
 }
 
 /** Whitespace of JSON, and nothing else. */
-export function isBlank (text: string): boolean {
-  for (let i = 0; i < text.length; i++) {
+export function isBlank (text: string, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) {
     if (!isWhitespace(text.charCodeAt(i))) return false
   }
   return true

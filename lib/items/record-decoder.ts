@@ -85,13 +85,12 @@ export abstract class RecordDecoder implements ItemDecoder {
         const end = delimiter === -1 ? text.length : delimiter
         this.runAt = end + 1
         if (start === end) continue
-        const record = text.slice(start, end)
-        if (this.isRunLong) this.checkRecordSize(record, start)
-        if (isWhitespace(record.charCodeAt(0)) && isBlank(record)) continue
+        if (this.isRunLong) this.checkRecordSize(start, end)
+        if (isWhitespace(text.charCodeAt(start)) && isBlank(text, start, end)) continue
         this.index++
         this.itemRun = this.run
         this.itemStart = start
-        return this.parseRecord(record)
+        return this.parseRecord(text.slice(start, end))
       }
     } while (this.load())
     this.forgetRun()
@@ -102,6 +101,16 @@ export abstract class RecordDecoder implements ItemDecoder {
   protected abstract lineEndSize (last: number, before: number, behind: Behind): number
   /** @returns why a value must not be taken from the record; null if it may */
   protected abstract reasonAgainst (value: unknown, record: string): string | null
+
+  /** Whether a record is an item without its delimiter. What comes before that is dropped. */
+  protected isComplete (bytes: Buffer, offset: number): boolean {
+    return false
+  }
+
+  /** The byte of the body that is at a position of the chunk. */
+  protected bodyOffset (at: number): number {
+    return this.chunkOffset + at
+  }
 
   /** Bytes in front of the first record that belong to no item. */
   protected skip (size: number): void {
@@ -142,15 +151,21 @@ export abstract class RecordDecoder implements ItemDecoder {
     } else if (this.partial.length > 0 || at < this.singlyUntil) {
       this.loadRecord(chunk, chunk.indexOf(this.delimiter, at))
     } else {
-      const last = chunk.lastIndexOf(this.delimiter, at + RUN_SIZE - 1)
+      const last = this.lastDelimiter(chunk, at)
       if (last >= at) this.loadRun(chunk, last + 1)
       else this.loadRecord(chunk, chunk.indexOf(this.delimiter, at))
     }
     return true
   }
 
+  private lastDelimiter (chunk: Buffer, at: number): number {
+    const end = Math.min(chunk.length, at + RUN_SIZE) - 1
+    return chunk[end] === this.delimiter ? end : chunk.lastIndexOf(this.delimiter, end)
+  }
+
   private loadRun (chunk: Buffer, end: number): void {
-    const run = decode(chunk.subarray(this.at, end), this.chunkOffset + this.at)
+    const bytes = end - this.at === chunk.length ? chunk : chunk.subarray(this.at, end)
+    const run = decode(bytes, this.chunkOffset + this.at)
     if (run === null) {
       this.singlyUntil = end
     } else {
@@ -179,6 +194,9 @@ export abstract class RecordDecoder implements ItemDecoder {
     } else if (this.isTooLong(partial.view(), 'unknown')) {
       this.isDropping = true
       this.failLimit(offset)
+    } else if (this.isComplete(partial.view(), offset)) {
+      this.isDropping = true
+      this.decodeRecord(partial.view(), offset, 'delimiter')
     }
   }
 
@@ -210,11 +228,11 @@ export abstract class RecordDecoder implements ItemDecoder {
   }
 
   /** Of a run whose records are all followed by a delimiter. */
-  private checkRecordSize (record: string, start: number): void {
+  private checkRecordSize (start: number, end: number): void {
     const { run, maxItemSize } = this
-    if (record.length * 3 <= maxItemSize) return // a character has at most 3 bytes
-    const size = run.isAscii ? record.length : Buffer.byteLength(record)
-    const lineEnd = this.lineEndSize(record.charCodeAt(record.length - 1), record.charCodeAt(record.length - 2), 'delimiter')
+    if ((end - start) * 3 <= maxItemSize) return // a character has at most 3 bytes
+    const size = run.isAscii ? end - start : Buffer.byteLength(run.text.slice(start, end))
+    const lineEnd = this.lineEndSize(run.text.charCodeAt(end - 1), run.text.charCodeAt(end - 2), 'delimiter')
     if (size - lineEnd > maxItemSize) this.failLimit(run.offsetAt(start))
   }
 

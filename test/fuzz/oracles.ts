@@ -5,10 +5,10 @@ import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Verdict } from './verdict.ts'
 
-export interface Oracle {
+export interface Oracle<Answer = Verdict> {
   name: string
   version: string
-  ask: (messages: Buffer[]) => Promise<Verdict[]>
+  ask: (messages: Buffer[]) => Promise<Answer[]>
   close: () => void
 }
 
@@ -38,17 +38,23 @@ function startH11 (): Oracle | null {
   return version() === '' ? skip('Python with h11 is not installed') : start('h11', version(), 'python3', [join(SOURCES, 'oracle_h11.py')], env)
 }
 
+/** @returns null if it is not installed */
+export function startPython<Answer> (script: string): Oracle<Answer> | null {
+  const { stdout, status } = spawnSync('python3', ['--version'], { encoding: 'utf8' })
+  return status === 0 ? start('python', stdout.trim().split(' ')[1], 'python3', [join(SOURCES, script)]) : skip('Python is not installed')
+}
+
 function skip (reason: string): null {
   console.log(`SKIPPED: ${reason}`)
   return null
 }
 
-function start (name: string, version: string, command: string, args: string[], env = process.env): Oracle {
+function start<Answer> (name: string, version: string, command: string, args: string[], env = process.env): Oracle<Answer> {
   const child: ChildProcessWithoutNullStreams = spawn(command, args, { env })
   let received = Buffer.alloc(0)
-  let verdicts: Verdict[] = []
+  let answers: Answer[] = []
   let expected = 0
-  let resolve: (verdicts: Verdict[]) => void = () => {}
+  let resolve: (answers: Answer[]) => void = () => {}
   let reject: (error: Error) => void = () => {}
   let errorOutput = ''
   child.stderr.on('data', (text) => { errorOutput += text })
@@ -59,18 +65,18 @@ function start (name: string, version: string, command: string, args: string[], 
     let at = 0
     while (received.length >= at + 4 && received.length >= at + 4 + received.readUInt32BE(at)) {
       const end = at + 4 + received.readUInt32BE(at)
-      verdicts.push(JSON.parse(received.toString('utf8', at + 4, end)))
+      answers.push(JSON.parse(received.toString('utf8', at + 4, end)))
       at = end
     }
     received = received.subarray(at)
-    if (verdicts.length === expected) resolve(verdicts)
+    if (answers.length === expected) resolve(answers)
   })
   return {
     name,
     version,
     ask (messages) {
       return new Promise((_resolve, _reject) => {
-        verdicts = []
+        answers = []
         expected = messages.length
         resolve = _resolve
         reject = _reject
