@@ -1,6 +1,7 @@
 // The items of a request body. One read of the stream gives many items: only the read is waited for, not each item.
 
 import type { Readable } from 'node:stream'
+import { ItemError, ItemLimitError } from '../errors.ts'
 import { type ItemDecoder, NO_ITEM } from '../items/codec.ts'
 import type { Receiving } from './items.ts'
 
@@ -23,6 +24,7 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   private isEnded = false // the decoder has the whole body
   private failure: unknown // of an item behind the last batch
   private hasFailure = false
+  private invalidError: unknown = null // of the last item that could not be decoded, or was invalid
 
   constructor (stream: ItemSource, receiving: Receiving) {
     this.stream = stream
@@ -73,20 +75,16 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
     return batches
   }
 
-  private batchFrom (first: unknown): unknown[] | Promise<unknown[]> {
+  private async batchFrom (first: unknown): Promise<unknown[]> {
     const batch = [first]
-    let mayWait = false
     try {
-      for (let item; (item = this.nextItem()) !== NO_ITEM;) {
-        batch.push(item)
-        mayWait ||= isPromise(item)
-      }
+      for (let item; (item = this.nextItem()) !== NO_ITEM;) batch.push(isPromise(item) ? await item : item)
     } catch (error) {
       // The items before it come first.
       this.failure = error
       this.hasFailure = true
     }
-    return mayWait ? Promise.all(batch) : batch
+    return batch
   }
 
   /** @returns the next item that was read; NO_ITEM if more must be read */
@@ -109,6 +107,9 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
       const value = receiving.validate(item, decoder)
       return isPromise(value) ? value.then(valid, invalid) : valid(value)
     } catch (error) {
+      // A codec of the user's own cannot go on behind a bad item: it throws the same error for ever.
+      if (error === this.invalidError) throw error
+      this.invalidError = error
       return invalid(error)
     }
   }
@@ -118,8 +119,7 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
     for (;;) {
       const item = this.nextItem()
       if (item !== NO_ITEM) return resultOf(item)
-      this.chunks ??= stream[Symbol.asyncIterator]() as AsyncIterator<Buffer | string>
-      const { value: chunk, done } = await this.chunks.next()
+      const { value: chunk, done } = await this.readChunk()
       if (done !== true) {
         decoder.write(typeof chunk === 'string' ? Buffer.from(chunk, stream.readableEncoding!) : chunk)
         continue
@@ -127,6 +127,17 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
       if (!stream.bodyIsComplete || this.isEnded) return DONE
       this.isEnded = true
       decoder.end()
+    }
+  }
+
+  private async readChunk (): Promise<IteratorResult<Buffer | string>> {
+    this.chunks ??= this.stream[Symbol.asyncIterator]() as AsyncIterator<Buffer | string>
+    try {
+      return await this.chunks.next()
+    } catch (error) {
+      // An iterator that has failed is at its end. A second loop must not take that for the end of the body.
+      this.chunks = null
+      throw error
     }
   }
 }
@@ -144,6 +155,8 @@ function valid (value: unknown): object {
   return { ok: true, value }
 }
 
+/** @throws the error, if it is none of an item: a mistake of the app */
 function invalid (error: unknown): object {
+  if (!(error instanceof ItemError || error instanceof ItemLimitError)) throw error
   return { ok: false, error }
 }

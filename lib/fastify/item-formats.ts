@@ -8,8 +8,9 @@ import type { Receiving, Sending } from '../exchange/items.ts'
 import type { DeclaredItems } from '../options.ts'
 import { compileReceiving, compileSending } from './item-schemas.ts'
 
-/** A charset parameter that is not UTF-8. */
-const OTHER_CHARSET = /;\s*charset\s*=\s*"?(?!(utf-8|us-ascii)"?\s*(;|$))/i
+const CHARSET = /;\s*charset\s*=\s*"?([^\s;"]*)/i
+/** What can be read as UTF-8, also by the name that many clients use. */
+const UTF8 = ['utf-8', 'utf8', 'us-ascii']
 
 export class ItemFormats {
   private readonly receive: readonly ItemFormat[]
@@ -45,7 +46,8 @@ export class ItemFormats {
     const { receiving } = this
     if (receiving.size === 0) return null
     const { 'content-type': contentType = '' } = request.headers
-    const chosen = OTHER_CHARSET.test(contentType) ? undefined : receiving.get(contentType.split(';')[0].trim().toLowerCase())
+    const charset = CHARSET.exec(contentType)?.[1].toLowerCase() ?? 'utf-8'
+    const chosen = UTF8.includes(charset) ? receiving.get(contentType.split(';')[0].trim().toLowerCase()) : undefined
     if (chosen !== undefined) return chosen
     const [[, first]] = receiving
     if (!hasBody) return first

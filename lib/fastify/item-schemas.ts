@@ -67,7 +67,8 @@ export function compileSending ({ schema, codec, options }: SendFormat, mediaTyp
   function toJson (item: unknown): string {
     if (ArrayBuffer.isView(item)) throw new TypeError('it is bytes')
     const json = serialize!(item)
-    if (typeof json !== 'string') throw new TypeError('there is no JSON for it')
+    // fast-json-stringify makes a text of what JSON.stringify() returns, which is undefined for some values.
+    if (typeof json !== 'string' || json === 'undefined') throw new TypeError('there is no JSON for it')
     return json
   }
 

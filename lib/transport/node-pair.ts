@@ -286,13 +286,26 @@ export class NodeTransport implements Transport, Watched {
     response.on('error', ignore) // Fastify's listener is called only once, and app.inject() emits another error
     // With an error, since an HTTP/2 stream that is destroyed without one may look complete. Not with `close(code)`: it made
     // Node 26 abort (an assertion in Http2Stream::OnTrailers).
-    if (stream !== undefined) stream.destroy(error)
+    if (stream !== undefined) this.resetStream(stream, error, lingers)
     else if (lingers && this.responseFraming!.kind !== 'close' && request.socket.writable && !isInjected(request, response)) this.closeAfterDrain()
     else if (this.nodeHasFinished) this.cutOff()
     // In turn: from Node 24 on, a response that is destroyed earlier would leave the connection open.
     // Later than the end of the response before it, which would not look complete on a connection that is gone.
     else if (isInTurn(response)) this.cutOff()
     else whenInTurn(response, () => { process.nextTick(() => this.cutOff()) })
+  }
+
+  /** @param lingers whether the client has time to read what was written */
+  private resetStream (stream: ServerHttp2Stream, error: Error, lingers: boolean): void {
+    if (!lingers) {
+      stream.destroy(error)
+      return
+    }
+    const drain = new Drain()
+    const reset = (): void => { stream.destroy(error) }
+    stream.on('close', () => drain.stop())
+    drain.start(this.options.drainTimeout, reset)
+    stream.write('', reset) // calls back when everything before it was sent
   }
 
   /** Closes the connection when the client has had time to read what was written. */
