@@ -61,6 +61,18 @@ export const LengthError = createError('FST_ERR_DUPLEX_LENGTH', 'The response bo
 export const NoItemsError = createError('FST_ERR_DUPLEX_NO_ITEMS', 'This route declares no items to %s: add a format, as in "duplex: { %s: jsonl(schema) }"', 500)
 export const TrailersError = createError('FST_ERR_DUPLEX_NO_TRAILERS', 'Trailers can only be set on a chunked response before its end', 500)
 
+/** What injectDuplex() reads instead of items. `statusCode` is that of the response. */
+export class ResponseError extends createError<'FST_ERR_DUPLEX_RESPONSE', number, [string]>('FST_ERR_DUPLEX_RESPONSE', 'The response is not in a format of "receive": %s', 500) {
+  /** The response body, parsed if it is JSON. */
+  readonly body: unknown
+
+  constructor (statusCode: number, why: string, body: unknown) {
+    super(why)
+    this.statusCode = statusCode
+    this.body = body
+  }
+}
+
 // Items. `index` is the number of an item, from 0, and `offset` the byte of the body at which it begins.
 
 export class ItemError extends createError<'FST_ERR_DUPLEX_ITEM', 400, [number, number, string]>('FST_ERR_DUPLEX_ITEM', 'Item %s, at byte %s: %s', 400) implements types.ItemError {

@@ -488,7 +488,7 @@ export async function inject (): Promise<void> {
   // @ts-expect-error no such option
   app.injectDuplex({ uri: '/', send: rows })
   // @ts-expect-error only for servers to send
-  app.injectDuplex({ url: '/', receive: sse(ResultSchema) })
+  app.injectDuplex({ url: '/', send: sse(ResultSchema) })
   // @ts-expect-error one format
   app.injectDuplex({ url: '/', send: [rows] })
 
@@ -498,6 +498,8 @@ export async function inject (): Promise<void> {
   exactly<unknown>()(sender.items)
   const receiver = await app.injectDuplex({ url: '/', receive: jsonl(ResultSchema, { invalid: 'item' }) })
   for await (const item of receiver.items) exactly<CheckedItem<Result>>()(item)
+  const events = await app.injectDuplex({ url: '/', receive: [sse(ResultSchema), rows] })
+  exactly<Items<Result | Row>>()(events.items)
   // @ts-expect-error it sends bytes
   receiver.send({ id: 1, name: 'a' })
   const bytes = await app.injectDuplex({ url: '/' })

@@ -5,6 +5,7 @@ import type { Socket } from 'node:net'
 import type {
   ContextConfigDefault,
   FastifyBaseLogger,
+  FastifyError,
   FastifyInstance,
   FastifyPluginAsync,
   FastifyReply,
@@ -104,7 +105,7 @@ declare module 'fastify' {
      * @throws FST_ERR_DUPLEX_INJECT: the server speaks only HTTP/2
      * @throws FST_ERR_DUPLEX_UNSEEN_ROUTE: from `ready()`: a route with `duplex` was added before the plugin was loaded
      */
-    injectDuplex<const Receive extends ReceiveFormats | undefined = undefined, const Send extends ItemFormat | undefined = undefined>(
+    injectDuplex<const Receive extends SendFormats | undefined = undefined, const Send extends ItemFormat | undefined = undefined>(
       options: fastifyDuplex.InjectItemOptions<Receive, Send>
     ): Promise<fastifyDuplex.InjectedItemDuplex<Receive, Send, TypeProvider>>
     /**
@@ -565,15 +566,47 @@ declare namespace fastifyDuplex {
 
   /** The request of `app.injectDuplex()` with items. */
   export type InjectItemOptions<
-    Receive extends ReceiveFormats | undefined = ReceiveFormats | undefined,
+    Receive extends SendFormats | undefined = SendFormats | undefined,
     Send extends ItemFormat | undefined = ItemFormat | undefined
   > = InjectDuplexOptions & InjectFormats<Receive, Send> & AnyFormats
 
   interface InjectFormats<Receive, Send> {
     /** The items of the response body. Sets the Accept field, unless `headers` has it. Default: the body is bytes */
     receive?: Receive
-    /** The items of the request body. Sets the content-type, unless `headers` has it. Default: the body is bytes */
+    /** The items of the request body. Sets the content-type, unless `headers` has it. The default of `method` is POST then. Default: the body is bytes */
     send?: Send
+  }
+
+  /** What `receive` adds to the client's end. */
+  export interface InjectedItemSource<Received> {
+    /**
+     * The items of the response, in the format of its content-type. They are not validated. A loop that is left can be
+     * continued by another one.
+     *
+     * @throws FST_ERR_DUPLEX_RESPONSE: the response has another content-type, such as that of an error: an `InjectResponseError`
+     * @throws FST_ERR_DUPLEX_ITEM, FST_ERR_DUPLEX_ITEM_LIMIT: the server has sent what is no item, or a longer one than `maxItemSize`
+     */
+    readonly items: Items<Received>
+  }
+
+  /** What `send` adds to the client's end. */
+  export interface InjectedItemSink<Sent> {
+    /**
+     * Sends an item, as `JSON.stringify()` makes it, or the codec. It is not validated. Each one is a chunk of its own.
+     *
+     * @returns as `write()`: false if it is better to wait for `'drain'` before the next one
+     * @throws FST_ERR_DUPLEX_ITEM_SERIALIZE: nothing of the item was sent
+     */
+    send (item: Sent): boolean
+  }
+
+  /** A response that is in no format of `receive`. */
+  export interface InjectResponseError extends FastifyError {
+    readonly code: 'FST_ERR_DUPLEX_RESPONSE'
+    /** The status of the response. */
+    readonly statusCode: number
+    /** The body of an error answer, parsed if it is JSON. */
+    readonly body: unknown
   }
 
   /**
@@ -581,17 +614,27 @@ declare namespace fastifyDuplex {
    * receives what the serializer of the server takes from one.
    */
   export type InjectedItemDuplex<
-    Receive extends ReceiveFormats | undefined = undefined,
+    Receive extends SendFormats | undefined = undefined,
     Send extends ItemFormat | undefined = undefined,
     TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault
-  > = WithItems<ReceivedItem<TypeProvider, Receive, 'serializer'>, SentItem<TypeProvider, Send, 'validator'>> & NextWithItems<TypeProvider> & InjectedDuplex
+  > = WithInjectedItems<InjectedItem<TypeProvider, Receive>, SentItem<TypeProvider, Send, 'validator'>> & NextWithItems<TypeProvider> & InjectedDuplex
 
   interface NextWithItems<TypeProvider extends FastifyTypeProvider> {
     /** Opens another exchange on the same connection, with items. Its request is sent after this one. */
-    next<const Receive extends ReceiveFormats | undefined = undefined, const Send extends ItemFormat | undefined = undefined>(
+    next<const Receive extends SendFormats | undefined = undefined, const Send extends ItemFormat | undefined = undefined>(
       options: InjectItemOptions<Receive, Send>
     ): InjectedItemDuplex<Receive, Send, TypeProvider>
   }
+
+  /** What comes out of a format: also of one that servers can only send. */
+  type InjectedItem<TypeProvider extends FastifyTypeProvider, Formats> =
+    EachFormat<Formats> extends infer Format ? InjectedAs<TypeProvider, Format> : never
+
+  type InjectedAs<TypeProvider extends FastifyTypeProvider, Format> =
+    Format extends ItemFormat ? ReceivedItem<TypeProvider, Format, 'serializer'> : Format extends SendFormat<infer Schema> ? (TypeProvider & { schema: Schema })['serializer'] : never
+
+  type WithInjectedItems<Received, Sent> =
+    ([Received] extends [never] ? unknown : InjectedItemSource<Received>) & ([Sent] extends [never] ? unknown : InjectedItemSink<Sent>)
 
   /** The message of the `node:diagnostics_channel` channels `fastify-duplex.exchange.start`, `.head`, `.finish` and `.error`. */
   export interface ExchangeEvent {

@@ -194,3 +194,13 @@ export declare const problemSchema: {
   }
   readonly required: readonly ['title', 'status']
 }
+
+/**
+ * Makes @fastify/swagger show the items of routes: pass it the options of swagger. In OpenAPI 3.2, the media types of the bodies have
+ * their `itemSchema`. Older versions have no place for it: there, a media type is a string with a description, and `x-itemSchema`.
+ *
+ * Your own `transform` is called too. It sees the schema of received items as `schema.body`, with their media types as
+ * `schema.consumes`, and that of sent items in `schema.response[200].content`. For a route with `config.swaggerTransform`, wrap
+ * that function too: `withItemSchemas({ transform }).transform`.
+ */
+export declare function withItemSchemas<Options extends object> (options: Options): Options

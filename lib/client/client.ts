@@ -1,17 +1,19 @@
-// The client's end of injected exchanges: writes requests and reads responses, with the same writers and readers as the server's
-// end. The requests of a connection are sent one after another. Their responses arrive in the same order.
+// The client's end of an injected exchange: writes a request and reads its response, with the same writers and readers as the
+// server's end.
 
 import { maxHeaderSize } from 'node:http'
 import { Duplex } from 'node:stream'
-import type { InjectDuplexOptions, InjectedDuplex, InjectedResponse, OutgoingFields, Trailers } from '../../types/index.d.ts'
-import { AbortedError } from '../errors.ts'
+import type { InjectedDuplex, InjectedResponse, OutgoingFields, Trailers } from '../../types/index.d.ts'
+import { AbortedError, OptionError } from '../errors.ts'
+import { ItemReader } from '../exchange/item-reader.ts'
 import { type BodyReader, NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
 import { TUNNEL, bodyReader, receivedFraming } from '../transfer/framing.ts'
 import { ResponseHeadReader } from '../transfer/head-reader.ts'
+import { type ClientOptions, ResponseItems, encodeItem } from './items.ts'
 import type { MemorySocket } from './memory-socket.ts'
-import { type RequestStart, requestStart, writePayload } from './request.ts'
+import type { RequestStart } from './request.ts'
 
 type Done = (error?: Error | null) => void
 
@@ -21,73 +23,28 @@ const END_OF_BODY = Buffer.alloc(0)
 /** No limits: the server is in the same process. */
 const LIMITS = { maxTrailerSize: Infinity, maxChunkExtensionSize: Infinity }
 
-/**
- * Opens an exchange on a new connection.
- *
- * @throws the errors of `requestStart`
- */
-export function openClient (socket: MemorySocket, options: InjectDuplexOptions): InjectedDuplex {
-  return new ClientConnection(socket).open(options)
-}
-
-/** A connection with its exchanges. */
-class ClientConnection {
+/** The connection of an exchange. */
+export interface Connection {
   readonly socket: MemorySocket
-  private readonly sending: Client[] = [] // those whose request is not complete; the first one has its turn
-  private readonly receiving: Client[] = [] // those whose response is not complete, in the same order
-
-  constructor (socket: MemorySocket) {
-    this.socket = socket
-    socket.on('data', (data: Buffer) => this.onData(data))
-    socket.on('end', () => this.onEnd())
-    socket.on('error', (error) => this.onConnectionLost(error))
-    socket.on('close', () => this.onConnectionLost(null))
-  }
-
-  open (options: InjectDuplexOptions): Client {
-    const start = requestStart(options)
-    const client = new Client(this, start)
-    this.sending.push(client)
-    this.receiving.push(client)
-    if (this.sending.length === 1) client.send()
-    if (this.socket.readableEnded || this.socket.destroyed) this.onConnectionLost(null)
-    if (start.framing.kind !== 'none') writePayload(options, client)
-    return client
-  }
-
+  /** Opens the next exchange. */
+  open (options: ClientOptions): Client
   /** Called when a request is complete: the next one may be sent. */
-  onSent (): void {
-    this.sending.shift()
-    this.sending[0]?.send()
-  }
-
-  private onData (data: Buffer): void {
-    let rest = data
-    while (rest.length > 0 && this.receiving.length > 0) {
-      const [client] = this.receiving
-      rest = rest.subarray(client.receive(rest))
-      if (client.hasReceivedResponse) this.receiving.shift()
-    }
-  }
-
-  private onEnd (): void {
-    for (const client of this.receiving.splice(0)) client.onEnd()
-  }
-
-  private onConnectionLost (error: Error | null): void {
-    for (const client of this.receiving.splice(0)) client.destroy(new AbortedError({ cause: error }))
-  }
+  onSent (): void
 }
 
 /** The client's end of one exchange: the writable side is the request body, the readable side the response body. */
-class Client extends Duplex implements InjectedDuplex {
+export class Client extends Duplex implements InjectedDuplex {
   readonly response: Promise<InjectedResponse>
   /** The response is complete. */
   hasReceivedResponse = false
-  private readonly connection: ClientConnection
+  private readonly connection: Connection
   private readonly start: RequestStart
   private readonly writer: BodyWriter
   private readonly informational: InjectedResponse['informational'] = []
+  private head: InjectedResponse | null = null
+  private itemReader: ItemReader | null = null
+  private sentItems = 0
+  private failure: Error | null = null
   private headReader = new ResponseHeadReader(maxHeaderSize)
   private reader: BodyReader | null = null
   private trailerLines = ''
@@ -98,7 +55,7 @@ class Client extends Duplex implements InjectedDuplex {
   private resolve!: (response: InjectedResponse) => void
   private reject!: (error: Error) => void
 
-  constructor (connection: ClientConnection, start: RequestStart) {
+  constructor (connection: Connection, start: RequestStart) {
     super()
     this.connection = connection
     this.start = start
@@ -126,14 +83,36 @@ class Client extends Duplex implements InjectedDuplex {
     return this
   }
 
-  next (options: InjectDuplexOptions): InjectedDuplex {
+  next (options: ClientOptions): Client {
     return this.connection.open(options)
+  }
+
+  /** The items of the response. */
+  get items (): ItemReader {
+    const { formats: { receive } } = this.start
+    if (receive.length === 0) throw new OptionError('receive', 'client.items needs a format')
+    this.itemReader ??= new ItemReader(this, new ResponseItems(receive, () => this.head!))
+    return this.itemReader
+  }
+
+  /** For the reader of items. */
+  get bodyIsComplete (): boolean {
+    return this.hasReceivedResponse
+  }
+
+  /** Sends an item of the request. */
+  send (item: unknown): boolean {
+    const { formats: { send } } = this.start
+    if (send === null) throw new OptionError('send', 'client.send() needs a format')
+    const content = encodeItem(send, item, this.sentItems)
+    this.sentItems++
+    return this.write(content)
   }
 
   // The request
 
   /** Sends the head. No other request is sent before the body of this one has ended. */
-  send (): void {
+  sendHead (): void {
     this.isSending = true
     this.socket.write(this.start.head, 'latin1')
     this.runWaitingWrite()
@@ -142,7 +121,7 @@ class Client extends Duplex implements InjectedDuplex {
   override _write (content: Buffer, _encoding: BufferEncoding, done: Done): void {
     this.whenItsTurn(() => {
       if (content === END_OF_BODY) this.sendEnd(done)
-      else if (content.length === 0 || this.phase === 'refused') done()
+      else if (content.length === 0 || this.phase === 'refused' || this.failure !== null) done()
       else if (this.phase === 'tunnel') this.socket.write(content, done)
       else this.sendParts((parts) => this.writer.write([content], content.length, parts), done)
     })
@@ -150,7 +129,7 @@ class Client extends Duplex implements InjectedDuplex {
 
   override _final (done: Done): void {
     this.whenItsTurn(() => {
-      if (this.phase === 'refused') done()
+      if (this.phase === 'refused' || this.failure !== null) done()
       else if (this.phase === 'tunnel') this.socket.end(done)
       else this.sendEnd(done)
     })
@@ -206,7 +185,12 @@ class Client extends Duplex implements InjectedDuplex {
     }
     const buffers = gather(parts)
     if (buffers.length === 0) done()
-    else this.socket.write(Buffer.concat(buffers), done)
+    else this.socket.write(Buffer.concat(buffers), (error) => this.onWritten(error, done))
+  }
+
+  private onWritten (error: Error | null | undefined, done: Done): void {
+    if (error) this.fail(error)
+    done()
   }
 
   // The response
@@ -244,7 +228,8 @@ class Client extends Duplex implements InjectedDuplex {
       this.destroy(error as Error)
       return data.length
     }
-    this.resolve({ statusCode, statusMessage, headers, httpVersion: `1.${minorVersion}`, informational: this.informational })
+    this.head = { statusCode, statusMessage, headers, httpVersion: `1.${minorVersion}`, informational: this.informational }
+    this.resolve(this.head)
     this.checkReader()
     return consumed
   }
@@ -262,10 +247,28 @@ class Client extends Duplex implements InjectedDuplex {
 
   private checkReader (): void {
     const { done, error } = this.reader!
-    if (error !== null) this.destroy(error)
+    if (error !== null) this.fail(error)
     if (!done) return
     this.hasReceivedResponse = true
     this.push(null)
+  }
+
+  /** Called when the response is cut off. Items that have been received are read first: the last one may say what has happened. */
+  fail (error: Error): void {
+    this.failure ??= error
+    this.connection.socket.destroy()
+    this.destroyIfRead()
+  }
+
+  override read (size?: number): any {
+    const content = super.read(size)
+    this.destroyIfRead()
+    return content
+  }
+
+  private destroyIfRead (): void {
+    if (this.failure === null || (this.start.formats.receive.length > 0 && this.readableLength > 0)) return
+    this.destroy(this.failure)
   }
 
   override _destroy (error: Error | null, done: Done): void {

@@ -1,16 +1,17 @@
 // app.injectDuplex(): makes a connection in memory, and gives it to the app's server as if it had been accepted on a port.
 
 import type { FastifyInstance } from 'fastify'
-import type { InjectDuplexOptions, InjectedDuplex } from '../../types/index.d.ts'
+import type { InjectedDuplex } from '../../types/index.d.ts'
 import { InjectError } from '../errors.ts'
-import { openClient } from './client.ts'
+import { openClient } from './connection.ts'
+import type { ClientOptions } from './items.ts'
 import { MemorySocket } from './memory-socket.ts'
 
 /** The port from which an injected request seems to come: the first of the ephemeral ports (RFC 6335 section 6). */
 const CLIENT_PORT = 49152
 
 /** `app.injectDuplex()`: see the public types. */
-export async function injectDuplex (this: FastifyInstance, options: InjectDuplexOptions | string): Promise<InjectedDuplex> {
+export async function injectDuplex (this: FastifyInstance, options: ClientOptions | string): Promise<InjectedDuplex> {
   await this.ready()
   const { http2, https } = this.initialConfig as { http2?: boolean, https?: boolean | { allowHTTP1?: boolean } }
   if (http2 && !(typeof https === 'object' && https.allowHTTP1)) throw new InjectError()

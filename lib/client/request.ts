@@ -5,12 +5,14 @@ import type { InjectDuplexOptions, OutgoingFields } from '../../types/index.d.ts
 import { OptionError } from '../errors.ts'
 import { type Framing, requestFraming } from '../transfer/framing.ts'
 import { writeRequestHead } from '../transfer/head-writer.ts'
+import { type ClientFormats, type ClientOptions, clientFormats } from './items.ts'
 
 export interface RequestStart {
   method: string
   /** The whole head, in latin1. */
   head: string
   framing: Framing
+  formats: ClientFormats
   /** The client offers to switch protocols, or asks for a tunnel. */
   offersSwitch: boolean
 }
@@ -19,8 +21,8 @@ export interface RequestStart {
 type Body = Writable & { endBody (content: string | Uint8Array): void }
 
 /** Every option: one that is misspelt must not be ignored. */
-const OPTIONS: Readonly<Record<keyof InjectDuplexOptions, true>> = {
-  method: true, url: true, path: true, query: true, headers: true, cookies: true, payload: true, httpVersion: true, remoteAddress: true
+const OPTIONS: Readonly<Record<keyof ClientOptions, true>> = {
+  method: true, url: true, path: true, query: true, headers: true, cookies: true, payload: true, httpVersion: true, remoteAddress: true, receive: true, send: true
 }
 
 /** Methods whose requests have no body, unless there is a payload or a framing field. */
@@ -29,13 +31,14 @@ const WITHOUT_BODY: ReadonlySet<string> = new Set(['GET', 'HEAD', 'DELETE', 'OPT
 /**
  * Makes the head of a request, and decides its framing.
  *
- * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown, there is no URL, or the payload cannot be sent with this request
+ * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown or wrong, there is no URL, or the payload cannot be sent with this request
  * @throws {FieldError} FST_ERR_DUPLEX_FIELD
  * @throws {FramingError} FST_ERR_DUPLEX_FRAMING: the framing fields contradict each other
  */
-export function requestStart (options: InjectDuplexOptions): RequestStart {
+export function requestStart (options: ClientOptions): RequestStart {
   checkOptions(options)
-  const method = (options.method ?? 'GET').toUpperCase()
+  const formats = clientFormats(options)
+  const method = (options.method ?? (formats.send === null ? 'GET' : 'POST')).toUpperCase()
   const target = options.url ?? options.path ?? fail('url', 'there is none')
   // The target of CONNECT is a host and a port only.
   const url = new URL(method === 'CONNECT' ? `http://${target}` : target, 'http://localhost')
@@ -46,14 +49,17 @@ export function requestStart (options: InjectDuplexOptions): RequestStart {
   for (const [name, value] of Object.entries(options.headers ?? {})) fields[name.toLowerCase()] = value
   const cookies = Object.entries(options.cookies ?? {}).map(([name, value]) => `${name}=${value}`)
   if (cookies.length > 0) fields.cookie = cookies.join('; ')
+  if (formats.receive.length > 0) fields.accept ??= formats.receive.flatMap(({ codec }) => codec.mediaTypes).join(', ')
+  if (formats.send !== null) fields['content-type'] ??= formats.send.codec.mediaTypes[0]
   if (isJson(options.payload)) fields['content-type'] ??= 'application/json'
   const switches = method === 'CONNECT' || fields.upgrade !== undefined
   if (switches && isIterable(options.payload)) fail('payload', 'a request that switches protocols needs one of known length')
   if (fields.upgrade !== undefined) fields.connection ??= 'upgrade'
-  frame(fields, switches || WITHOUT_BODY.has(method), minorVersion, payloadOf(options))
+  frame(fields, switches || (WITHOUT_BODY.has(method) && formats.send === null), minorVersion, payloadOf(options))
   return {
     method,
     offersSwitch: switches,
+    formats,
     head: writeRequestHead(method, method === 'CONNECT' ? target : url.pathname + url.search, fields, minorVersion),
     framing: requestFraming({
       'content-length': fields['content-length']?.toString(),
@@ -62,7 +68,7 @@ export function requestStart (options: InjectDuplexOptions): RequestStart {
   }
 }
 
-function checkOptions (options: InjectDuplexOptions): void {
+function checkOptions (options: ClientOptions): void {
   for (const name of Object.keys(options)) {
     if (!Object.hasOwn(OPTIONS, name)) fail(name, 'there is no such option')
   }

@@ -131,7 +131,7 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   }
 
   private async readChunk (): Promise<IteratorResult<Buffer | string>> {
-    this.chunks ??= this.stream[Symbol.asyncIterator]() as AsyncIterator<Buffer | string>
+    this.chunks ??= this.stream.iterator({ destroyOnReturn: false }) as AsyncIterator<Buffer | string>
     try {
       return await this.chunks.next()
     } catch (error) {

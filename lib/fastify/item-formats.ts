@@ -5,12 +5,9 @@ import Negotiator from 'negotiator'
 import type { ItemFormat, SendFormat } from '../../types/items.d.ts'
 import { MediaTypeError, NotAcceptableError, OptionError } from '../errors.ts'
 import type { Receiving, Sending } from '../exchange/items.ts'
+import { mediaTypeOf } from '../items/media-type.ts'
 import type { DeclaredItems } from '../options.ts'
 import { compileReceiving, compileSending } from './item-schemas.ts'
-
-const CHARSET = /;\s*charset\s*=\s*"?([^\s;"]*)/i
-/** What can be read as UTF-8, also by the name that many clients use. */
-const UTF8 = ['utf-8', 'utf8', 'us-ascii']
 
 export class ItemFormats {
   private readonly receive: readonly ItemFormat[]
@@ -46,8 +43,7 @@ export class ItemFormats {
     const { receiving } = this
     if (receiving.size === 0) return null
     const { 'content-type': contentType = '' } = request.headers
-    const charset = CHARSET.exec(contentType)?.[1].toLowerCase() ?? 'utf-8'
-    const chosen = UTF8.includes(charset) ? receiving.get(contentType.split(';')[0].trim().toLowerCase()) : undefined
+    const chosen = receiving.get(mediaTypeOf(contentType)!)
     if (chosen !== undefined) return chosen
     const [[, first]] = receiving
     if (!hasBody) return first

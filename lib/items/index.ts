@@ -2,3 +2,4 @@
 
 export { itemCodec } from './custom.ts'
 export { jsonSeq, jsonl, problemSchema, sse } from './formats.ts'
+export { withItemSchemas } from './openapi.ts'

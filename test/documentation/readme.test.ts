@@ -8,11 +8,13 @@ import net, { type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
+import swagger from '@fastify/swagger'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import ts from 'typescript'
 import WebSocket, { WebSocketServer } from 'ws'
 import duplex from '../../lib/index.ts'
+import * as items from '../../lib/items/index.ts'
 
 const readme = readFileSync(join(__dirname, '../../README.md'), 'utf8')
 const snippets = [...readme.matchAll(/^( *)```(?:js|ts)\n(.*?)^\1```/gms)].map(([, indent, code]) => code.replaceAll(new RegExp(`^${indent}`, 'gm'), ''))
@@ -29,6 +31,7 @@ async function run (code: string, given: object, result = 'undefined'): Promise<
 
 async function load (name: string): Promise<unknown> {
   if (name === 'fastify-duplex') return duplex
+  if (name === 'fastify-duplex/items') return items
   // What the log would say is not the README's.
   if (name === 'fastify') return (options: object) => Fastify({ ...options, logger: false })
   return import(name)
@@ -120,6 +123,27 @@ const tests: [string, (code: string, t: Test) => Promise<void>][] = [
     await run(snippets[0], { app })
     const client = await run(code, { app, assert, once }, 'client')
     t.equal(await text(client), '')
+  }],
+  ['const importing = await app.injectDuplex', async (code, t) => {
+    const app = await make(t)
+    const [Row, Result] = ['id', 'ok'].map((name) => ({ type: 'object', properties: { [name]: {} } }))
+    const { jsonl } = items
+    const seen: unknown[] = []
+    app.post('/import', { duplex: { receive: jsonl(Row), send: jsonl(Result) } }, async function * (request, reply) {
+      for await (const item of reply.duplex.items) {
+        seen.push(item)
+        yield { ok: true }
+      }
+    })
+    await run(code, { app, assert, jsonl, Row, Result })
+    t.strictSame(seen, [{ id: 1 }])
+  }],
+  ['import { withItemSchemas }', async (code, t) => {
+    const app = await make(t)
+    await run(code, { app, load, swagger })
+    app.post('/rows', { duplex: { receive: items.jsonl({ type: 'string' }) } }, async () => {})
+    await app.ready()
+    t.match(app.swagger(), { paths: { '/rows': { post: { requestBody: { content: { 'application/jsonl': { itemSchema: { type: 'string' } } } } } } } })
   }],
   ['transform: ', async (code, t) => {
     const { transform } = await run('', {}, `{ ${code} }`)

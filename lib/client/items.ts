@@ -1,0 +1,186 @@
+// The items of an injected exchange: written and read with the codecs of its formats. Their schemas are for the server.
+
+import { STATUS_CODES } from 'node:http'
+import type { InjectDuplexOptions, InjectedResponse } from '../../types/index.d.ts'
+import type { DecoderOptions, ItemDecoder, ItemFormat, ResolvedItemOptions, SendFormat, SendFormats } from '../../types/items.d.ts'
+import { ItemSerializeError, OptionError, ResponseError } from '../errors.ts'
+import type { Receiving } from '../exchange/items.ts'
+import { NO_ITEM } from '../items/codec.ts'
+import { mediaTypeOf } from '../items/media-type.ts'
+import { EventDecoder, serverSentEvents } from '../items/sse.ts'
+
+/** The options of a request, with or without items. */
+export type ClientOptions = InjectDuplexOptions & { receive?: SendFormats, send?: ItemFormat }
+
+type MakeDecoder = (options: DecoderOptions) => ItemDecoder
+
+/** The formats of an exchange. */
+export interface ClientFormats {
+  /** Empty: the response body is bytes. */
+  readonly receive: readonly SendFormat[]
+  /** null: the request body is bytes. */
+  readonly send: ItemFormat | null
+}
+
+/** @throws {OptionError} FST_ERR_DUPLEX_OPTION: these are no formats, or they are in the wrong direction */
+export function clientFormats ({ receive, send }: ClientOptions): ClientFormats {
+  const formats = receive === undefined ? [] : [receive].flat() as SendFormat[]
+  for (const format of formats) {
+    check('receive', format)
+    decoderOf(format)
+  }
+  if (receive !== undefined && formats.length === 0) throw new OptionError('receive', 'expected at least one format')
+  if (send !== undefined) {
+    check('send', send)
+    if (send.codec.decoder === undefined) throw new OptionError('send', `no server receives ${send.codec.mediaTypes[0]}`)
+  }
+  return { receive: formats, send: send ?? null }
+}
+
+function check (option: string, format: Partial<SendFormat> | null): void {
+  if (typeof format?.codec !== 'object') throw new OptionError(option, 'expected a format of fastify-duplex/items, such as jsonl(schema)')
+}
+
+function decoderOf ({ codec }: SendFormat): MakeDecoder {
+  if (codec.decoder !== undefined) return codec.decoder
+  if (codec === serverSentEvents) return (options) => new EventDecoder(options)
+  throw new OptionError('receive', `${codec.mediaTypes[0]} can only be sent`)
+}
+
+/**
+ * @param index the number of the item, from 0
+ * @returns the item as it is sent
+ * @throws {ItemSerializeError} FST_ERR_DUPLEX_ITEM_SERIALIZE
+ */
+export function encodeItem ({ codec: { frame, encode } }: ItemFormat, item: unknown, index: number): string | Uint8Array {
+  try {
+    if (frame === undefined) return encode!(item)
+    const json = JSON.stringify(item)
+    if (json === undefined) throw new TypeError('there is no JSON for it')
+    return frame(json)
+  } catch (error) {
+    throw new ItemSerializeError(index, (error as Error).message, { cause: error })
+  }
+}
+
+/** Reads the items of a response. Its content-type chooses the format. */
+export class ResponseItems implements Receiving {
+  /** Known as soon as the first bytes of the body are read. */
+  keepsInvalid = false
+  private readonly formats: readonly SendFormat[]
+  private readonly head: () => InjectedResponse
+
+  /** @param head gives the head of the response, which comes before its body */
+  constructor (formats: readonly SendFormat[], head: () => InjectedResponse) {
+    this.formats = formats
+    this.head = head
+  }
+
+  makeDecoder (): ItemDecoder {
+    return new ResponseDecoder((hasBody) => this.chooseDecoder(hasBody))
+  }
+
+  validate (item: unknown): unknown {
+    return item
+  }
+
+  private chooseDecoder (hasBody: boolean): ItemDecoder {
+    const head = this.head()
+    const { 'content-type': contentType } = head.headers
+    const type = mediaTypeOf(String(contentType ?? ''))
+    const format = this.formats.find(({ codec }) => codec.mediaTypes.includes(type!))
+    if (format === undefined) return hasBody || head.statusCode >= 400 ? new NoItems(head) : new NoBody()
+    const { maxItemSize, invalid } = format.options as ResolvedItemOptions
+    this.keepsInvalid = invalid === 'item'
+    return decoderOf(format)({ maxItemSize, parse: null })
+  }
+}
+
+/** A decoder that is chosen when the head of the response is known. */
+class ResponseDecoder implements ItemDecoder {
+  private readonly choose: (hasBody: boolean) => ItemDecoder
+  private chosen: ItemDecoder | null = null
+
+  constructor (choose: (hasBody: boolean) => ItemDecoder) {
+    this.choose = choose
+  }
+
+  get index (): number {
+    return this.chosen?.index ?? -1
+  }
+
+  get offset (): number {
+    return this.chosen?.offset ?? 0
+  }
+
+  write (chunk: Buffer): void {
+    this.chosen ??= this.choose(true)
+    this.chosen.write(chunk)
+  }
+
+  end (): void {
+    this.chosen ??= this.choose(false)
+    this.chosen.end()
+  }
+
+  next (): unknown {
+    return this.chosen === null ? NO_ITEM : this.chosen.next()
+  }
+}
+
+class NoBody implements ItemDecoder {
+  readonly index = -1
+  readonly offset = 0
+
+  write (_chunk: Buffer): void {}
+
+  end (): void {}
+
+  next (): unknown {
+    return NO_ITEM
+  }
+}
+
+/** Bytes of an error answer that are kept for its error. */
+const MAX_ANSWER_SIZE = 64 * 1024
+
+/** For a response in another content-type: most often the answer of an error handler, whose message the tester wants to see. */
+class NoItems extends NoBody {
+  private readonly head: InjectedResponse
+  private readonly chunks: Buffer[] = []
+  private size = 0
+  private isComplete: boolean
+
+  constructor (head: InjectedResponse) {
+    super()
+    this.head = head
+    this.isComplete = head.statusCode < 400 // this body may be a stream without an end
+  }
+
+  override write (chunk: Buffer): void {
+    this.chunks.push(chunk)
+    this.size += chunk.length
+    if (this.size > MAX_ANSWER_SIZE) this.isComplete = true
+  }
+
+  override end (): void {
+    this.isComplete = true
+  }
+
+  override next (): unknown {
+    if (!this.isComplete) return NO_ITEM
+    const { statusCode, headers } = this.head
+    const body = statusCode < 400 ? undefined : parse(Buffer.concat(this.chunks).toString())
+    const message = typeof body === 'string' ? body : (body as { message?: unknown } | null | undefined)?.message
+    const why = [`${statusCode} ${STATUS_CODES[statusCode] ?? ''}`.trim(), `content-type ${headers['content-type'] ?? '(none)'}`]
+    throw new ResponseError(statusCode, why.join(', ') + (message === undefined || message === '' ? '' : `: ${message}`), body)
+  }
+}
+
+function parse (text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return text
+  }
+}
