@@ -1,66 +1,42 @@
-// A bulk import. The client sends rows as NDJSON. Each row is answered at once with a result line, and the totals are sent as
+// A bulk import. The client sends rows as JSON Lines. Each row is answered at once with a result line, and the totals are sent as
 // trailers. Rows are saved one at a time. While `save` is busy, or the client does not read its results, no more rows are read.
 // `npm run example:import`
 
-import { StringDecoder } from 'node:string_decoder'
+import { type Static, Type, type TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import type { FastifyInstance } from 'fastify'
+import { jsonl } from 'fastify-duplex/items'
 import { listen } from './listen.ts'
 
-const MAX_ROW_LENGTH = 64 * 1024
-const schema = {
-  type: 'object',
-  required: ['name', 'amount'],
-  properties: { name: { type: 'string', minLength: 1 }, amount: { type: 'number' } }
-}
+const Row = Type.Object({ name: Type.String({ minLength: 1 }), amount: Type.Number() })
+const Result = Type.Object({ index: Type.Integer(), ok: Type.Boolean(), error: Type.Optional(Type.String()) })
 
-export interface Row { name: string, amount: number }
+export type Row = Static<typeof Row>
 
 export interface ImportOptions { save: (row: Row) => Promise<unknown> }
 
 export async function bulkImport (app: FastifyInstance, { save }: ImportOptions): Promise<void> {
-  app.route({
+  app.withTypeProvider<TypeBoxTypeProvider>().route({
     method: ['POST', 'PUT'], // `curl -T` sends PUT
     url: '/import',
-    duplex: true,
+    duplex: { receive: jsonl(Row, { maxItemSize: 64 * 1024, invalid: 'item' }), send: jsonl(Result) },
     handler: async function * (request, reply) {
-      reply.type('application/x-ndjson')
-      const isRow = request.compileValidationSchema(schema)
-
-      const importRow = async (line: string): Promise<object> => {
+      let imported = 0
+      let refused = 0
+      for await (const row of reply.duplex.items) {
+        const index = imported + refused
         try {
-          if (line.length > MAX_ROW_LENGTH) throw new Error('too long')
-          const row = JSON.parse(line)
-          if (!isRow(row)) throw new Error(isRow.errors!.map(({ instancePath, message }) => `${instancePath} ${message}`.trim()).join(', '))
-          await save(row)
-          return { ok: true }
+          if (!row.ok) throw row.error
+          await save(row.value)
+          imported++
+          yield { index, ok: true }
         } catch (error) {
-          return { ok: false, error: (error as Error).message }
+          refused++
+          yield { index, ok: false, error: (error as Error).message }
         }
       }
-
-      let imported = 0
-      let rowNumber = 0
-      for await (const line of lines(reply.duplex)) {
-        if (line.trim() === '') continue
-        const result = { row: ++rowNumber, ok: false, ...await importRow(line) }
-        if (result.ok) imported++
-        yield JSON.stringify(result) + '\n'
-      }
-      reply.duplex.setTrailers({ 'x-imported': imported, 'x-refused': rowNumber - imported })
+      reply.duplex.setTrailers({ 'x-imported': imported, 'x-refused': refused })
     }
   })
-}
-
-/** Splits the stream into lines. Keeps only the beginning of a line that is too long for a row, to save memory. */
-async function * lines (stream: AsyncIterable<Buffer>): AsyncGenerator<string> {
-  const decoder = new StringDecoder()
-  let partialLine = ''
-  for await (const chunk of stream) {
-    const completeLines = (partialLine + decoder.write(chunk)).split('\n')
-    partialLine = completeLines.pop()!.slice(0, MAX_ROW_LENGTH + 1)
-    yield * completeLines
-  }
-  yield partialLine + decoder.end()
 }
 
 async function main (): Promise<void> {
@@ -70,7 +46,7 @@ async function main (): Promise<void> {
   }))
   console.log(`Each row is answered before the next is sent:
 
-  (while sleep 1; do echo '{"name":"a","amount":1}'; echo '{"name":"b"}'; done) | curl -sN -T . ${address}/import`)
+  (while sleep 1; do echo '{"name":"a","amount":1}'; echo '{"name":"b"}'; done) | curl -sN -T . -H content-type:application/jsonl ${address}/import`)
 }
 
 if (require.main === module) main()

@@ -78,7 +78,7 @@ async function main (): Promise<void> {
   (printf one; sleep 1; printf two) | curl -sN -T . ${address}/echo
   (while sleep 1; do date; done) | curl -sN -T . ${address}/upper
   curl -sN -T . ${address}/clock          # type some lines; Ctrl-D ends the request
-  printf '{"name":"a","amount":1}\\n{"name":"b"}\\n' | curl -sN -T . ${address}/import
+  printf '{"name":"a","amount":1}\\n{"name":"b"}\\n' | curl -sN -T . -H content-type:application/jsonl ${address}/import
 
 Ctrl-C to stop.`)
 }

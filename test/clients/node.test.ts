@@ -124,7 +124,7 @@ t.test('undici does not support Expect', { skip: withoutUndici }, async (t) => {
 })
 
 t.test('trailers come down to http.request', async (t) => {
-  const request = http.request(served.address + '/import', { method, agent: false })
+  const request = http.request(served.address + '/import', { method, headers: { 'content-type': 'application/jsonl' }, agent: false })
   request.end('{"name":"a","amount":1}\n')
   const [incoming] = await once(request, 'response') as [http.IncomingMessage]
   await incoming.resume()
@@ -133,7 +133,7 @@ t.test('trailers come down to http.request', async (t) => {
 })
 
 t.test('trailers come down to undici.request', { skip: withoutUndici }, async (t) => {
-  const { body, trailers } = await undici.request(served.address + '/import', { method, body: '{"name":"a","amount":1}\n' })
+  const { body, trailers } = await undici.request(served.address + '/import', { method, headers: { 'content-type': 'application/jsonl' }, body: '{"name":"a","amount":1}\n' })
   await body.text()
   t.match(trailers, { 'x-imported': '1', 'x-refused': '0' })
 })

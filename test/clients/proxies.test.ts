@@ -138,7 +138,7 @@ async function trailers (served: Served, port: number): Promise<{ up: object, do
   sent.request.addTrailers({ 'x-words': '1' })
   sent.request.end()
   await readSize(await sent.response)
-  const { request, response } = open(port, '/import', { headers: { te: 'trailers' } })
+  const { request, response } = open(port, '/import', { headers: { te: 'trailers', 'content-type': 'application/jsonl' } })
   request.end('{"name":"a","amount":1}\n')
   const incoming = await response
   await readSize(incoming)
