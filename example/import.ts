@@ -7,10 +7,10 @@ import type { FastifyInstance } from 'fastify'
 import { jsonl } from 'fastify-duplex/items'
 import { listen } from './listen.ts'
 
-const Row = Type.Object({ name: Type.String({ minLength: 1 }), amount: Type.Number() })
-const Result = Type.Object({ index: Type.Integer(), ok: Type.Boolean(), error: Type.Optional(Type.String()) })
+const rowSchema = Type.Object({ name: Type.String({ minLength: 1 }), amount: Type.Number() })
+const resultSchema = Type.Object({ index: Type.Integer(), ok: Type.Boolean(), error: Type.Optional(Type.String()) })
 
-export type Row = Static<typeof Row>
+export type Row = Static<typeof rowSchema>
 
 export interface ImportOptions { save: (row: Row) => Promise<unknown> }
 
@@ -18,7 +18,7 @@ export async function bulkImport (app: FastifyInstance, { save }: ImportOptions)
   app.withTypeProvider<TypeBoxTypeProvider>().route({
     method: ['POST', 'PUT'], // `curl -T` sends PUT
     url: '/import',
-    duplex: { receive: jsonl(Row, { maxItemSize: 64 * 1024, invalid: 'item' }), send: jsonl(Result) },
+    duplex: { receive: jsonl(rowSchema, { maxItemSize: 64 * 1024, invalid: 'item' }), send: jsonl(resultSchema) },
     handler: async function * (request, reply) {
       let imported = 0
       let refused = 0
