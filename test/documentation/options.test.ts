@@ -4,9 +4,12 @@ import assert from 'node:assert/strict'
 import { readFileSync, readdirSync } from 'node:fs'
 import { maxHeaderSize } from 'node:http'
 import { join } from 'node:path'
+import Fastify from 'fastify'
 import t from 'tap'
 import ts from 'typescript'
 import * as errors from '../../lib/errors.ts'
+import duplex from '../../lib/index.ts'
+import { jsonl } from '../../lib/items/index.ts'
 import { DEFAULT_OPTIONS, OPTIONS, resolveOptions } from '../../lib/options.ts'
 
 const ROOT = join(__dirname, '../..')
@@ -24,8 +27,11 @@ function tableIn (heading: string): string[][] {
 
 interface Description { unit: string, default: string }
 
+/** What only a route has: what its bodies consist of. */
+const isOfRoute = ([, value]: string[]): boolean => value === 'bytes'
+
 function describedInReadme (): Record<string, Description> {
-  return Object.fromEntries(tableIn('Options').map(([name, value, text]) => {
+  return Object.fromEntries(tableIn('Options').filter((row) => !isOfRoute(row)).map(([name, value, text]) => {
     const unit = / ms$/.test(value) ? 'ms' : / KiB$/.test(value) || /^(maximum )?bytes\b/.test(text) ? 'bytes' : value === 'true' ? 'boolean' : 'exchanges'
     return [name.replaceAll('`', ''), { unit, default: value.replace(/ ms$/, '') }]
   }))
@@ -33,20 +39,26 @@ function describedInReadme (): Record<string, Description> {
 
 const UNITS: Record<string, string> = { Milliseconds: 'ms', Bytes: 'bytes', Exchanges: 'exchanges', Whether: 'boolean' }
 
-/** The comments of FastifyDuplexOptions: the first word is the unit, and the default is at the end. */
-function describedInTypes (): Record<string, Description> {
-  const found: Record<string, Description> = {}
+/** The comments of the members of an interface. Each has its default at the end. */
+function commentsIn (path: string, name: string): Record<string, string> {
+  const found: Record<string, string> = {}
   const visit = (node: ts.Node): void => {
-    if (!ts.isInterfaceDeclaration(node) || node.name.text !== 'FastifyDuplexOptions') return ts.forEachChild(node, visit)
+    if (!ts.isInterfaceDeclaration(node) || node.name.text !== name) return ts.forEachChild(node, visit)
     for (const member of node.members) {
-      const comment = ts.getJSDocCommentsAndTags(member).map((doc) => ts.getTextOfJSDocComment(doc.comment)).join(' ').replaceAll(/\s+/g, ' ')
-      const match = /^(\w+) .*\bDefault: (.*)$/.exec(comment)
-      assert(match, `unit and default in: ${comment}`)
-      found[(member.name as ts.Identifier).text] = { unit: UNITS[match[1]], default: match[2] }
+      found[(member.name as ts.Identifier).text] = ts.getJSDocCommentsAndTags(member).map((doc) => ts.getTextOfJSDocComment(doc.comment)).join(' ').replaceAll(/\s+/g, ' ')
     }
   }
-  visit(ts.createSourceFile('index.d.ts', read('types/index.d.ts'), ts.ScriptTarget.ES2022, true))
+  visit(ts.createSourceFile(path, read(path), ts.ScriptTarget.ES2022, true))
   return found
+}
+
+/** The comments of an interface of options: the first word is the unit, and the default is at the end. */
+function describedInTypes (path = 'types/index.d.ts', interfaceName = 'FastifyDuplexOptions'): Record<string, Description> {
+  return Object.fromEntries(Object.entries(commentsIn(path, interfaceName)).map(([name, comment]) => {
+    const match = /^(\w+) .*\bDefault: (.*)$/.exec(comment)
+    assert(match, `unit and default in: ${comment}`)
+    return [name, { unit: UNITS[match[1]], default: match[2] }]
+  }))
 }
 
 function toValue (text: string): number | boolean | undefined {
@@ -67,6 +79,40 @@ t.test('options: names, units and defaults are the same in README, types and cod
   t.strictSame(Object.fromEntries(values), Object.fromEntries(inCode))
   t.strictSame(Object.entries(resolveOptions({}, DEFAULT_OPTIONS)), Object.entries(OPTIONS).map(([name, option]) => [name, option.default]))
 })
+
+t.test('options: what only a route has is the same in README, types and code', async (t) => {
+  const names = tableIn('Options').filter(isOfRoute).flatMap(([names]) => names.replaceAll('`', '').split(', '))
+  const inTypes = commentsIn('types/index.d.ts', 'RouteFormats')
+  t.strictSame(names, Object.keys(inTypes))
+  for (const comment of Object.values(inTypes)) t.match(comment, /Default: the body is bytes$/)
+  const app = Fastify()
+  await app.register(duplex)
+  for (const name of names) {
+    t.throws(() => resolveOptions({ [name]: jsonl({}) } as object, DEFAULT_OPTIONS), { code: 'FST_ERR_DUPLEX_OPTION' }, `${name} is no option of register()`)
+    app.post(`/${name}`, { duplex: { [name]: jsonl({}) } as object }, async () => {})
+    t.throws(() => app.post(`/${name}/bad`, { duplex: { [name]: {} } as object }, async () => {}), { code: 'FST_ERR_DUPLEX_OPTION' }, `${name}: a format`)
+  }
+  await app.close()
+})
+
+t.test('options of formats: names and defaults are the same in README, types and code', async (t) => {
+  const inReadme = Object.fromEntries(tableIn('Items').map(([name, value]) => [name.replaceAll('`', ''), value.replaceAll('`', '')]))
+  const comments = { ...commentsIn('types/items.d.ts', 'ItemOptions'), ...commentsIn('types/items.d.ts', 'SendOptions') }
+  const inTypes = Object.fromEntries(Object.entries(comments).map(([name, comment]) => [name, /\bDefault: (.*)$/.exec(comment)?.[1].replaceAll('`', '')]))
+  t.strictSame(inReadme, inTypes)
+  // A name that the code does not have is refused, and the compiler checks that it has those of the types.
+  const VALUES = { maxItemSize: 1, invalid: 'item', heartbeat: 1, problem: false } as const
+  t.strictSame(Object.keys(inTypes), Object.keys(VALUES))
+  t.match(jsonl({}, VALUES).options, VALUES)
+  t.strictSame({ ...jsonl({}).options }, { maxItemSize: toBytes(inReadme.maxItemSize), invalid: inReadme.invalid.replaceAll("'", ''), problem: inReadme.problem === 'true' })
+  t.equal(inReadme.heartbeat, 'none')
+  t.throws(() => jsonl({}, { other: 1 } as object), { code: 'FST_ERR_DUPLEX_OPTION' })
+})
+
+function toBytes (text: string): number {
+  const [, digits] = /^(\d+) MiB$/.exec(text) ?? []
+  return Number(digits) * 1024 * 1024
+}
 
 t.test('options: only whole numbers in their range, or booleans', async (t) => {
   for (const [name, { unit, min }] of Object.entries(OPTIONS)) {
@@ -103,7 +149,7 @@ t.test('errors: codes and statuses are the same in README and code', async (t) =
 })
 
 t.test('errors: no text names a code that does not exist', async (t) => {
-  for (const path of ['README.md', 'types/index.d.ts']) {
+  for (const path of ['README.md', 'types/index.d.ts', 'types/items.d.ts']) {
     const unknown = read(path).match(/FST_ERR_DUPLEX_[A-Z]\w*/g)!.filter((code) => !codes.has(code))
     t.strictSame(unknown, [], path)
   }
