@@ -37,6 +37,7 @@ export async function agent (app: FastifyInstance, { record, pace = 100 }: Agent
     method: ['POST', 'PUT'], // `curl -T` sends PUT
     url: '/agent',
     duplex: {
+      bodyLimit: 1024 ** 2, // the whole conversation
       receive: jsonl(messageSchema, { maxItemSize: 64 * 1024 }),
       send: [jsonl(eventSchema, { heartbeat: 15_000 }), sse(eventSchema, { heartbeat: 15_000 })]
     },
