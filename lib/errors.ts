@@ -9,6 +9,7 @@ import type * as types from '../types/items.d.ts'
 
 export const OptionError = createError('FST_ERR_DUPLEX_OPTION', 'Invalid duplex option "%s": %s', 500, TypeError)
 export const BodySchemaError = createError('FST_ERR_DUPLEX_BODY_SCHEMA', 'A duplex route reads its body as a stream, so nothing can validate it first: remove "schema.body" from %s %s', 500)
+export const ItemSchemaError = createError('FST_ERR_DUPLEX_ITEM_SCHEMA', 'Failed building the schema of "%s" for %s, due to error %s', 500)
 export const NotEnabledError = createError('FST_ERR_DUPLEX_NOT_ENABLED', 'reply.duplex needs a route with "duplex: true" that was added after "await app.register(duplex)", which %s %s is not', 500)
 export const UnseenRouteError = createError('FST_ERR_DUPLEX_UNSEEN_ROUTE', 'Route %s %s has "duplex", but was added before fastify-duplex was loaded, or outside of the instance that has it: write "await app.register(duplex)" before the route, in the same instance or in a parent of it', 500)
 export const RegisteredError = createError('FST_ERR_DUPLEX_REGISTERED', 'fastify-duplex is already registered in this instance or in a parent of it: register it once, or in sibling plugins that do not see each other', 500)

@@ -19,7 +19,7 @@ import type { Transport, WriteCallback } from '../transport/transport.ts'
 import type { Exchange, ExchangeStream } from './exchange.ts'
 import { ItemReader } from './item-reader.ts'
 import { ItemWriter } from './item-writer.ts'
-import { describeItems } from './items.ts'
+import { type Receiving, type Sending, describeItems } from './items.ts'
 import { RequestBody, type WebHalves, webHalves } from './halves.ts'
 import { writeHead } from './response-head.ts'
 
@@ -39,6 +39,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private pauseTimer: NodeJS.Timeout | undefined
   private requestHalf: RequestBody | null = null
   private webStreams: WebHalves | null = null
+  private readonly receiving: Receiving | null // null if the request body is bytes
+  private readonly sending: Sending | null // null if the response body is bytes
   private itemReader: ItemReader | null = null
   private itemWriter: ItemWriter | null = null
   bodyIsComplete = false
@@ -59,6 +61,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.exchange = exchange
     this.transport = exchange.transport
     this.reply = reply
+    this.receiving = exchange.owner.receiving
+    this.sending = exchange.owner.sending
     // An 'error' without a listener would end the process.
     this.on('error', ignore)
     // Opened too late: the client has left during the hooks, or an onResponse hook opens it.
@@ -112,7 +116,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   private makeItemReader (): ItemReader {
-    const { receiving } = this.exchange.owner
+    const { receiving } = this
     if (receiving === null) throw new NoItemsError('receive', 'receive')
     return new ItemReader(this, receiving)
   }
@@ -128,14 +132,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   private makeItemWriter (): ItemWriter {
-    const { sending } = this.exchange.owner
+    const { sending } = this
     if (sending === null) throw new NoItemsError('send', 'send')
     return new ItemWriter(this, sending)
   }
 
   /** Whether the handler sends items, instead of bytes. */
   get sendsItems (): boolean {
-    return this.exchange.owner.sending !== null
+    return this.sending !== null
   }
 
   /** The handler has failed behind the first byte: destroys the stream. The last item of the response says why, if it has items. */
@@ -159,7 +163,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (this.headersSent) throw new HeadSentError()
     if (this.cannotAnswer) return
     this.writeHead()
-    if (this.exchange.owner.sending !== null) this.itemsToSend.startHeartbeat()
+    if (this.sending !== null) this.itemsToSend.startHeartbeat()
     this.transport.whenMayWrite(() => { if (this.headersSent && !this.destroyed) this.transport.write([], 0, false, ignore) })
   }
 
@@ -278,7 +282,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       throw error
     }
     if (reply.sent || reply.raw.headersSent || exchange.answerHasBegun) throw new HeadSentError()
-    if (exchange.owner.sending !== null) describeItems(reply, exchange.owner.sending)
+    if (this.sending !== null) describeItems(reply, this.sending)
     this.responseFraming = writeHead(this.transport, reply, content)
     exchange.happens('head written')
   }
@@ -473,7 +477,6 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private keepSummary (): void {
     const { requestFraming, socket, trailers } = this.transport
     this.summary = { requestFraming, socket, trailers }
-    if (this.exchange.owner.receiving !== null) this.itemReader ??= this.makeItemReader()
     this.exchange = this.transport = this.reply = null as never
     this.relay = null
   }

@@ -30,9 +30,10 @@ export class ItemWriter {
   send (item: unknown): boolean {
     const { stream } = this
     const content = this.sending.encode(item, this.count)
-    this.startHeartbeat()
     this.count++
-    if (typeof content !== 'string' || stream.destroyed || stream.writableEnded) return stream.write(content) // else Node reports the error
+    if (stream.destroyed || stream.writableEnded) return stream.write(content) // Node reports the error
+    this.startHeartbeat()
+    if (typeof content !== 'string') return stream.write(content)
     if (!stream.prepareWrite(content)) return false
     this.text += content
     if (stream.corkForTick() && stream.writableLength + this.text.length < stream.writableHighWaterMark) return true
@@ -42,9 +43,9 @@ export class ItemWriter {
   /** Writes what was collected. @returns as `write()` */
   flush (): boolean {
     const { text } = this
+    this.heartbeat?.refresh() // also called for what the handler itself writes
     if (text === '') return true
     this.text = ''
-    this.heartbeat?.refresh()
     return this.stream.write(text)
   }
 

@@ -26,7 +26,7 @@ export class ItemFormats {
     if (receiveOnly !== undefined) throw new OptionError('send', `${receiveOnly.codec.mediaTypes[0]} can only be received`)
   }
 
-  /** Compiles the schemas of the route, with the compilers of its instance. @throws what these throw */
+  /** Compiles the schemas of the route, with the compilers of its instance. @throws {ItemSchemaError} FST_ERR_DUPLEX_ITEM_SCHEMA */
   compile (app: FastifyInstance, route: RouteOptions): void {
     for (const format of this.receive) addTypes(this.receiving, format, () => compileReceiving(format, app, route))
     for (const format of this.send) addTypes(this.sending, format, (mediaType) => compileSending(format, mediaType, app, route))

@@ -4,14 +4,15 @@ import { STATUS_CODES } from 'node:http'
 import { isDeepStrictEqual } from 'node:util'
 import type { FastifyError, FastifyInstance, FastifySchemaValidationError, RouteOptions } from 'fastify'
 import type { ItemFormat, ResolvedItemOptions, SendFormat } from '../../types/items.d.ts'
-import { ItemError, ItemLimitError, ItemSerializeError } from '../errors.ts'
+import { ItemError, ItemLimitError, ItemSchemaError, ItemSerializeError } from '../errors.ts'
 import type { Position, Receiving, Sending } from '../exchange/items.ts'
+import { isPromise } from './hooks.ts'
 import { type Validate, compilersOf, jsonParserOf, schemaErrorFormatterOf } from './internals.ts'
 
-/** @throws what the app's validator compiler throws */
+/** @throws {ItemSchemaError} FST_ERR_DUPLEX_ITEM_SCHEMA */
 export function compileReceiving ({ schema, codec, options }: ItemFormat, app: FastifyInstance, route: RouteOptions): Receiving {
   const { maxItemSize, invalid } = options as ResolvedItemOptions
-  const validator = compilersOf(app, route).validator(schema)
+  const validator = building('receive', route, () => compilersOf(app, route).validator(schema))
   const formatErrors = schemaErrorFormatterOf(app, route) ?? joinErrors
   const decoderOptions = { maxItemSize, parse: jsonParserOf(app) }
 
@@ -24,7 +25,8 @@ export function compileReceiving ({ schema, codec, options }: ItemFormat, app: F
   function accept (item: unknown, result: unknown, position: Position): unknown {
     const errors = errorsOf(validator, result)
     if (errors) refuse(position, errors)
-    return (result as { value?: unknown } | undefined)?.value || item
+    const { value } = result as { value?: unknown } | undefined ?? {}
+    return value === undefined ? item : value
   }
 
   return {
@@ -40,10 +42,19 @@ export function compileReceiving ({ schema, codec, options }: ItemFormat, app: F
         throw error
       }
       if (result === true) return item
-      if (!(result instanceof Promise)) return accept(item, result, position)
+      if (!isPromise(result)) return accept(item, result, position)
       const { index, offset } = position
-      return result.then((value) => accept(item, value, { index, offset }), (error) => refuse({ index, offset }, error))
+      return Promise.resolve(result).then((value) => accept(item, value, { index, offset }), (error) => refuse({ index, offset }, error))
     }
+  }
+}
+
+/** Runs a compiler of the app. @throws {ItemSchemaError} FST_ERR_DUPLEX_ITEM_SCHEMA: it has failed. As Fastify, it names the route */
+function building<Built> (direction: 'receive' | 'send', { method, url }: RouteOptions, compile: () => Built): Built {
+  try {
+    return compile()
+  } catch (error) {
+    throw new ItemSchemaError(direction, `${String(method)}: ${url}`, (error as Error).message)
   }
 }
 
@@ -57,12 +68,13 @@ function joinErrors (errors: FastifySchemaValidationError[]): Error {
   return new Error(errors.map(({ instancePath, message }) => `item${instancePath} ${message}`).join(', '))
 }
 
-/** @throws what the app's compilers throw */
+/** @throws {ItemSchemaError} FST_ERR_DUPLEX_ITEM_SCHEMA */
 export function compileSending ({ schema, codec, options }: SendFormat, mediaType: string, app: FastifyInstance, route: RouteOptions): Sending {
   const { heartbeat = 0, problem } = options as ResolvedItemOptions
   const { frame, encode } = codec
   const compilers = compilersOf(app, route)
-  const serialize = frame === undefined ? null : compilers.serializer(schema, mediaType)
+  const serialize = frame === undefined ? null : building('send', route, () => compilers.serializer(schema, mediaType))
+  let validator: Validate | undefined // compiled when it is needed: a schema may be made for the serializer only
 
   function toJson (item: unknown): string {
     if (ArrayBuffer.isView(item)) throw new TypeError('it is bytes')
@@ -76,8 +88,11 @@ export function compileSending ({ schema, codec, options }: SendFormat, mediaTyp
   function fits (record: unknown): boolean {
     const copy = JSON.parse(JSON.stringify(record))
     if (serialize !== null && !isDeepStrictEqual(JSON.parse(toJson(record)), copy)) return false
-    const validator = compilers.validator(schema)
-    return !errorsOf(validator, validator(copy))
+    validator ??= compilers.validator(schema)
+    const result = validator(copy)
+    if (!isPromise(result)) return !errorsOf(validator, result)
+    result.then(ignore, ignore) // the answer would come too late
+    return false
   }
 
   return {
@@ -104,3 +119,5 @@ function problemOf (error: Error): object | undefined {
   const { statusCode, message, code, index } = error
   return { type: 'about:blank', title: STATUS_CODES[statusCode], status: statusCode, detail: message, code, index, ...('offset' in error && { offset: error.offset }) }
 }
+
+function ignore (): void {}

@@ -103,7 +103,7 @@ function overInject (app: FastifyInstance): Send {
 async function collect (stream: Readable): Promise<Pick<Result, 'body' | 'isCutOff'>> {
   const received: Buffer[] = []
   stream.on('data', (bytes: Buffer) => { received.push(bytes) }).on('error', () => {})
-  await new Promise((resolve) => { stream.once('close', resolve) })
+  if (!stream.closed) await new Promise((resolve) => { stream.once('close', resolve) })
   return { body: Buffer.concat(received).toString(), isCutOff: !stream.readableEnded }
 }
 
