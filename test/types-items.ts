@@ -4,11 +4,12 @@
 import type { Http2Server } from 'node:http2'
 import type { Server as HttpsServer } from 'node:https'
 import type { Readable } from 'node:stream'
+import swagger from '@fastify/swagger'
 import type { JsonSchemaToTsProvider } from '@fastify/type-provider-json-schema-to-ts'
 import { Type, type TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyPluginAsync, type FastifyReply, type FastifyRequest, type RouteOptions } from 'fastify'
 import duplex, { type DuplexItemOptions, type DuplexOptions, type HttpDuplex, type InjectedDuplex, type ItemDuplex, type ItemHandler, type ItemRouteOptions, type Items } from 'fastify-duplex'
-import { type CheckedItem, type ItemError, type ItemFormat, type ItemLimitError, type ItemOptions, type SendFormat, itemCodec, jsonSeq, jsonl, problemSchema, sse } from 'fastify-duplex/items'
+import { type CheckedItem, type ItemError, type ItemFormat, type ItemLimitError, type ItemOptions, type SendFormat, itemCodec, jsonSeq, jsonl, problemSchema, sse, withItemSchemas } from 'fastify-duplex/items'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import { z } from 'zod'
 
@@ -520,6 +521,13 @@ export async function inject (): Promise<void> {
   exactly<Items<unknown>>()(unknowns.items)
   unknowns.send({ any: 'thing' })
 }
+
+// @fastify/swagger.
+
+app.register(swagger, withItemSchemas({ openapi: { openapi: '3.2.0' }, transform: ({ schema, url }: { schema: object, url: string }) => ({ schema, url }) }))
+exactly<{ hideUntagged: boolean }>()(withItemSchemas({ hideUntagged: true }))
+// @ts-expect-error no options
+withItemSchemas('openapi')
 
 // Explicit types, as of `Params`, in place of a type provider.
 

@@ -1,6 +1,5 @@
 // The items of an injected exchange: written and read with the codecs of its formats. Their schemas are for the server.
 
-import { STATUS_CODES } from 'node:http'
 import type { InjectDuplexOptions, InjectedResponse } from '../../types/index.d.ts'
 import type { DecoderOptions, ItemDecoder, ItemFormat, ResolvedItemOptions, SendFormat, SendFormats } from '../../types/items.d.ts'
 import { ItemSerializeError, OptionError, ResponseError } from '../errors.ts'
@@ -84,12 +83,13 @@ export class ResponseItems implements Receiving {
     return item
   }
 
-  private chooseDecoder (hasBody: boolean): ItemDecoder {
+  /** @returns null if there is nothing to decode */
+  private chooseDecoder (hasBody: boolean): ItemDecoder | null {
     const head = this.head()
     const { 'content-type': contentType } = head.headers
     const type = mediaTypeOf(String(contentType ?? ''))
     const format = this.formats.find(({ codec }) => codec.mediaTypes.includes(type!))
-    if (format === undefined) return hasBody || head.statusCode >= 400 ? new NoItems(head) : new NoBody()
+    if (format === undefined) return hasBody || head.statusCode >= 400 ? new ErrorDecoder(head) : null
     const { maxItemSize, invalid } = format.options as ResolvedItemOptions
     this.keepsInvalid = invalid === 'item'
     return decoderOf(format)({ maxItemSize, parse: null })
@@ -98,29 +98,24 @@ export class ResponseItems implements Receiving {
 
 /** A decoder that is chosen when the head of the response is known. */
 class ResponseDecoder implements ItemDecoder {
-  private readonly choose: (hasBody: boolean) => ItemDecoder
+  // Only validation asks for these two. What errors say is of the decoder that has made them.
+  readonly index = -1
+  readonly offset = 0
+  private readonly choose: (hasBody: boolean) => ItemDecoder | null
   private chosen: ItemDecoder | null = null
 
-  constructor (choose: (hasBody: boolean) => ItemDecoder) {
+  constructor (choose: (hasBody: boolean) => ItemDecoder | null) {
     this.choose = choose
-  }
-
-  get index (): number {
-    return this.chosen?.index ?? -1
-  }
-
-  get offset (): number {
-    return this.chosen?.offset ?? 0
   }
 
   write (chunk: Buffer): void {
     this.chosen ??= this.choose(true)
-    this.chosen.write(chunk)
+    this.chosen!.write(chunk)
   }
 
   end (): void {
     this.chosen ??= this.choose(false)
-    this.chosen.end()
+    this.chosen?.end()
   }
 
   next (): unknown {
@@ -128,51 +123,39 @@ class ResponseDecoder implements ItemDecoder {
   }
 }
 
-class NoBody implements ItemDecoder {
-  readonly index = -1
-  readonly offset = 0
-
-  write (_chunk: Buffer): void {}
-
-  end (): void {}
-
-  next (): unknown {
-    return NO_ITEM
-  }
-}
-
 /** Bytes of an error answer that are kept for its error. */
 const MAX_ANSWER_SIZE = 64 * 1024
 
 /** For a response in another content-type: most often the answer of an error handler, whose message the tester wants to see. */
-class NoItems extends NoBody {
+class ErrorDecoder implements ItemDecoder {
+  readonly index = -1
+  readonly offset = 0
   private readonly head: InjectedResponse
   private readonly chunks: Buffer[] = []
   private size = 0
   private isComplete: boolean
 
   constructor (head: InjectedResponse) {
-    super()
     this.head = head
     this.isComplete = head.statusCode < 400 // this body may be a stream without an end
   }
 
-  override write (chunk: Buffer): void {
+  write (chunk: Buffer): void {
     this.chunks.push(chunk)
     this.size += chunk.length
     if (this.size > MAX_ANSWER_SIZE) this.isComplete = true
   }
 
-  override end (): void {
+  end (): void {
     this.isComplete = true
   }
 
-  override next (): unknown {
+  next (): unknown {
     if (!this.isComplete) return NO_ITEM
-    const { statusCode, headers } = this.head
+    const { statusCode, statusMessage, headers } = this.head
     const body = statusCode < 400 ? undefined : parse(Buffer.concat(this.chunks).toString())
     const message = typeof body === 'string' ? body : (body as { message?: unknown } | null | undefined)?.message
-    const why = [`${statusCode} ${STATUS_CODES[statusCode] ?? ''}`.trim(), `content-type ${headers['content-type'] ?? '(none)'}`]
+    const why = [`${statusCode} ${statusMessage}`, `content-type ${headers['content-type'] ?? '(none)'}`]
     throw new ResponseError(statusCode, why.join(', ') + (message === undefined || message === '' ? '' : `: ${message}`), body)
   }
 }

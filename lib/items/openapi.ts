@@ -24,7 +24,7 @@ interface RouteContext {
 
 /** What swagger passes to `transformObject`. */
 interface DocumentContext {
-  openapiObject?: { openapi: string, paths?: Schema }
+  openapiObject?: { openapi: string, paths: Schema }
   swaggerObject?: object
 }
 
@@ -42,9 +42,9 @@ const DESCRIPTIONS = new Map<object, string>([
 /** Version 2.0 is that of Swagger. */
 type Version = '2.0' | '3.0' | '3.1' | '3.2'
 
-function versionOf ({ openapiObject }: DocumentContext): Version {
+function versionOf ({ openapiObject }: { openapiObject?: { openapi: string } }): Version {
   if (openapiObject === undefined) return '2.0'
-  const minor = Number(/^3\.(\d+)/.exec(openapiObject.openapi)?.[1] ?? 0)
+  const minor = Number(openapiObject.openapi.split('.')[1])
   return minor >= 2 ? '3.2' : minor === 1 ? '3.1' : '3.0'
 }
 
@@ -54,8 +54,8 @@ export function withItemSchemas<Options extends object> (options: Options): Opti
   const wrapped: SwaggerOptions = {
     transform: (context) => transformRoute(context, transform ?? keep),
     transformObject (context) {
-      if (versionOf(context) === '3.2') moveItemSchemas(context.openapiObject!.paths ?? {})
-      return transformObject?.(context) ?? context.openapiObject ?? context.swaggerObject
+      if (versionOf(context) === '3.2') moveItemSchemas(context.openapiObject!.paths)
+      return transformObject ? transformObject(context) : context.openapiObject ?? context.swaggerObject
     }
   }
   return { ...options, ...wrapped }

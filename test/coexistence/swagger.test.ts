@@ -159,6 +159,14 @@ t.test('one direction, codecs of the user\'s own, other methods', async (t) => {
   }
 })
 
+t.test('a method that only OpenAPI 3.2 can describe', async (t) => {
+  const { paths } = await documentOf(t, await make(t, withItemSchemas(openapi('3.2.0')), (app) => {
+    app.addHttpMethod('REPORT', { hasBody: true })
+    app.route({ method: 'REPORT', url: '/rows', duplex: { receive: jsonl(Row) }, handler })
+  }))
+  t.match(paths['/rows'].additionalOperations.REPORT.requestBody, { content: { 'application/jsonl': { itemSchema: Row } } })
+})
+
 t.test('what the user has declared of the response', async (t) => {
   const duplex = { send: jsonl(Row) }
   const itemSchema = { itemSchema: Row }
