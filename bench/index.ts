@@ -9,11 +9,12 @@ import { bulk } from './measures/bulk.ts'
 import { exchanges } from './measures/exchanges.ts'
 import { byLength, byOpenExchanges } from './measures/growth.ts'
 import { idle } from './measures/idle.ts'
+import { items } from './measures/items.ts'
 import { micro } from './measures/micro.ts'
 import { roundTrips } from './measures/round-trips.ts'
 import { type Routes, routes } from './measures/routes.ts'
 import { type Options, readOptions } from './options.ts'
-import { PEERS, type Peer, buildPeers, isAvailable } from './peers.ts'
+import { ITEM_PEERS, PEERS, type Peer, buildPeers, isAvailable } from './peers.ts'
 import { reportLengths, reportMicro, reportOpen, reportRoutes, reportTables } from './report.ts'
 import { type Results } from './results.ts'
 import { Fleet } from './rounds.ts'
@@ -27,11 +28,14 @@ const MIB = 2 ** 20
 
 async function run (options: Options): Promise<void> {
   const { only, full } = options
-  const peers = PEERS.filter((peer) => isAvailable(peer) && (options.peers === null || options.peers.has(peer.id)))
-  const results: Results = { machine: describeMachine(), isolation: describeIsolation(), peers, columns: [] }
+  const isChosen = (peer: Peer): boolean => isAvailable(peer) && (options.peers === null || options.peers.has(peer.id))
+  const peers = PEERS.filter(isChosen)
+  const itemPeers = ITEM_PEERS.filter(isChosen)
+  const results: Results = { machine: describeMachine(), isolation: describeIsolation(), peers: [...peers, ...itemPeers], columns: [] }
   console.log(`${results.machine}; ${results.isolation}\n`)
 
-  if (only.has('bulk') || only.has('roundtrips') || only.has('exchanges')) await compare(results, options)
+  if (only.has('bulk') || only.has('roundtrips') || only.has('exchanges')) await compare(peers, results, options)
+  if (only.has('items')) await compareItems(itemPeers, results, options)
   if (only.has('idle')) {
     results.columns.push({ id: 'idle', table: 'Echo', label: 'idle exchange', title: 'Memory of an idle open exchange', unit: 'KiB', rate: false, samples: await idle(peers, full ? 5 : 3) })
   }
@@ -51,7 +55,7 @@ async function run (options: Options): Promise<void> {
   if (options.chart !== null && results.columns.length > 0) writeFileSync(options.chart, chart(results))
 }
 
-async function compare ({ peers, columns }: Results, { only, full, seconds, rounds }: Options): Promise<void> {
+async function compare (peers: Peer[], { columns }: Results, { only, full, seconds, rounds }: Options): Promise<void> {
   const fleet = await Fleet.start(peers)
   const measureBulk = async (direction: Direction, connections: number, table: string): Promise<void> => {
     for (const [chunkSize, label] of SIZES) {
@@ -71,6 +75,18 @@ async function compare ({ peers, columns }: Results, { only, full, seconds, roun
       await measureBulk('echo', 8, 'Echo, 8 connections')
       await measureBulk('up', 1, 'Upload')
       await measureBulk('down', 1, 'Download')
+    }
+  } finally {
+    await fleet.stop()
+  }
+}
+
+async function compareItems (peers: Peer[], { columns }: Results, { seconds, rounds }: Options): Promise<void> {
+  const fleet = await Fleet.start(peers)
+  try {
+    for (const [shape, label] of [['large', '16 KiB at a time'], ['single', 'a chunk per row']] as const) {
+      const samples = await items(fleet, shape, rounds, seconds)
+      columns.push({ id: `items-${shape}`, table: 'Items', label, title: `Items, ${label}`, unit: 'rows', rate: true, base: 'items-fastify', samples })
     }
   } finally {
     await fleet.stop()

@@ -2,7 +2,7 @@
 
 import { parseArgs } from 'node:util'
 
-export const MEASURES = ['bulk', 'roundtrips', 'exchanges', 'idle', 'routes', 'growth', 'micro'] as const
+export const MEASURES = ['bulk', 'roundtrips', 'exchanges', 'items', 'idle', 'routes', 'growth', 'micro'] as const
 export type Measure = typeof MEASURES[number]
 
 export interface Options {
@@ -23,7 +23,8 @@ const HELP = `npm run bench -- [options]
                   which measures to run; default: all
   --peers a,b     which peers to measure; default: all of plugin, plugin-iterate, plugin-yield, plugin-write,
                   plugin-node-<major>, net, http, fastify, fastify-pipeline, ws, fastify-websocket, http2,
-                  go-tutorial, go-best, go-full-duplex, hyper
+                  go-tutorial, go-best, go-full-duplex, hyper; of items: items-yield, items-send, items-batches,
+                  items-fastify, items-fastify-generator, items-websocket, items-grpc, items-go, items-limit
   --seconds n     how long one peer is measured in one round
   --rounds n      how many rounds are measured
   --full          more rounds and longer bodies; also bulk over 8 connections, and upload and download alone

@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process'
 import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { http1 } from './client/http1.ts'
-import { http2 } from './client/http2.ts'
+import { grpc, http2 } from './client/http2.ts'
 import { raw } from './client/raw.ts'
 import type { Protocol } from './client/session.ts'
 import { websocket } from './client/websocket.ts'
@@ -47,6 +47,19 @@ export const PEERS: Peer[] = [
   compiled('go-best', 'Go Hijacker, at its best', 'go', ['best']),
   compiled('go-full-duplex', 'Go EnableFullDuplex', 'go', ['full-duplex']),
   compiled('hyper', 'Rust hyper', 'hyper-echo')
+]
+
+/** Those of the items measure. They serve no echo. */
+export const ITEM_PEERS: Peer[] = [
+  onNode('items-yield', 'this plugin, `yield`', http1, 'items-plugin.js', ['yield'], false),
+  onNode('items-send', 'this plugin, `send()`', http1, 'items-plugin.js', ['send'], false),
+  onNode('items-batches', 'this plugin, `batches()`', http1, 'items-plugin.js', ['batches'], false),
+  onNode('items-fastify', 'Fastify, `split2`', http1, 'items-fastify.js', ['map'], false),
+  onNode('items-fastify-generator', 'Fastify, `split2`, generator', http1, 'items-fastify.js', ['generator'], false),
+  onNode('items-websocket', '@fastify/websocket, a message per row', websocket, 'items-websocket.js', [], false),
+  onNode('items-grpc', '@grpc/grpc-js', grpc, 'items-grpc.js', [], false),
+  compiled('items-go', 'Go EnableFullDuplex, `json.Decoder`', 'go', ['full-duplex']),
+  onNode('items-limit', 'parse, validate, serialize in a loop', http1, 'items-limit.js', [], false)
 ]
 
 /** The comma-separated paths in BENCH_NODES, or the versions that .ci/run keeps in .nodes. */

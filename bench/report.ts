@@ -22,7 +22,7 @@ function reportTable (name: string, { columns, peers }: Results): string {
   const table = (cell: (column: Column, id: string) => string, head: (column: Column) => string): string => {
     return markdownTable([name, ...ownColumns.map(head)], measured.map((peer) => [peer.label, ...ownColumns.map((column) => column.samples.has(peer.id) ? cell(column, peer.id) : '-')]))
   }
-  const base = measured.find(({ id }) => id === BASE)
+  const base = measured.find(({ id }) => id === (ownColumns[0].base ?? BASE))
   return [
     base === undefined ? '' : `Times ${base.label}, per second of the server's processor time:\n\n` + table(ratioCell, ({ label, rate, unit }) => rate ? label : `${label}, ${unit}`),
     'Per second of the server\'s processor time:\n\n' + table(figureCell, ({ label, unit }) => `${label}, ${unit}`),
@@ -32,7 +32,7 @@ function reportTable (name: string, { columns, peers }: Results): string {
 
 function ratioCell (column: Column, id: string): string {
   if (!column.rate) return figureCell(column, id)
-  const times = ratio(column, id, BASE)
+  const times = ratio(column, id, column.base ?? BASE)
   return times === null ? '-' : `${round(times)} ×`
 }
 

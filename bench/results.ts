@@ -14,6 +14,8 @@ export interface Column {
   unit: string
   /** A rate: more is better, and it is divided by processor time. Otherwise an amount: less is better. */
   rate: boolean
+  /** Id of the peer that ratios refer to. Default: `BASE` */
+  base?: string
   samples: Samples
 }
 

@@ -36,6 +36,13 @@ const TARGETS: Target[] = [
   { column: 'echo-1024', peer: 'plugin-iterate', against: 'plugin', atLeast: 0.5 },
   { column: 'echo-16384', peer: 'plugin-iterate', against: 'plugin', atLeast: 0.5 },
   { column: 'echo-65536', peer: 'plugin-iterate', against: 'plugin', atLeast: 0.5 },
+  ...['items-yield', 'items-send', 'items-batches'].flatMap((peer) => ['large', 'single'].flatMap((shape) => [
+    { column: `items-${shape}`, peer, against: 'items-fastify', atLeast: shape === 'large' ? 3 : 10 },
+    { column: `items-${shape}`, peer, against: 'items-websocket', atLeast: 1 },
+    { column: `items-${shape}`, peer, against: 'items-grpc', atLeast: 1 },
+    { column: `items-${shape}`, peer, against: 'items-go', atLeast: 1 },
+    { column: `items-${shape}`, peer, against: 'items-limit', atLeast: 0.6 }
+  ])),
   { column: 'echo-1024', against: 'net', atLeast: 1, isStretch: true },
   { column: 'echo-16384', against: 'net', atLeast: 1, isStretch: true },
   { column: 'echo-65536', against: 'net', atLeast: 1, isStretch: true }

@@ -98,9 +98,9 @@ class Http1Session implements Session {
   }
 }
 
-function encodeHead (path: string, hasBody: boolean): Buffer {
+function encodeHead (path: string, hasBody: boolean, contentType = 'application/octet-stream'): Buffer {
   return Buffer.from(hasBody
-    ? `POST ${path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n`
+    ? `POST ${path} HTTP/1.1\r\nHost: bench\r\nContent-Type: ${contentType}\r\nTransfer-Encoding: chunked\r\n\r\n`
     : `GET ${path} HTTP/1.1\r\nHost: bench\r\n\r\n`)
 }
 

@@ -38,6 +38,7 @@ class Http2Session implements Session {
   private streamWindow = INITIAL_WINDOW
   private initialWindow = INITIAL_WINDOW
   private received = 0
+  private headCame = false
 
   constructor (events: ResponseEvents, reply: (bytes: Buffer) => void, onCredit: () => void) {
     this.events = events
@@ -86,7 +87,8 @@ class Http2Session implements Session {
     this.headLength = this.payload.length = 0
     switch (type) {
       case HEADERS:
-        if (payload[0] !== STATUS_200) throw new Error('The status is not 200')
+        if (!this.headCame && payload[0] !== STATUS_200) throw new Error('The status is not 200')
+        this.headCame = true // the next one has trailers
         break
       case SETTINGS:
         if ((flags & ACK) === 0) this.onSettings(payload)
@@ -106,7 +108,9 @@ class Http2Session implements Session {
       case GOAWAY:
         throw new Error(`The server sent GOAWAY: ${payload.toString('latin1', 8)}`)
     }
-    if ((flags & END_STREAM) !== 0) this.events.onEnd()
+    if ((flags & END_STREAM) === 0) return
+    this.headCame = false
+    this.events.onEnd()
   }
 
   private onSettings (payload: Buffer): void {
@@ -143,14 +147,18 @@ const PREFACE = Buffer.concat([
 ])
 
 /** The request head in HPACK. Fields that are in the static table are indexed. */
-function headers (path: string, hasBody: boolean, stream: number): Buffer {
+function headers (path: string, hasBody: boolean, stream: number, fields: Buffer[] = []): Buffer {
   const method = hasBody ? 0x83 : 0x82
-  const block = [Buffer.from([method, 0x86]), literal(4, path), literal(1, 'bench')]
+  const block = [Buffer.from([method, 0x86]), literal(4, path), literal(1, 'bench'), ...fields]
   return frame(HEADERS, hasBody ? END_HEADERS : END_HEADERS | END_STREAM, stream, Buffer.concat(block))
 }
 
 function literal (name: number, value: string): Buffer {
   return Buffer.concat([Buffer.from([name, value.length]), Buffer.from(value)])
+}
+
+function newLiteral (name: string, value: string): Buffer {
+  return Buffer.concat([Buffer.from([0, name.length]), Buffer.from(name), Buffer.from([value.length]), Buffer.from(value)])
 }
 
 export const http2: Protocol = {
@@ -164,4 +172,12 @@ export const http2: Protocol = {
     const request = Buffer.concat([headers(path, true, stream), frame(DATA, END_STREAM, stream, content)])
     return index === 0 ? Buffer.concat([PREFACE, request]) : request
   }
+}
+
+const GRPC_FIELDS = [newLiteral('content-type', 'application/grpc'), newLiteral('te', 'trailers')]
+
+/** gRPC over HTTP/2: a chunk is a DATA frame, which may hold several messages. */
+export const grpc: Protocol = {
+  ...http2,
+  encodeHead: (path) => Buffer.concat([PREFACE, headers(path, true, 1, GRPC_FIELDS)])
 }

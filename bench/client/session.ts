@@ -25,8 +25,8 @@ export interface Protocol {
   createSession (events: ResponseEvents, reply: (bytes: Buffer) => void, onCredit: () => void): Session
   /** The most content that one chunk may have. */
   maxChunk: number
-  /** The bytes that begin an exchange on a new connection. */
-  encodeHead (path: string, hasBody: boolean): Buffer
+  /** The bytes that begin an exchange on a new connection. @param contentType of the body, if the protocol has one */
+  encodeHead (path: string, hasBody: boolean, contentType?: string): Buffer
   /** A chunk, a frame, or whatever the protocol calls it. */
   encodeChunk (content: Buffer): Buffer
   /** Ends the request body. With null, the client ends its side of the connection instead. */

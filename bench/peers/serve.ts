@@ -6,12 +6,13 @@ import { Readable, Writable } from 'node:stream'
 import { PATTERN, PERIOD } from '../client/pattern.ts'
 
 export function serve (server: Server): void {
-  if (server.listening) announce(server)
-  else server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, () => announce(server))
+  const onListening = (): void => announce((server.address() as AddressInfo).port)
+  if (server.listening) onListening()
+  else server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, onListening)
 }
 
-function announce (server: Server): void {
-  sendToParent({ port: (server.address() as AddressInfo).port })
+export function announce (port: number): void {
+  sendToParent({ port })
   process.stdin.on('data', () => {
     // Twice: the second collection frees what finalizers have released in the first.
     globalThis.gc?.()

@@ -15,6 +15,9 @@ type Result = IteratorResult<unknown, undefined>
 
 const DONE: Result = { value: undefined, done: true }
 
+/** How many items are decoded ahead of the one that is asked for. In a row they take less time than each between two turns of a loop. */
+const AHEAD = 64
+
 export class ItemReader implements AsyncIterableIterator<unknown> {
   private readonly stream: ItemSource
   private readonly receiving: Receiving
@@ -22,7 +25,9 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   private chunks: AsyncIterator<Buffer | string> | null = null
   private reading: Promise<unknown> | null = null // the last call of `next` that waits for a read
   private isEnded = false // the decoder has the whole body
-  private failure: unknown // of an item behind the last batch
+  private ahead: unknown[] = [] // items, of which the first `taken` were handed out
+  private taken = 0
+  private failure: unknown // of the item behind them
   private hasFailure = false
   private invalidError: unknown = null // of the last item that could not be decoded, or was invalid
 
@@ -89,17 +94,47 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
 
   /** @returns the next item that was read; NO_ITEM if more must be read */
   private nextItem (): unknown {
-    if (this.hasFailure) {
-      this.hasFailure = false
-      throw this.failure
+    if (this.taken === this.ahead.length && !this.hasFailure) this.decodeAhead()
+    const { ahead, taken } = this
+    if (taken < ahead.length) {
+      const item = ahead[taken]
+      ahead[taken] = undefined
+      this.taken++
+      return item
     }
+    if (!this.hasFailure) return NO_ITEM
+    this.hasFailure = false
+    throw this.failure
+  }
+
+  private decodeAhead (): void {
+    const ahead: unknown[] = []
+    this.ahead = ahead
+    this.taken = 0
+    try {
+      while (ahead.length < AHEAD) {
+        const item = this.decodeItem()
+        if (item === NO_ITEM) return
+        ahead.push(item)
+        if (!isPromise(item)) continue
+        item.catch(ignore) // whoever asks for the item will know
+        return
+      }
+    } catch (error) {
+      // The items before it come first.
+      this.failure = error
+      this.hasFailure = true
+    }
+  }
+
+  private decodeItem (): unknown {
     const { decoder, receiving } = this
-    if (receiving.keepsInvalid) return this.nextOrInvalid()
+    if (receiving.keepsInvalid) return this.decodeOrInvalid()
     const item = decoder.next()
     return item === NO_ITEM ? NO_ITEM : receiving.validate(item, decoder)
   }
 
-  private nextOrInvalid (): unknown {
+  private decodeOrInvalid (): unknown {
     const { decoder, receiving } = this
     try {
       const item = decoder.next()
@@ -160,3 +195,5 @@ function invalid (error: unknown): object {
   if (!(error instanceof ItemError || error instanceof ItemLimitError)) throw error
   return { ok: false, error }
 }
+
+function ignore (): void {}

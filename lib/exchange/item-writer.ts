@@ -11,10 +11,17 @@ export interface ItemSink extends Duplex {
   corkForTick (): boolean
 }
 
+/** Characters that are collected at most. */
+const MAX_TEXT = 64 * 1024
+
 export class ItemWriter {
   private readonly stream: ItemSink
   private readonly sending: Sending
+  /** What was collected. Not empty: the stream is open, its head is written, and `flush` is called in the end of this turn. */
   private text = ''
+  /** Characters that are collected before they are written, and whether the stream has room for them. */
+  private limit = 0
+  private hasRoom = false
   private count = 0
   private heartbeat: NodeJS.Timeout | null = null
 
@@ -28,16 +35,26 @@ export class ItemWriter {
    * @throws {ItemSerializeError} FST_ERR_DUPLEX_ITEM_SERIALIZE: nothing of the item was written
    */
   send (item: unknown): boolean {
-    const { stream } = this
     const content = this.sending.encode(item, this.count)
     this.count++
+    if (this.text === '' || typeof content !== 'string') return this.sendFirst(content)
+    this.text += content
+    return this.text.length < this.limit ? this.hasRoom : this.flush()
+  }
+
+  private sendFirst (content: string | Uint8Array): boolean {
+    const { stream } = this
     if (stream.destroyed || stream.writableEnded) return stream.write(content) // Node reports the error
     this.startHeartbeat()
     if (typeof content !== 'string') return stream.write(content)
     if (!stream.prepareWrite(content)) return false
-    this.text += content
-    if (stream.corkForTick() && stream.writableLength + this.text.length < stream.writableHighWaterMark) return true
-    return this.flush()
+    const isCorked = stream.corkForTick()
+    const room = stream.writableHighWaterMark - stream.writableLength
+    this.hasRoom = room > 0
+    // To fill the stream takes a write: only then it emits 'drain'. What is sent although it is full should not be many small writes.
+    this.limit = this.hasRoom ? room : MAX_TEXT
+    this.text = content
+    return isCorked && content.length < this.limit ? this.hasRoom : this.flush()
   }
 
   /** Writes what was collected. @returns as `write()` */

@@ -1,10 +1,11 @@
 // Go's net/http. The argument chooses one of three echo handlers: "tutorial" and "best" use http.Hijacker, "full-duplex"
-// uses http.ResponseController.EnableFullDuplex.
+// uses http.ResponseController.EnableFullDuplex. All serve items, too.
 package main
 
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -111,6 +112,52 @@ func fullDuplex(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+type row struct {
+	Id     int     `json:"id"`
+	Name   string  `json:"name"`
+	Email  string  `json:"email"`
+	Amount float64 `json:"amount"`
+	Active bool    `json:"active"`
+}
+
+type result struct {
+	Id     int     `json:"id"`
+	Status string  `json:"status"`
+	Total  float64 `json:"total"`
+}
+
+// Sends what was written, before it waits for more to read.
+type flushingReader struct {
+	io.Reader
+	*http.ResponseController
+}
+
+func (r flushingReader) Read(p []byte) (int, error) {
+	if err := r.Flush(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}
+
+func items(w http.ResponseWriter, r *http.Request) {
+	controller := http.NewResponseController(w)
+	if controller.EnableFullDuplex() != nil {
+		return
+	}
+	w.Header().Set("Content-Type", "application/jsonl")
+	decoder := json.NewDecoder(flushingReader{r.Body, controller})
+	encoder := json.NewEncoder(w)
+	for {
+		var row row
+		if decoder.Decode(&row) != nil {
+			return
+		}
+		if encoder.Encode(result{row.Id, "accepted", row.Amount + 1}) != nil {
+			return
+		}
+	}
+}
+
 func main() {
 	handlers := map[string]http.HandlerFunc{"tutorial": tutorial, "best": best, "full-duplex": fullDuplex}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -120,6 +167,7 @@ func main() {
 	fmt.Printf("{\"port\":%d}\n", listener.Addr().(*net.TCPAddr).Port)
 	go serveParent()
 	http.HandleFunc("/echo", handlers[os.Args[1]])
+	http.HandleFunc("/rows", items)
 	panic(http.Serve(listener, nil))
 }
 
