@@ -6,6 +6,7 @@ import t from 'tap'
 import type { ItemDuplex } from '../../types/index.d.ts'
 import type { CheckedItem } from '../../types/items.d.ts'
 import { itemCodec, jsonSeq, jsonl } from '../../lib/items/index.ts'
+import { collectGarbage } from '../support/garbage.ts'
 import { accepted, chunk, resolvers, serve } from '../support/wire.ts'
 import { JSONL, WAYS, linesOf, restOf, serveWay, until, utf8 } from './live.ts'
 
@@ -310,6 +311,8 @@ t.test('a line of 256 MiB is dropped as it comes', async (t) => {
   const part = Buffer.alloc(MIB, 'x')
   for (let i = 0; i < 256; i++) {
     if (!wire.socket.write(part)) await once(wire.socket, 'drain')
+    if (i % 32 !== 0) continue
+    collectGarbage()
     growth = Math.max(growth, process.memoryUsage().arrayBuffers - before)
   }
   wire.send('\n1 ')
@@ -317,7 +320,7 @@ t.test('a line of 256 MiB is dropped as it comes', async (t) => {
   t.equal(statusCode, 200)
   t.match(JSON.parse(body), ['a', { code: 'FST_ERR_DUPLEX_ITEM_LIMIT', index: 1, offset: 4 }, 1])
   t.ok(held < 8 * LIMIT, `${held} bytes held`)
-  t.ok(growth < 64 * MIB, `${growth} bytes more`)
+  t.ok(growth < 16 * MIB, `${growth} bytes more`)
 })
 
 // Codecs of one's own: where the next item begins is unknown behind a bad one
