@@ -302,7 +302,10 @@ export class NodeTransport implements Transport, Watched {
       return
     }
     const drain = new Drain()
-    const reset = (): void => { stream.destroy(error) }
+    const reset = (): void => {
+      drain.stop()
+      stream.destroy(error)
+    }
     stream.on('close', () => drain.stop())
     drain.start(this.options.drainTimeout, reset)
     stream.write('', reset) // calls back when everything before it was sent

@@ -610,3 +610,14 @@ t.test('items of a detached connection', async (t) => {
   })
   t.match(await (await connect()).request('POST / HTTP/1.1\r\nHost: a\r\n\r\n'), { body: 'ok' })
 })
+
+t.test('send(), where the head cannot be sent', async (t) => {
+  const { send } = await serveWay(t, 'raw', (app) => {
+    addSender(app, '/', jsonl({}), async (_request, reply) => {
+      reply.header('transfer-encoding', 'chunked')
+      t.equal(duplexOf(reply).send(1), false)
+      t.equal(duplexOf(reply).send(2), false)
+    })
+  })
+  t.match(await send('/', [], {}, 'GET'), { status: 500, body: /FST_ERR_DUPLEX_OWN_FIELD/ })
+})
