@@ -230,7 +230,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (typeof chunk !== 'string' && !ArrayBuffer.isView(chunk)) return super.write(chunk, encoding, done)
     if (!this.prepareWrite(chunk, typeof encoding === 'function' ? encoding : done)) return false
     this.itemWriter?.flush()
-    this.corkForTick()
+    if (!this.writesAtOnce) this.corkForTick()
     return super.write(chunk, encoding, done)
   }
 
@@ -243,13 +243,11 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     return super.end(chunk, encoding, done)
   }
 
-  corkForTick (): boolean {
-    if (!this.isCorkedForTick && !this.writesAtOnce) {
-      this.isCorkedForTick = true
-      this.cork()
-      process.nextTick(uncorkAfterTick, this)
-    }
-    return this.isCorkedForTick
+  corkForTick (): void {
+    if (this.isCorkedForTick) return
+    this.isCorkedForTick = true
+    this.cork()
+    process.nextTick(uncorkAfterTick, this)
   }
 
   uncorkAfterTick (): void {

@@ -7,8 +7,8 @@ import type { Sending } from './items.ts'
 export interface ItemSink extends Duplex {
   /** Writes the head before the first content. @returns false if that has failed */
   prepareWrite (content: string | Uint8Array): boolean
-  /** Holds writes back until the end of this turn, when `flush` is called. @returns false if this stream writes at once */
-  corkForTick (): boolean
+  /** Holds writes back until the end of this turn, when `flush` is called. */
+  corkForTick (): void
 }
 
 /** Characters that are collected at most. */
@@ -48,13 +48,13 @@ export class ItemWriter {
     this.startHeartbeat()
     if (typeof content !== 'string') return stream.write(content)
     if (!stream.prepareWrite(content)) return false
-    const isCorked = stream.corkForTick()
+    stream.corkForTick()
     const room = stream.writableHighWaterMark - stream.writableLength
     this.hasRoom = room > 0
     // To fill the stream takes a write: only then it emits 'drain'. What is sent although it is full should not be many small writes.
     this.limit = this.hasRoom ? room : MAX_TEXT
     this.text = content
-    return isCorked && content.length < this.limit ? this.hasRoom : this.flush()
+    return content.length < this.limit ? this.hasRoom : this.flush()
   }
 
   /** Writes what was collected. @returns as `write()` */

@@ -61,16 +61,13 @@ export function wrapHandler (handler: Handler): Handler {
  * Replaces `reply.then`, which JavaScript calls when a handler with a promise returns the reply: Fastify then waits for the end of the
  * response. Nobody is left who would answer a failure.
  */
-function onReplyReturned (this: FastifyReply, fulfilled: () => void, rejected: (error: Error) => void): void {
+function onReplyReturned (this: FastifyReply, fulfilled: () => void): void {
   const exchange = exchangeOf(this.request.raw)
   exchange.isUnattended = true
   const failure = exchange.unansweredFailure
   if (failure !== null) exchange.answerFailure(failure)
   // An exchange that fails is logged once, when it ends.
-  Object.getPrototypeOf(this).then.call(this, fulfilled, (error: Error) => {
-    if (exchange.failure === null) rejected(error)
-    else fulfilled()
-  })
+  Object.getPrototypeOf(this).then.call(this, fulfilled, () => fulfilled())
 }
 
 async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {

@@ -13,7 +13,8 @@ import { GET, OPEN, chunk, chunked, resolvers, serve, untilStuck } from '../supp
 /** How people wait for 'drain'. */
 const WAYS: Record<string, (duplex: HttpDuplex) => Promise<unknown>> = {
   once: (duplex) => once(duplex, 'drain'),
-  promise: (duplex) => new Promise<void>((resolve) => { duplex.once('drain', resolve) })
+  promise: (duplex) => new Promise<void>((resolve) => { duplex.once('drain', resolve) }),
+  addListener: (duplex) => new Promise<void>((resolve) => { duplex.addListener('drain', resolve) })
 }
 
 const MIB = Buffer.alloc(1024 * 1024)

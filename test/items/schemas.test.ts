@@ -184,7 +184,8 @@ t.test('wrong formats', async (t) => {
   const expected = 'expected a format of fastify-duplex/items'
   for (const [options, message] of [
     [{ receive: {} }, expected], [{ receive: 'jsonl' }, expected], [{ receive: null }, expected], [{ send: [jsonl({}), jsonl] }, expected], [{ send: 5 }, expected], [{ receive: [undefined] }, expected],
-    [{ receive: [] }, 'at least one'], [{ send: [] }, 'at least one'], [{ receive: sse({}) }, 'text/event-stream can only be sent'], [{ receive: [jsonl({}), sse({})] }, 'can only be sent']
+    [{ receive: [] }, 'at least one'], [{ send: [] }, 'at least one'], [{ receive: sse({}) }, 'text/event-stream can only be sent'], [{ receive: [jsonl({}), sse({})] }, 'can only be sent'],
+    [{ send: itemCodec({ mediaTypes: ['a/b'], decode: () => null })({}) }, 'a/b can only be received']
   ] as const) {
     t.throws(() => app.post('/', { duplex: options } as unknown as RouteShorthandOptions, async () => {}), { code: 'FST_ERR_DUPLEX_OPTION', message }, JSON.stringify(options))
   }
