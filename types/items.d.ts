@@ -21,7 +21,7 @@ export interface SendOptions {
   readonly heartbeat?: number
   /**
    * Whether an error after the first byte is sent as a last item (a problem record, RFC 9457), before the response is cut off. A
-   * function makes that item from the error. It is sent only if it fits the schema. Default: true
+   * function makes that item from the error, at once: a promise is not sent. It is sent only if it fits the schema. Default: true
    */
   readonly problem?: boolean | ((error: Error) => unknown)
 }

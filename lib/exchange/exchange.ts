@@ -32,6 +32,8 @@ export interface ExchangeOwner {
   readonly receiving: Receiving | null
   /** The format of the items of the response; null if its body is bytes. */
   readonly sending: Sending | null
+  /** Why there is no such format, although the route has some. */
+  readonly formatError: Error | null
   /** Called when the response is about to be cut off. */
   onCutOff (error: Error): void
   /** Answers with an error, unless the handler does so at once. */

@@ -43,6 +43,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private readonly sending: Sending | null // null if the response body is bytes
   private itemReader: ItemReader | null = null
   private itemWriter: ItemWriter | null = null
+  private hasLastItem = false // of a response that fails: nothing follows it
   bodyIsComplete = false
   // Writing. A Writable has one write under way at a time.
   writesAtOnce = false // set by the relay
@@ -133,7 +134,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   private makeItemWriter (): ItemWriter {
     const { sending } = this
-    if (sending === null) throw new NoItemsError('send', 'send')
+    const exchange = this.exchange as Exchange | null // null after a clean finish
+    if (sending === null) throw exchange?.owner.formatError ?? new NoItemsError('send', 'send')
     return new ItemWriter(this, sending)
   }
 
@@ -151,6 +153,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     }
     this.exchange.hasLastWords = true
     this.write(last, () => this.destroy(error))
+    this.hasLastItem = true
+    this.itemWriter!.stop()
   }
 
   /** Whether code of the handler listens for errors of the stream or of its request half. */
@@ -235,8 +239,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   override end (chunk?: any, encoding?: any, done?: any): this {
-    this.endWasCalled = true
     const callback = [chunk, encoding, done].find((argument) => typeof argument === 'function')
+    if (this.hasLastItem) {
+      this.prepareWrite(null, callback)
+      return this
+    }
+    this.endWasCalled = true
     if (!this.prepareWrite(chunk === callback ? null : chunk, callback)) return this
     this.itemWriter?.flush()
     this.itemWriter?.stopHeartbeat()
@@ -261,6 +269,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   /** Writes the head, if it was not written yet. @returns false if the write has failed: then `callback` gets the error */
   prepareWrite (chunk: unknown, callback?: WriteCallback): boolean {
     if (this.detachedSocket === null && (this.destroyed || this.writableEnded)) return true // Node reports the error
+    if (this.hasLastItem) {
+      if (callback) process.nextTick(callback, new DestroyedError())
+      return false
+    }
     try {
       if (this.isDetached) throw new DetachedError()
       if (this.responseFraming === null) this.writeHead(chunk)

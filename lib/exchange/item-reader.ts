@@ -1,6 +1,7 @@
 // The items of a request body. One read of the stream gives many items: only the read is waited for, not each item.
 
 import type { Readable } from 'node:stream'
+import { setImmediate as immediate } from 'node:timers/promises'
 import { ItemError, ItemLimitError } from '../errors.ts'
 import { type ItemDecoder, NO_ITEM } from '../items/codec.ts'
 import type { Receiving } from './items.ts'
@@ -18,6 +19,9 @@ const DONE: Result = { value: undefined, done: true }
 /** How many items are decoded ahead of the one that is asked for. In a row they take less time than each between two turns of a loop. */
 const AHEAD = 64
 
+/** How many items are decoded before other code may run, and how many there are in a batch at most. */
+const MAX_RUN = 1024
+
 export class ItemReader implements AsyncIterableIterator<unknown> {
   private readonly stream: ItemSource
   private readonly receiving: Receiving
@@ -27,6 +31,7 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   private isEnded = false // the decoder has the whole body
   private ahead: unknown[] = [] // items, of which the first `taken` were handed out
   private taken = 0
+  private decoded = 0 // since other code could run
   private failure: unknown // of the item behind them
   private hasFailure = false
   private invalidError: unknown = null // of the last item that could not be decoded, or was invalid
@@ -42,8 +47,7 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   }
 
   next (): Promise<Result> {
-    const { reading } = this
-    if (reading === null) {
+    if (this.reading === null && this.decoded < MAX_RUN) {
       try {
         const item = this.nextItem()
         if (item !== NO_ITEM) return resultOf(item)
@@ -51,8 +55,13 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
         return Promise.reject(error)
       }
     }
-    // Calls that do not wait for each other get their items in turn.
-    const turn = reading === null ? this.readItem() : reading.then(this.readItem, this.readItem)
+    return this.inTurn(this.readItem)
+  }
+
+  /** Calls that do not wait for each other get their items in turn. */
+  private inTurn<T> (read: () => Promise<T>): Promise<T> {
+    const { reading } = this
+    const turn = reading === null ? read() : reading.then(read, read)
     const leave = (): void => { if (this.reading === turn) this.reading = null }
     turn.then(leave, leave)
     this.reading = turn
@@ -67,23 +76,25 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
     return DONE
   }
 
-  /** The items of each read as an array, which is never empty. */
+  /** The items of each read as arrays, which are never empty. */
   batches (): AsyncIterableIterator<unknown[]> {
     const batches: AsyncIterableIterator<unknown[]> = {
       [Symbol.asyncIterator]: () => batches,
-      next: async () => {
-        const first = await this.next()
-        return first.done === true ? first : { value: await this.batchFrom(first.value), done: false }
-      },
+      next: () => this.inTurn(this.readBatch),
       return: () => this.return() as Promise<any>
     }
     return batches
   }
 
+  private readonly readBatch = async (): Promise<IteratorResult<unknown[], undefined>> => {
+    const first = await this.readItem()
+    return first.done === true ? first : { value: await this.batchFrom(first.value), done: false }
+  }
+
   private async batchFrom (first: unknown): Promise<unknown[]> {
     const batch = [first]
     try {
-      for (let item; (item = this.nextItem()) !== NO_ITEM;) batch.push(isPromise(item) ? await item : item)
+      for (let item; batch.length < MAX_RUN && (item = this.nextItem()) !== NO_ITEM;) batch.push(isPromise(item) ? await item : item)
     } catch (error) {
       // The items before it come first.
       this.failure = error
@@ -115,6 +126,7 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
       while (ahead.length < AHEAD) {
         const item = this.decodeItem()
         if (item === NO_ITEM) return
+        this.decoded++
         ahead.push(item)
         if (!isPromise(item)) continue
         item.catch(ignore) // whoever asks for the item will know
@@ -136,6 +148,8 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
 
   private decodeOrInvalid (): unknown {
     const { decoder, receiving } = this
+    const { stackTraceLimit } = Error
+    Error.stackTraceLimit = 0 // the stacks of many errors would take most of the time
     try {
       const item = decoder.next()
       if (item === NO_ITEM) return NO_ITEM
@@ -146,11 +160,17 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
       if (error === this.invalidError) throw error
       this.invalidError = error
       return invalid(error)
+    } finally {
+      Error.stackTraceLimit = stackTraceLimit
     }
   }
 
   private readonly readItem = async (): Promise<Result> => {
     const { decoder, stream } = this
+    if (this.decoded >= MAX_RUN) {
+      this.decoded = 0
+      await immediate()
+    }
     for (;;) {
       const item = this.nextItem()
       if (item !== NO_ITEM) return resultOf(item)

@@ -1,10 +1,12 @@
 // The items of a response. Items of JSON are collected as text: those of one turn of the event loop are written as one chunk.
 
 import type { Duplex } from 'node:stream'
+import type { FramingKind } from '../../types/index.d.ts'
 import type { Sending } from './items.ts'
 
 /** The stream of an exchange, as the writer of its items sees it. */
 export interface ItemSink extends Duplex {
+  readonly framing: { readonly response: FramingKind | undefined }
   /** Writes the head before the first content. @returns false if that has failed */
   prepareWrite (content: string | Uint8Array): boolean
   /** Holds writes back until the end of this turn, when `flush` is called. */
@@ -71,7 +73,8 @@ export class ItemWriter {
     const { stream, sending: { heartbeat } } = this
     if (heartbeat === null || this.heartbeat !== null) return
     this.heartbeat = setInterval(() => {
-      if (stream.writable && stream.writableLength === 0) stream.write(heartbeat.content)
+      // Within a content-length they would take the place of items.
+      if (stream.writable && stream.writableLength === 0 && stream.framing.response !== 'length') stream.write(heartbeat.content)
     }, heartbeat.timeout)
   }
 

@@ -9,6 +9,8 @@ import { mediaTypeOf } from '../items/media-type.ts'
 import type { DeclaredItems } from '../options.ts'
 import { compileReceiving, compileSending } from './item-schemas.ts'
 
+const UTF8_PARAMETER = /;\s*charset\s*=\s*"?utf-?8"?(?=\s*(?:[;,]|$))/gi
+
 export class ItemFormats {
   private readonly receive: readonly ItemFormat[]
   private readonly send: readonly SendFormat[]
@@ -63,7 +65,8 @@ export class ItemFormats {
     if (sending.size === 0) return null
     if (sending.size > 1) addVary(reply)
     const types = [...sending.keys()]
-    const type = accept === undefined ? types[0] : new Negotiator({ headers: { accept } }).mediaType(types)
+    // An empty field is as none (RFC 9110 section 12.5.1). Items are UTF-8.
+    const type = accept === undefined || accept.trim() === '' ? types[0] : new Negotiator({ headers: { accept: accept.replace(UTF8_PARAMETER, '') } }).mediaType(types)
     if (type === undefined) throw new NotAcceptableError(types.join(', '))
     return sending.get(type)!
   }

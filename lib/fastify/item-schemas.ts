@@ -17,9 +17,12 @@ export function compileReceiving ({ schema, codec, options }: ItemFormat, app: F
   const decoderOptions = { maxItemSize, parse: jsonParserOf(app) }
 
   function refuse ({ index, offset }: Position, errors: unknown): never {
-    const cause = errors instanceof Error ? errors : formatErrors(errors as FastifySchemaValidationError[], 'body')
-    const { validation } = errors instanceof Error ? errors as FastifyError : { validation: errors as FastifySchemaValidationError[] }
-    throw new ItemError(index, offset, cause.message, { cause, validation })
+    if (Array.isArray(errors)) {
+      const cause = formatErrors(errors, 'body')
+      throw new ItemError(index, offset, cause.message, { cause, validation: errors })
+    }
+    const { message, validation } = errors instanceof Error ? errors as FastifyError : new Error(String(errors)) as FastifyError
+    throw new ItemError(index, offset, message, { cause: errors, validation })
   }
 
   function accept (item: unknown, result: unknown, position: Position): unknown {
@@ -108,6 +111,10 @@ export function compileSending ({ schema, codec, options }: SendFormat, mediaTyp
     encodeFailure (error, index) {
       if (problem === false) return null
       const record = typeof problem === 'function' ? problem(error) : problemOf(error)
+      if (isPromise(record)) {
+        record.then(ignore, ignore) // too late: the response is cut off
+        return null
+      }
       return record !== undefined && record !== null && fits(record) ? this.encode(record, index) : null
     }
   }

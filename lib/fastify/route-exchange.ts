@@ -126,8 +126,9 @@ export class RouteExchange implements ExchangeOwner {
   /** Chooses the formats of the items. Where the request or the client allows none, the items are null, and the request is refused. */
   private chooseFormats (items: ItemFormats, reply: FastifyReply): void {
     try {
-      this.receiving = items.receivingOf(reply.request, reply, this.exchange!.transport.requestFraming !== NO_BODY)
+      // First: an error handler may answer a bad content-type with items.
       this.sending = items.sendingOf(reply.request, reply)
+      this.receiving = items.receivingOf(reply.request, reply, this.exchange!.transport.requestFraming !== NO_BODY)
     } catch (error) {
       this.formatError = error as Error
     }

@@ -78,7 +78,8 @@ export class CustomDecoder implements ItemDecoder {
     assert(needed === null || Number.isInteger(needed), `decode() needs ${needed} bytes`)
     if (this.isEnded) this.fail(new ItemError(this.index + 1, this.consumed, 'the body ends within it'))
     this.needed = Math.max(length + 1, needed ?? 0)
-    if (this.needed > this.maxItemSize) this.failLimit()
+    // Where it is unknown how many are missing, these may be all.
+    if (Math.max(length, needed ?? 0) > this.maxItemSize) this.failLimit()
     if (this.partial.length === 0) this.partial.append(this.chunk)
     this.chunk = NO_BYTES
     return NO_ITEM

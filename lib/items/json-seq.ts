@@ -7,7 +7,7 @@
 import { isUtf8 } from 'node:buffer'
 import type { DecoderOptions, ReceivingCodec } from '../../types/items.d.ts'
 import { ItemError } from '../errors.ts'
-import { isBlank, isWhitespace } from './json-text.ts'
+import { isWhitespace } from './json-text.ts'
 import { type Behind, RecordDecoder } from './record-decoder.ts'
 
 const LF = 0x0a
@@ -20,6 +20,9 @@ export class JsonSeqDecoder extends RecordDecoder {
   private isBehindItem = false
   /** Where the record begins that was tried last. Each is tried once, or pretty JSON would cost the square of its size. */
   private triedOffset = -1
+  // Whitespace at the beginning of a record.
+  private blankOffset = -1
+  private blankSize = 0
   /** What stands before the first RS is no item. */
   protected override isDropping = true
 
@@ -59,7 +62,7 @@ export class JsonSeqDecoder extends RecordDecoder {
   }
 
   protected override isComplete (bytes: Buffer, offset: number): boolean {
-    if (offset === this.triedOffset || bytes[bytes.length - 1] !== LF || isBlank(bytes.toString('latin1'), 0, bytes.length)) return false
+    if (offset === this.triedOffset || bytes[bytes.length - 1] !== LF || this.isBlankRecord(bytes, offset)) return false
     this.triedOffset = offset
     try {
       JSON.parse(bytes.toString('utf8'))
@@ -68,6 +71,14 @@ export class JsonSeqDecoder extends RecordDecoder {
     }
     this.isBehindItem = isUtf8(bytes)
     return this.isBehindItem
+  }
+
+  /** Looks at each byte of a record once, however many reads it takes. */
+  private isBlankRecord (bytes: Buffer, offset: number): boolean {
+    if (offset !== this.blankOffset) this.blankSize = 0
+    this.blankOffset = offset
+    while (this.blankSize < bytes.length && isWhitespace(bytes[this.blankSize])) this.blankSize++
+    return this.blankSize === bytes.length
   }
 
   protected lineEndSize (last: number, before: number, behind: Behind): number {

@@ -179,7 +179,8 @@ t.test('a codec that needs to see all bytes, and one that is told of the end', a
   t.strictSame(calls, [['a', false], ['ab\nc', false], ['c', false], ['c', true]])
   t.strictSame(feed(decoder(lines, 4), [bytes('abc\nabcd\n')], true).outcomes, [[0, 'abc'], [4, LONG]], 'the limit counts what the codec takes')
   t.strictSame(feed(decoder(lines, 4), cut(bytes('abc\nabcd\n'), 1), true).outcomes, [[0, 'abc'], [4, LONG]])
-  t.strictSame(feed(decoder(lines, 4), [bytes('abcd')], true).outcomes, [[0, LONG]], 'more than all of that is needed')
+  t.strictSame(feed(decoder(lines, 4), [bytes('abcd')], true).outcomes, [[0, 'abcd']], 'the last one is as long as may be')
+  t.strictSame(feed(decoder(lines, 4), [bytes('abcd'), bytes('e')], true).outcomes, [[0, LONG]])
 })
 
 t.test('fewer calls if the codec says how much it needs', async (t) => {
