@@ -147,9 +147,17 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   }
 
   private decodeOrInvalid (): unknown {
-    const { decoder, receiving } = this
     const { stackTraceLimit } = Error
     Error.stackTraceLimit = 0 // the stacks of many errors would take most of the time
+    try {
+      return this.tryDecode()
+    } finally {
+      Error.stackTraceLimit = stackTraceLimit
+    }
+  }
+
+  private tryDecode (): unknown {
+    const { decoder, receiving } = this
     try {
       const item = decoder.next()
       if (item === NO_ITEM) return NO_ITEM
@@ -160,8 +168,6 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
       if (error === this.invalidError) throw error
       this.invalidError = error
       return invalid(error)
-    } finally {
-      Error.stackTraceLimit = stackTraceLimit
     }
   }
 
