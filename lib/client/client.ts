@@ -6,12 +6,13 @@ import { Duplex } from 'node:stream'
 import type { InjectedDuplex, InjectedResponse, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import { AbortedError, OptionError } from '../errors.ts'
 import { ItemReader } from '../exchange/item-reader.ts'
+import { encodeItem } from '../items/codec.ts'
 import { type BodyReader, NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
 import { TUNNEL, bodyReader, receivedFraming } from '../transfer/framing.ts'
 import { ResponseHeadReader } from '../transfer/head-reader.ts'
-import { type ClientOptions, ResponseItems, encodeItem } from './items.ts'
+import { type ClientOptions, ResponseItems, toJson } from './items.ts'
 import type { MemorySocket } from './memory-socket.ts'
 import type { RequestStart } from './request.ts'
 
@@ -104,7 +105,7 @@ export class Client extends Duplex implements InjectedDuplex {
   send (item: unknown): boolean {
     const { formats: { send } } = this.start
     if (send === null) throw new OptionError('send', 'client.send() needs a format')
-    const content = encodeItem(send, item, this.sentItems)
+    const content = encodeItem(send.codec, toJson, item, this.sentItems)
     this.sentItems++
     return this.write(content)
   }

@@ -2,7 +2,7 @@
 
 import type { InjectDuplexOptions, InjectedResponse } from '../../types/index.d.ts'
 import type { DecoderOptions, ItemDecoder, ItemFormat, ResolvedItemOptions, SendFormat, SendFormats } from '../../types/items.d.ts'
-import { ItemSerializeError, OptionError, ResponseError } from '../errors.ts'
+import { OptionError, ResponseError } from '../errors.ts'
 import type { Receiving } from '../exchange/items.ts'
 import { NO_ITEM } from '../items/codec.ts'
 import { mediaTypeOf } from '../items/media-type.ts'
@@ -46,20 +46,11 @@ function decoderOf ({ codec }: SendFormat): MakeDecoder {
   throw new OptionError('receive', `${codec.mediaTypes[0]} can only be sent`)
 }
 
-/**
- * @param index the number of the item, from 0
- * @returns the item as it is sent
- * @throws {ItemSerializeError} FST_ERR_DUPLEX_ITEM_SERIALIZE
- */
-export function encodeItem ({ codec: { frame, encode } }: ItemFormat, item: unknown, index: number): string | Uint8Array {
-  try {
-    if (frame === undefined) return encode!(item)
-    const json = JSON.stringify(item)
-    if (json === undefined) throw new TypeError('there is no JSON for it')
-    return frame(json)
-  } catch (error) {
-    throw new ItemSerializeError(index, (error as Error).message, { cause: error })
-  }
+/** The JSON text of an item, for `encodeItem`. Throws if there is none. */
+export function toJson (item: unknown): string {
+  const json = JSON.stringify(item)
+  if (json === undefined) throw new TypeError('there is no JSON for it')
+  return json
 }
 
 /** Reads the items of a response. Its content-type chooses the format. */

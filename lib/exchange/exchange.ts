@@ -75,7 +75,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
   /** Why the exchange has failed; null if it has not. */
   failure: Error | null = null
   onEnded: () => void = ignore
-  /** If the response is cut off: whether what was written should arrive first. */
+  /** The response has failed, and its last item was written. It should arrive before the response is cut off; nothing follows it. */
   hasLastWords = false
   stream: ExchangeStream & PublicHttpDuplex | null = null
   readonly transport: Transport

@@ -43,7 +43,6 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private readonly sending: Sending | null // null if the response body is bytes
   private itemReader: ItemReader | null = null
   private itemWriter: ItemWriter | null = null
-  private hasLastItem = false // of a response that fails: nothing follows it
   bodyIsComplete = false
   // Writing. A Writable has one write under way at a time.
   writesAtOnce = false // set by the relay
@@ -151,9 +150,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       this.destroy(error)
       return
     }
-    this.exchange.hasLastWords = true
     this.write(last, () => this.destroy(error))
-    this.hasLastItem = true
+    this.exchange.hasLastWords = true
     this.itemWriter!.stop()
   }
 
@@ -240,12 +238,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   override end (chunk?: any, encoding?: any, done?: any): this {
     const callback = [chunk, encoding, done].find((argument) => typeof argument === 'function')
-    if (this.hasLastItem) {
-      this.prepareWrite(null, callback)
-      return this
-    }
-    this.endWasCalled = true
     if (!this.prepareWrite(chunk === callback ? null : chunk, callback)) return this
+    this.endWasCalled = true
     this.itemWriter?.flush()
     this.itemWriter?.stopHeartbeat()
     return super.end(chunk, encoding, done)
@@ -269,7 +263,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   /** Writes the head, if it was not written yet. @returns false if the write has failed: then `callback` gets the error */
   prepareWrite (chunk: unknown, callback?: WriteCallback): boolean {
     if (this.detachedSocket === null && (this.destroyed || this.writableEnded)) return true // Node reports the error
-    if (this.hasLastItem) {
+    if (this.detachedSocket === null && this.exchange.hasLastWords) {
       if (callback) process.nextTick(callback, new DestroyedError())
       return false
     }

@@ -19,7 +19,7 @@ const MAX_TEXT = 64 * 1024
 export class ItemWriter {
   private readonly stream: ItemSink
   private readonly sending: Sending
-  /** What was collected. Not empty: the stream is open, its head is written, and `flush` is called in the end of this turn. */
+  /** The items collected in this turn. If there are any, the stream is open, its head is written, and `flush` follows at the end of the turn. */
   private text = ''
   /** Characters that are collected before they are written, and whether the stream has room for them. */
   private limit = 0
@@ -53,13 +53,14 @@ export class ItemWriter {
     stream.corkForTick()
     const room = stream.writableHighWaterMark - stream.writableLength
     this.hasRoom = room > 0
-    // To fill the stream takes a write: only then it emits 'drain'. What is sent although it is full should not be many small writes.
+    // The items that fill the stream are written at once: only a write makes the stream emit 'drain'. A handler that sends although
+    // the stream is full should not cause many small writes.
     this.limit = this.hasRoom ? room : MAX_TEXT
     this.text = content
     return content.length < this.limit ? this.hasRoom : this.flush()
   }
 
-  /** Writes what was collected. @returns as `write()` */
+  /** Writes the collected items. @returns as `write()` */
   flush (): boolean {
     const { text } = this
     this.heartbeat?.refresh() // also called for what the handler itself writes
@@ -78,7 +79,7 @@ export class ItemWriter {
     }, heartbeat.timeout)
   }
 
-  /** Drops what was collected. */
+  /** Drops the collected items, and stops the heartbeats. */
   stop (): void {
     this.text = ''
     this.stopHeartbeat()

@@ -28,7 +28,7 @@ export interface Receiving {
 /** The format of the items of a response. */
 export interface Sending {
   readonly mediaType: string
-  /** What is sent after that many milliseconds of silence; null: nothing. */
+  /** Bytes to send when no item was sent for `timeout` milliseconds; null: none. */
   readonly heartbeat: { readonly timeout: number, readonly content: string | Uint8Array } | null
   /**
    * @param index the number of the item, from 0

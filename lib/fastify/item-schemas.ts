@@ -6,6 +6,7 @@ import type { FastifyError, FastifyInstance, FastifySchemaValidationError, Route
 import type { ItemFormat, ResolvedItemOptions, SendFormat } from '../../types/items.d.ts'
 import { ItemError, ItemLimitError, ItemSchemaError, ItemSerializeError } from '../errors.ts'
 import type { Position, Receiving, Sending } from '../exchange/items.ts'
+import { encodeItem } from '../items/codec.ts'
 import { isPromise } from './hooks.ts'
 import { type Validate, compilersOf, jsonParserOf, schemaErrorFormatterOf } from './internals.ts'
 
@@ -74,9 +75,8 @@ function joinErrors (errors: FastifySchemaValidationError[]): Error {
 /** @throws {ItemSchemaError} FST_ERR_DUPLEX_ITEM_SCHEMA */
 export function compileSending ({ schema, codec, options }: SendFormat, mediaType: string, app: FastifyInstance, route: RouteOptions): Sending {
   const { heartbeat = 0, problem } = options as ResolvedItemOptions
-  const { frame, encode } = codec
   const compilers = compilersOf(app, route)
-  const serialize = frame === undefined ? null : building('send', route, () => compilers.serializer(schema, mediaType))
+  const serialize = codec.frame === undefined ? null : building('send', route, () => compilers.serializer(schema, mediaType))
   let validator: Validate | undefined // compiled when it is needed: a schema may be made for the serializer only
 
   function toJson (item: unknown): string {
@@ -102,11 +102,7 @@ export function compileSending ({ schema, codec, options }: SendFormat, mediaTyp
     mediaType,
     heartbeat: heartbeat === 0 ? null : { timeout: heartbeat, content: codec.heartbeat! },
     encode (item, index) {
-      try {
-        return frame === undefined ? encode!(item) : frame(toJson(item))
-      } catch (error) {
-        throw new ItemSerializeError(index, (error as Error).message, { cause: error })
-      }
+      return encodeItem(codec, toJson, item, index)
     },
     encodeFailure (error, index) {
       if (problem === false) return null

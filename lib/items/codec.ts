@@ -1,6 +1,23 @@
 // What decoders and those who use them share. A codec is pure: bytes in, items out; items in, bytes out.
 
+import type { ItemCodec } from '../../types/items.d.ts'
+import { ItemSerializeError } from '../errors.ts'
+
 export type { DecoderOptions, ItemCodec, ItemDecoder } from '../../types/items.d.ts'
 
 /** What `next` returns if bytes are missing, or behind the last item. */
 export const NO_ITEM: unique symbol = Symbol('no item')
+
+/**
+ * @param toJson makes the JSON text of an item, for codecs of JSON
+ * @param index the number of the item, from 0
+ * @returns the item as it is sent
+ * @throws {ItemSerializeError} FST_ERR_DUPLEX_ITEM_SERIALIZE
+ */
+export function encodeItem ({ frame, encode }: ItemCodec, toJson: (item: unknown) => string, item: unknown, index: number): string | Uint8Array {
+  try {
+    return frame === undefined ? encode!(item) : frame(toJson(item))
+  } catch (error) {
+    throw new ItemSerializeError(index, (error as Error).message, { cause: error })
+  }
+}

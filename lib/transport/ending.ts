@@ -1,6 +1,7 @@
 // How a connection ends: with the rest of the request dropped, with a lingering close, or cut off.
 
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { closeSoon, resetConnection, startReading } from '../node/socket.ts'
 
 /** Limits the time in which the rest of a request is dropped after its response, so that the connection can be kept. */
@@ -32,8 +33,7 @@ export class Drain {
  * @param timeout milliseconds until the socket is destroyed
  */
 export function lingeringClose (socket: Socket, isHalfClosed: boolean, timeout: number): void {
-  const timer = setTimeout(() => socket.destroy(), timeout)
-  socket.on('close', () => clearTimeout(timer))
+  destroyAfter(socket, timeout)
   if (isHalfClosed) {
     closeSoon(socket)
     return
@@ -42,6 +42,12 @@ export function lingeringClose (socket: Socket, isHalfClosed: boolean, timeout: 
   socket.on('data', ignore)
   startReading(socket)
   socket.end()
+}
+
+/** Destroys a socket that has not closed within `timeout` milliseconds. */
+export function destroyAfter (socket: Duplex, timeout: number): void {
+  const timer = setTimeout(() => socket.destroy(), timeout)
+  socket.on('close', () => clearTimeout(timer))
 }
 
 /**

@@ -18,7 +18,7 @@ import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { trailerNames } from '../transfer/field-lines.ts'
 import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
 import { forbidsLength, writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
-import { Drain, cutOff } from './ending.ts'
+import { Drain, cutOff, destroyAfter } from './ending.ts'
 import type { IdleWatch, Watched } from './idle-watch.ts'
 import { NodeResponse, checkTrailers } from './node-response.ts'
 import { frameRequest } from './request-framing.ts'
@@ -314,9 +314,7 @@ export class NodeTransport implements Transport, Watched {
   /** Closes the connection when the client has had time to read what was written. */
   private closeAfterDrain (): void {
     const { socket } = this.request
-    const drain = new Drain()
-    drain.start(this.options.drainTimeout, () => socket.destroy())
-    socket.on('close', () => drain.stop())
+    destroyAfter(socket, this.options.drainTimeout)
     this.request.resume()
     socket.end()
   }
