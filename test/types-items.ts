@@ -65,8 +65,9 @@ const msgpack = itemCodec({
 exactly<ItemFormat<typeof RowSchema, ItemOptions<'item'>>>()(msgpack(RowSchema, { invalid: 'item' }))
 // @ts-expect-error a media type is needed
 itemCodec({ mediaTypes: [], decode: () => null, encode: () => Buffer.of() })
-// @ts-expect-error bytes
 itemCodec({ mediaTypes: ['a/b'], decode: () => null, encode: () => 'text' })
+// @ts-expect-error neither bytes nor a text
+itemCodec({ mediaTypes: ['a/b'], decode: () => null, encode: () => 1 })
 // @ts-expect-error not what it must return
 itemCodec({ mediaTypes: ['a/b'], decode: () => 'text', encode: () => Buffer.of() })
 

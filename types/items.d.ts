@@ -93,10 +93,10 @@ export interface ItemCodec {
   readonly mediaTypes: readonly [string, ...string[]]
   /** Absent: it can only be sent. */
   readonly decoder?: (options: DecoderOptions) => ItemDecoder
-  /** For formats of JSON: an item as it is sent, from its JSON text. */
-  readonly frame?: (json: string) => string
+  /** For formats of JSON: items as they are sent, from their JSON texts. At least one. */
+  readonly frame?: (texts: readonly string[]) => string
   /** For other formats: an item as it is sent. */
-  readonly encode?: (item: unknown) => Uint8Array
+  readonly encode?: (item: unknown) => string | Uint8Array
   /** What is sent on a quiet stream. */
   readonly heartbeat?: string | Uint8Array
 }
@@ -166,8 +166,8 @@ export interface CustomCodec {
    * @param isLast no more bytes come
    */
   decode (bytes: Buffer, isLast: boolean): { item: unknown, size: number } | number | null
-  /** One item as it is sent. What it throws becomes the cause of FST_ERR_DUPLEX_ITEM_SERIALIZE. Absent: it can only be received. */
-  encode? (item: unknown): Uint8Array
+  /** One item as it is sent: bytes, or a text, which is sent as UTF-8. What it throws becomes the cause of FST_ERR_DUPLEX_ITEM_SERIALIZE. Absent: it can only be received. */
+  encode? (item: unknown): string | Uint8Array
   /** What is sent on a quiet stream, if the format has `heartbeat`. */
   readonly heartbeat?: string | Uint8Array
 }

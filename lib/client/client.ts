@@ -6,7 +6,7 @@ import { Duplex } from 'node:stream'
 import type { InjectedDuplex, InjectedResponse, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import { AbortedError, OptionError } from '../errors.ts'
 import { ItemReader } from '../exchange/item-reader.ts'
-import { encodeItem } from '../items/codec.ts'
+import { encodeItem, frameTexts } from '../items/codec.ts'
 import { type BodyReader, NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
@@ -107,7 +107,7 @@ export class Client extends Duplex implements InjectedDuplex {
     if (send === null) throw new OptionError('send', 'client.send() needs a format')
     const content = encodeItem(send.codec, toJson, item, this.sentItems)
     this.sentItems++
-    return this.write(content)
+    return this.write(typeof content === 'string' ? frameTexts(send.codec, [content]) : content)
   }
 
   // The request

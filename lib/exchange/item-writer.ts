@@ -1,4 +1,4 @@
-// The items of a response. Items of JSON are collected as text: those of one turn of the event loop are written as one chunk.
+// The items of a response. Items of text are collected: those of one turn of the event loop are written as one chunk.
 
 import type { Duplex } from 'node:stream'
 import type { FramingKind } from '../../types/index.d.ts'
@@ -20,7 +20,8 @@ export class ItemWriter {
   private readonly stream: ItemSink
   private readonly sending: Sending
   /** The items collected in this turn. If there are any, the stream is open, its head is written, and `flush` follows at the end of the turn. */
-  private text = ''
+  private texts: string[] = []
+  private length = 0
   /** Characters that are collected before they are written, and whether the stream has room for them. */
   private limit = 0
   private hasRoom = false
@@ -39,16 +40,20 @@ export class ItemWriter {
   send (item: unknown): boolean {
     const content = this.sending.encode(item, this.count)
     this.count++
-    if (this.text === '' || typeof content !== 'string') return this.sendFirst(content)
-    this.text += content
-    return this.text.length < this.limit ? this.hasRoom : this.flush()
+    if (typeof content !== 'string') return this.sendBytes(content)
+    return this.texts.length === 0 ? this.sendFirst(content) : this.collect(content)
   }
 
-  private sendFirst (content: string | Uint8Array): boolean {
+  private sendBytes (content: Uint8Array): boolean {
+    const { stream } = this
+    if (!stream.destroyed && !stream.writableEnded) this.startHeartbeat()
+    return stream.write(content)
+  }
+
+  private sendFirst (content: string): boolean {
     const { stream } = this
     if (stream.destroyed || stream.writableEnded) return stream.write(content) // Node reports the error
     this.startHeartbeat()
-    if (typeof content !== 'string') return stream.write(content)
     if (!stream.prepareWrite(content)) return false
     stream.corkForTick()
     const room = stream.writableHighWaterMark - stream.writableLength
@@ -56,17 +61,22 @@ export class ItemWriter {
     // The items that fill the stream are written at once: only a write makes the stream emit 'drain'. A handler that sends although
     // the stream is full should not cause many small writes.
     this.limit = this.hasRoom ? room : MAX_TEXT
-    this.text = content
-    return content.length < this.limit ? this.hasRoom : this.flush()
+    return this.collect(content)
+  }
+
+  private collect (content: string): boolean {
+    this.texts.push(content)
+    this.length += content.length
+    return this.length < this.limit ? this.hasRoom : this.flush()
   }
 
   /** Writes the collected items. @returns as `write()` */
   flush (): boolean {
-    const { text } = this
+    const { texts } = this
     this.heartbeat?.refresh() // also called for what the handler itself writes
-    if (text === '') return true
-    this.text = ''
-    return this.stream.write(text)
+    if (texts.length === 0) return true
+    this.drop()
+    return this.stream.write(this.sending.frame(texts))
   }
 
   /** From now on, something is sent when there has been no item for a while. */
@@ -81,8 +91,13 @@ export class ItemWriter {
 
   /** Drops the collected items, and stops the heartbeats. */
   stop (): void {
-    this.text = ''
+    this.drop()
     this.stopHeartbeat()
+  }
+
+  private drop (): void {
+    this.texts = []
+    this.length = 0
   }
 
   stopHeartbeat (): void {

@@ -32,10 +32,12 @@ export interface Sending {
   readonly heartbeat: { readonly timeout: number, readonly content: string | Uint8Array } | null
   /**
    * @param index the number of the item, from 0
-   * @returns the item as it is sent
+   * @returns bytes as they are sent, or a text for `frame`
    * @throws {ItemSerializeError} FST_ERR_DUPLEX_ITEM_SERIALIZE
    */
   encode (item: unknown, index: number): string | Uint8Array
+  /** @returns items as they are sent, from their texts: at least one */
+  frame (texts: readonly string[]): string
   /**
    * @returns the last item of a response that fails, as it is sent; null if the format has none
    * @throws what the user's function for it throws

@@ -5,7 +5,6 @@ import { pipeline } from 'node:stream/promises'
 import type { FastifyReply } from 'fastify'
 import { HeadSentError } from '../errors.ts'
 import type { HttpDuplex } from '../exchange/http-duplex.ts'
-import { drained } from '../node/streams.ts'
 import { isWriterField } from '../transfer/head-writer.ts'
 
 /** What chunks are taken from, one after the other. */
@@ -80,8 +79,8 @@ function sourceOf (content: AsyncIterable<unknown>): Source {
 }
 
 /**
- * Copies a source to a stream, until the source has ended or the stream has closed. Not with pipeline(): that would cost more
- * than the rest of a short exchange, mostly for its AbortController.
+ * Copies a source to a stream, until the source has ended or the stream has closed. Not with pipeline(), which would cost more
+ * than the rest of a short exchange, mostly for its AbortController; and with callbacks, which cost a chunk less than `await`.
  */
 function copy (source: Source, stream: HttpDuplex, isItems: boolean): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -89,29 +88,43 @@ function copy (source: Source, stream: HttpDuplex, isItems: boolean): Promise<vo
       cancel(source)
       resolve()
     }
-    stream.on('close', onClose)
-    writeAll(source, stream, isItems).then(() => {
-      if (stream.destroyed) return // 'close' follows
-      stream.removeListener('close', onClose)
-      resolve()
-    }, (error) => {
+    const fail = (error: unknown): void => {
       stream.removeListener('close', onClose)
       reject(error)
-    })
+    }
+    const write = ({ value, done }: IteratorResult<unknown>): void => {
+      if (stream.destroyed) return // 'close' follows
+      if (done === true) {
+        stream.removeListener('close', onClose)
+        resolve()
+        return
+      }
+      try {
+        if (!(isItems ? stream.send(value) : stream.write(value))) {
+          stream.once('drain', take)
+          return
+        }
+      } catch (error) {
+        cancel(source)
+        fail(error)
+        return
+      }
+      take()
+    }
+    const take = (): void => {
+      if (!stream.destroyed) next(source).then(write, fail)
+    }
+    stream.on('close', onClose)
+    take()
   })
 }
 
-async function writeAll (source: Source, stream: HttpDuplex, isItems: boolean): Promise<void> {
-  for (let result; (result = await source.next()).done !== true;) {
-    if (stream.destroyed) return
-    try {
-      if (isItems ? stream.send(result.value) : stream.write(result.value)) continue
-    } catch (error) {
-      cancel(source)
-      throw error
-    }
-    await drained(stream)
-    if (stream.destroyed) return
+/** As `for await` does it: the source may be no generator, and return something that is no promise. */
+function next (source: Source): Promise<IteratorResult<unknown>> {
+  try {
+    return Promise.resolve(source.next())
+  } catch (error) {
+    return Promise.reject(error)
   }
 }
 

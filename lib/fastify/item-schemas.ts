@@ -6,7 +6,7 @@ import type { FastifyError, FastifyInstance, FastifySchemaValidationError, Route
 import type { ItemFormat, ResolvedItemOptions, SendFormat } from '../../types/items.d.ts'
 import { ItemError, ItemLimitError, ItemSchemaError, ItemSerializeError } from '../errors.ts'
 import type { Position, Receiving, Sending } from '../exchange/items.ts'
-import { encodeItem } from '../items/codec.ts'
+import { encodeItem, frameTexts } from '../items/codec.ts'
 import { isPromise } from './hooks.ts'
 import { type Validate, compilersOf, jsonParserOf, schemaErrorFormatterOf } from './internals.ts'
 
@@ -101,9 +101,8 @@ export function compileSending ({ schema, codec, options }: SendFormat, mediaTyp
   return {
     mediaType,
     heartbeat: heartbeat === 0 ? null : { timeout: heartbeat, content: codec.heartbeat! },
-    encode (item, index) {
-      return encodeItem(codec, toJson, item, index)
-    },
+    encode: (item, index) => encodeItem(codec, toJson, item, index),
+    frame: (texts) => frameTexts(codec, texts),
     encodeFailure (error, index) {
       if (problem === false) return null
       const record = typeof problem === 'function' ? problem(error) : problemOf(error)
@@ -111,7 +110,9 @@ export function compileSending ({ schema, codec, options }: SendFormat, mediaTyp
         record.then(ignore, ignore) // too late: the response is cut off
         return null
       }
-      return record !== undefined && record !== null && fits(record) ? this.encode(record, index) : null
+      if (record === undefined || record === null || !fits(record)) return null
+      const content = this.encode(record, index)
+      return typeof content === 'string' ? this.frame([content]) : content
     }
   }
 }

@@ -11,13 +11,18 @@ export const NO_ITEM: unique symbol = Symbol('no item')
 /**
  * @param toJson makes the JSON text of an item, for codecs of JSON
  * @param index the number of the item, from 0
- * @returns the item as it is sent
+ * @returns bytes as they are sent, or a text for `frameTexts`
  * @throws {ItemSerializeError} FST_ERR_DUPLEX_ITEM_SERIALIZE
  */
 export function encodeItem ({ frame, encode }: ItemCodec, toJson: (item: unknown) => string, item: unknown, index: number): string | Uint8Array {
   try {
-    return frame === undefined ? encode!(item) : frame(toJson(item))
+    return frame === undefined ? encode!(item) : toJson(item)
   } catch (error) {
     throw new ItemSerializeError(index, (error as Error).message, { cause: error })
   }
+}
+
+/** @returns items as they are sent, from their texts: at least one */
+export function frameTexts ({ frame }: ItemCodec, texts: readonly string[]): string {
+  return frame === undefined ? texts.join('') : frame(texts)
 }

@@ -96,6 +96,6 @@ export class JsonSeqDecoder extends RecordDecoder {
 export const jsonSequence: ReceivingCodec = Object.freeze<ReceivingCodec>({
   mediaTypes: ['application/json-seq'],
   decoder: (options) => new JsonSeqDecoder(options),
-  frame: (json) => `\x1e${json}\n`,
+  frame: (texts) => `\x1e${texts.join('\n\x1e')}\n`,
   heartbeat: '\x1e'
 })

@@ -52,11 +52,19 @@ export class JsonLinesDecoder extends RecordDecoder {
 export const jsonLines: ReceivingCodec = Object.freeze<ReceivingCodec>({
   mediaTypes: ['application/jsonl', 'application/x-ndjson'],
   decoder: (options) => new JsonLinesDecoder(options),
-  frame: (json) => `${inOneLine(json)}\n`,
+  frame: linesOf,
   heartbeat: '\n'
 })
 
-/** Line breaks in a JSON text are whitespace between its tokens: in strings they are escaped. */
-function inOneLine (json: string): string {
-  return json.includes('\n') || json.includes('\r') ? json.replace(/[\r\n]/g, ' ') : json
+/** Line breaks in a JSON text are whitespace between its tokens: in strings they are escaped. Few serializers make any. */
+function linesOf (texts: readonly string[]): string {
+  const lines = `${texts.join('\n')}\n`
+  if (!lines.includes('\r') && countLines(lines) === texts.length) return lines
+  return texts.map((json) => `${json.replace(/[\r\n]/g, ' ')}\n`).join('')
+}
+
+function countLines (lines: string): number {
+  let count = 0
+  for (let end = -1; (end = lines.indexOf('\n', end + 1)) !== -1;) count++
+  return count
 }

@@ -9,9 +9,13 @@ import { NO_ITEM } from './codec.ts'
 
 export const serverSentEvents: ItemCodec = Object.freeze<ItemCodec>({
   mediaTypes: ['text/event-stream'],
-  frame: (json) => `data: ${json.includes('\n') || json.includes('\r') ? json.replace(/\r\n?|\n/g, '\ndata: ') : json}\n\n`,
+  frame: (texts) => texts.map(eventOf).join(''),
   heartbeat: ':\n\n'
 })
+
+function eventOf (json: string): string {
+  return `data: ${json.includes('\n') || json.includes('\r') ? json.replace(/\r\n?|\n/g, '\ndata: ') : json}\n\n`
+}
 
 const LF = 0x0a
 const CR = 0x0d

@@ -67,7 +67,7 @@ t.test('random streams, cut anywhere', async (t) => {
 t.test('whole streams', async (t) => {
   const parse = null
   t.strictSame(read([Buffer.from('\ufeffdata: {"a":\ndata: 1}\n\n:\n\n\ndata: 2\r\n\r\ndata: cut off')], { parse }), [[0, 0, { a: 1 }], [1, 29, 2]])
-  for (const json of ['{"a":1}', '{\n"a":\r\n1}', '"é\u2028\\n"']) t.strictSame(read([Buffer.from(serverSentEvents.frame!(json))], { parse }), [[0, 0, JSON.parse(json)]])
+  for (const json of ['{"a":1}', '{\n"a":\r\n1}', '"é\u2028\\n"']) t.strictSame(read([Buffer.from(serverSentEvents.frame!([json]))], { parse }), [[0, 0, JSON.parse(json)]])
   const refusing = (text: string): unknown => { throw new Error(`not ${text}`) }
   t.strictSame(read([Buffer.from('data: 1\n\n')], { parse: refusing }), [[0, 0, 'FST_ERR_DUPLEX_ITEM', 'Item 0, at byte 0: not 1']])
 })

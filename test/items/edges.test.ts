@@ -184,3 +184,16 @@ t.test('items are collected although the stream is full', async (t) => {
   })
   t.strictSame(linesOf((await send('/', [])).body), ['more than ten', 'more than ten', 'more than ten'])
 })
+
+t.test('a codec of one\'s own may encode text', async (t) => {
+  const csv = itemCodec({ mediaTypes: ['text/csv'], encode: (row) => `${(row as string[]).join(',')}\r\n`, heartbeat: '' })
+  const { send } = await serveWay(t, 'raw', (app) => {
+    add(app, '/', { send: csv({}) }, async function * () {
+      yield ['a', 'b']
+      yield ['é', 'c']
+      await immediate()
+      yield ['d']
+    })
+  })
+  t.match(await send('/', []), { body: 'a,b\r\né,c\r\nd\r\n', fields: { 'content-type': 'text/csv' } })
+})

@@ -30,21 +30,25 @@ t.test('frames: JSON Lines and JSON text sequences come back, pretty or not, wit
   for (const space of [0, 2, '\t', '\r', '\r\n']) {
     const texts = VALUES.map((value) => JSON.stringify(value, null, space as number).replaceAll('\n', space === '\r' ? '\r' : '\n'))
     for (const [{ codec }, Decoder] of [[jsonl({}), JsonLinesDecoder], [jsonSeq({}), JsonSeqDecoder]] as const) {
-      const body = texts.map((text) => `${codec.heartbeat}${codec.frame!(text)}${codec.heartbeat}`).join('')
+      const frames = texts.map((text) => codec.frame!([text]))
+      t.equal(codec.frame!(texts), frames.join(''), 'together or one by one')
+      const body = frames.map((text) => `${codec.heartbeat}${text}${codec.heartbeat}`).join('')
       t.strictSame(feed(new Decoder({ maxItemSize: 1000, parse: null }), [utf8(body)]).outcomes.map(([, item]) => item), VALUES)
     }
   }
-  t.equal(jsonl({}).codec.frame!('{\r\n"a":1}'), '{  "a":1}\n')
-  t.equal(jsonl({}).codec.frame!('[1,\r2]'), '[1, 2]\n')
-  t.equal(jsonl({}).codec.frame!('[1,\n2]'), '[1, 2]\n')
-  t.equal(jsonSeq({}).codec.frame!('[1,\n2]'), '\x1e[1,\n2]\n')
+  const lines = jsonl({}).codec.frame!
+  t.equal(lines(['{\r\n"a":1}']), '{  "a":1}\n')
+  t.equal(lines(['[1,\r2]']), '[1, 2]\n')
+  t.equal(lines(['1', '[1,\n2]', '3']), '1\n[1, 2]\n3\n')
+  t.equal(jsonSeq({}).codec.frame!(['[1,\n2]', '3']), '\x1e[1,\n2]\n\x1e3\n')
 })
 
 t.test('frames: server-sent events', async (t) => {
-  const frame = sse({}).codec.frame!
+  const frame = (...texts: string[]): string => sse({}).codec.frame!(texts)
   t.equal(frame('{"a":1}'), 'data: {"a":1}\n\n')
   for (const lineBreak of ['\n', '\r\n', '\r']) t.equal(frame(`{${lineBreak}"a":1${lineBreak}}`), 'data: {\ndata: "a":1\ndata: }\n\n')
   t.equal(frame('[\n\r\n\r]'), 'data: [\ndata: \ndata: \ndata: ]\n\n')
+  t.equal(frame('1', '[\n]', '2'), 'data: 1\n\ndata: [\ndata: ]\n\ndata: 2\n\n')
   t.equal(sse({}).codec.heartbeat, ':\n\n', 'a comment')
   for (const space of [0, 2]) {
     for (const value of VALUES) {
