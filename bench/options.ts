@@ -24,7 +24,7 @@ const HELP = `npm run bench -- [options]
   --peers a,b     which peers to measure; default: all of plugin, plugin-iterate, plugin-yield, plugin-write,
                   plugin-node-<major>, net, http, fastify, fastify-pipeline, ws, fastify-websocket, http2,
                   go-tutorial, go-best, go-full-duplex, hyper; of items: items-yield, items-send, items-batches,
-                  items-fastify, items-fastify-generator, items-websocket, items-grpc, items-go, items-limit
+                  items-fastify, items-fastify-mapper, items-websocket, items-grpc, items-go, items-limit
   --seconds n     how long one peer is measured in one round
   --rounds n      how many rounds are measured
   --full          more rounds and longer bodies; also bulk over 8 connections, and upload and download alone

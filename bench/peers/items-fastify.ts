@@ -1,5 +1,6 @@
 // An ordinary Fastify route: a content-type parser that passes the body on as a stream, split2, and a reply that is a stream.
-// The argument chooses what is between them: `map`, all in the mapper of split2, or `generator`, an async generator.
+// The argument chooses what is between them: `generator`, a loop that gets one row after the other, as a handler of this plugin
+// does; or `mapper`, everything in the mapper of split2, where nothing can be waited for.
 
 import { type Duplex, Readable } from 'node:stream'
 import Fastify from 'fastify'
@@ -10,8 +11,8 @@ import { serve } from './serve.ts'
 const split2 = require('split2') as (map: (line: string) => unknown) => Duplex
 
 const HANDLERS: Record<string, (body: Readable) => Readable> = {
-  map: (body) => body.pipe(split2((line) => serialize(resultOf(checked(JSON.parse(line)))) + '\n')),
-  generator: (body) => Readable.from(results(body.pipe(split2(JSON.parse))))
+  generator: (body) => Readable.from(results(body.pipe(split2(JSON.parse)))),
+  mapper: (body) => body.pipe(split2((line) => serialize(resultOf(checked(JSON.parse(line)))) + '\n'))
 }
 
 async function * results (rows: AsyncIterable<unknown>): AsyncGenerator<string> {

@@ -2,13 +2,13 @@
 // body, there is nothing but the text and whitespace. RS with nothing behind it is skipped (section 2.1), so that it can be sent as a
 // heartbeat.
 //
-// A text that is complete is an item as soon as its LF has come: whoever sends it may wait for the answer, and send no RS before.
+// A text is an item as soon as its LF has come: whoever sends it may wait for the answer, and send no RS before.
 
-import { isUtf8 } from 'node:buffer'
 import type { DecoderOptions, ReceivingCodec } from '../../types/items.d.ts'
 import { ItemError } from '../errors.ts'
 import { isWhitespace } from './json-text.ts'
 import { type Behind, RecordDecoder } from './record-decoder.ts'
+import { TextEnd } from './text-end.ts'
 
 const LF = 0x0a
 const CR = 0x0d
@@ -18,11 +18,8 @@ export class JsonSeqDecoder extends RecordDecoder {
   private hasBegun = false
   /** The item has been read. Before the next RS, there may be whitespace. */
   private isBehindItem = false
-  /** Where the record begins that was tried last. Each is tried once, or pretty JSON would cost the square of its size. */
-  private triedOffset = -1
-  // Whitespace at the beginning of a record.
-  private blankOffset = -1
-  private blankSize = 0
+  private textEnd = new TextEnd()
+  protected override readonly mayEndWithin = true
   /** What stands before the first RS is no item. */
   protected override isDropping = true
 
@@ -61,24 +58,13 @@ export class JsonSeqDecoder extends RecordDecoder {
     return new ItemError(this.index, this.offset, 'it does not begin with RS')
   }
 
-  protected override isComplete (bytes: Buffer, offset: number): boolean {
-    if (offset === this.triedOffset || bytes[bytes.length - 1] !== LF || this.isBlankRecord(bytes, offset)) return false
-    this.triedOffset = offset
-    try {
-      JSON.parse(bytes.toString('utf8'))
-    } catch {
-      return false
-    }
-    this.isBehindItem = isUtf8(bytes)
-    return this.isBehindItem
+  protected override findEnd (chunk: Buffer, from: number, to: number, isFirst: boolean): number {
+    if (isFirst) this.textEnd = new TextEnd()
+    return this.textEnd.find(chunk, from, to)
   }
 
-  /** Looks at each byte of a record once, however many reads it takes. */
-  private isBlankRecord (bytes: Buffer, offset: number): boolean {
-    if (offset !== this.blankOffset) this.blankSize = 0
-    this.blankOffset = offset
-    while (this.blankSize < bytes.length && isWhitespace(bytes[this.blankSize])) this.blankSize++
-    return this.blankSize === bytes.length
+  protected override onItemEnd (): void {
+    this.isBehindItem = true
   }
 
   protected lineEndSize (last: number, before: number, behind: Behind): number {

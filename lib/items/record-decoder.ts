@@ -16,8 +16,8 @@ const RUN_SIZE = 64 * 1024
 /** Bytes of the longest line end, CR LF. */
 const MAX_LINE_END = 2
 
-/** What is known of the bytes behind those of a record: nothing yet, a delimiter, or the end of the body. */
-export type Behind = 'unknown' | 'delimiter' | 'end'
+/** What follows the bytes of a record: that is unknown yet, its rest, which is no part of the item, a delimiter, or the end of the body. */
+export type Behind = 'unknown' | 'rest' | 'delimiter' | 'end'
 
 const NO_RUN = new TextRun('', true, 0, 0)
 
@@ -33,7 +33,7 @@ export abstract class RecordDecoder implements ItemDecoder {
   private at = 0
   /** The byte of the body at which the chunk begins. */
   private chunkOffset = 0
-  /** Up to here, the records of the chunk are decoded one by one, since there are bytes that are no UTF-8. */
+  /** Up to here, the records of the chunk are decoded one by one: there are bytes that are no UTF-8, or a bad record. */
   private singlyUntil = 0
   private isEnded = false
   /** The beginning of the record that goes on in the next chunk. */
@@ -44,6 +44,7 @@ export abstract class RecordDecoder implements ItemDecoder {
   private runAt = 0
   private isRunSuspect = false
   private isRunLong = false
+  private isRunOfMany = false
   // The item that was returned or thrown last: where it is in a run; or its offset, if there is no run.
   private itemRun: TextRun | null = null
   private itemStart = 0
@@ -85,12 +86,20 @@ export abstract class RecordDecoder implements ItemDecoder {
         const end = delimiter === -1 ? text.length : delimiter
         this.runAt = end + 1
         if (start === end) continue
-        if (this.isRunLong) this.checkRecordSize(start, end)
-        if (isWhitespace(text.charCodeAt(start)) && isBlank(text, start, end)) continue
-        this.index++
-        this.itemRun = this.run
-        this.itemStart = start
-        return this.parseRecord(text.slice(start, end))
+        const { index } = this
+        try {
+          if (this.isRunLong) this.checkRecordSize(start, end)
+          if (isWhitespace(text.charCodeAt(start)) && isBlank(text, start, end)) continue
+          this.index++
+          this.itemRun = this.run
+          this.itemStart = start
+          return this.parseRecord(text.slice(start, end))
+        } catch (error) {
+          if (!this.isRunOfMany || !this.mayEndWithin) throw error
+          this.index = index
+          this.decodeSingly(start)
+          break
+        }
       }
     } while (this.load())
     this.forgetRun()
@@ -102,10 +111,21 @@ export abstract class RecordDecoder implements ItemDecoder {
   /** @returns why a value must not be taken from the record; null if it may */
   protected abstract reasonAgainst (value: unknown, record: string): string | null
 
-  /** Whether a record is an item without its delimiter. What comes before that is dropped. */
-  protected isComplete (bytes: Buffer, offset: number): boolean {
-    return false
+  /** Whether an item may end before the delimiter of its record: then `findEnd` finds out where. */
+  protected readonly mayEndWithin: boolean = false
+
+  /**
+   * Looks at the next bytes of a record.
+   *
+   * @param isFirst these are its first ones
+   * @returns the position behind the item; -1 if it has no end there. What follows up to the delimiter is dropped
+   */
+  protected findEnd (chunk: Buffer, from: number, to: number, isFirst: boolean): number {
+    return -1
   }
+
+  /** An item has come whose rest is to be dropped. */
+  protected onItemEnd (): void {}
 
   /** The byte of the body that is at a position of the chunk. */
   protected bodyOffset (at: number): number {
@@ -170,34 +190,43 @@ export abstract class RecordDecoder implements ItemDecoder {
       this.singlyUntil = end
     } else {
       this.at = end
-      this.setRun(run, run.size > this.maxItemSize)
+      this.setRun(run, run.size > this.maxItemSize, true)
     }
   }
 
-  /** @param end where the delimiter of the record is; -1 if it is in another chunk */
-  private loadRecord (chunk: Buffer, end: number): void {
+  /** Goes back to a record of the run, and does not decode the others behind it together again: that would take the square of their number. */
+  private decodeSingly (start: number): void {
+    const { run, at } = this
+    this.singlyUntil = at
+    this.at = run.offsetAt(start) - this.chunkOffset
+    this.itemRun = null
+    this.run = NO_RUN
+    this.runAt = 0
+  }
+
+  /** @param delimiter where the delimiter of the record is; -1 if it is in another chunk */
+  private loadRecord (chunk: Buffer, delimiter: number): void {
     const { at, partial } = this
     const offset = this.chunkOffset + at - partial.length
-    const bytes = chunk.subarray(at, end === -1 ? chunk.length : end)
-    this.at = end === -1 ? chunk.length : end + 1
-    if (partial.length + bytes.length > this.maxItemSize + MAX_LINE_END) {
-      this.isDropping = end === -1
-      this.failLimit(offset)
-    }
-    if (end !== -1 && partial.length === 0) {
-      this.decodeRecord(bytes, offset, 'delimiter')
+    const to = delimiter === -1 ? chunk.length : delimiter
+    const end = this.findEnd(chunk, at, to, partial.length === 0)
+    const bytes = chunk.subarray(at, end === -1 ? to : end)
+    const behind = end !== -1 ? 'rest' : delimiter !== -1 ? 'delimiter' : 'unknown'
+    this.at = end !== -1 ? end : delimiter !== -1 ? delimiter + 1 : to
+    this.isDropping = behind === 'rest'
+    if (partial.length + bytes.length > this.maxItemSize + MAX_LINE_END) this.failPart(offset, behind)
+    if (behind !== 'unknown' && partial.length === 0) {
+      this.decodeRecord(bytes, offset, behind)
       return
     }
     partial.append(bytes)
-    if (end !== -1) {
-      this.decodeRecord(partial.view(), offset, 'delimiter')
-    } else if (this.isTooLong(partial.view(), 'unknown')) {
-      this.isDropping = true
-      this.failLimit(offset)
-    } else if (this.isComplete(partial.view(), offset)) {
-      this.isDropping = true
-      this.decodeRecord(partial.view(), offset, 'delimiter')
-    }
+    if (behind !== 'unknown') this.decodeRecord(partial.view(), offset, behind)
+    else if (this.isTooLong(partial.view(), behind)) this.failPart(offset, behind)
+  }
+
+  private failPart (offset: number, behind: Behind): never {
+    this.isDropping = behind !== 'delimiter'
+    this.failLimit(offset)
   }
 
   /** What stands behind the last delimiter. */
@@ -211,19 +240,21 @@ export abstract class RecordDecoder implements ItemDecoder {
   /** Makes a run of one record. It may be the view of `partial`, which is empty afterwards. */
   private decodeRecord (bytes: Buffer, offset: number, behind: Behind): void {
     if (this.isTooLong(bytes, behind)) this.failLimit(offset)
+    if (behind === 'rest') this.onItemEnd()
     const run = decode(bytes, offset)
     this.partial.clear()
     if (run === null) {
       this.setItem(offset)
       throw new ItemError(this.index, this.offset, 'it is not UTF-8')
     }
-    this.setRun(run, false)
+    this.setRun(run, false, false)
   }
 
-  private setRun (run: TextRun, isLong: boolean): void {
+  private setRun (run: TextRun, isLong: boolean, isOfMany: boolean): void {
     this.run = run
     this.runAt = 0
     this.isRunLong = isLong
+    this.isRunOfMany = isOfMany
     this.isRunSuspect = this.parse !== null && mayHoldProto(run.text)
   }
 

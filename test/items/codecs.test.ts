@@ -237,13 +237,20 @@ t.test('JSON text sequences: an item is there with its LF, and need not wait for
     ['\n', [2]],
     [' \r\n', []],
     ['\x1e{\n', []],
-    ['"b":1}\n', []],
-    ['\x1e3\n', [{ b: 1 }, 3]],
+    ['"b":1}\n', [{ b: 1 }]],
+    ['\x1e3\n', [3]],
     ['4\n\x1e5', [BAD]],
     ['\n', [5]],
     ['x', [BAD]],
     ['yz\x1e6\n', [6]],
-    ['\x1e"\xff"\n', []],
+    ['\x1e"\xff"\n', [BAD]],
+    ['\x1e"[\\"]\n', []],
+    ['\\\\" \t', []],
+    ['\n', [BAD]],
+    ['\x1e[{"]": [1]}, "\\""\n', []],
+    ['] ', []],
+    ['\r\n', [[{ ']': [1] }, '"']]],
+    ['\x1e7 8\n', []],
     ['\x1e', [BAD]]
   ]
   for (const [chunk, expected] of STEPS) {

@@ -63,11 +63,9 @@ for (const { name, Decoder, frame, heartbeat } of FORMATS) {
   t.test(`${name}: any bytes: no crash, errors say where, and cuts change nothing`, async () => {
     holds([oddBytes, fc.integer({ min: 1, max: 20 }), sizes, parsers], (body, maxItemSize, sizes, parse) => {
       const [whole, inChunks, byByte] = [[Buffer.from(body)], cut(body, ...sizes), cut(body, 1)].map((chunks) => feed(new Decoder({ maxItemSize, parse }), chunks).outcomes)
-      // In a sequence, what is wrong behind the LF of an item can come too late to be that item's error.
-      if (Decoder === JsonSeqDecoder && body.toString('latin1').split('\x1e').some((record) => /\n[^]/.test(record))) return
       assert.deepEqual(inChunks, whole)
       assert.deepEqual(byByte, whole)
-    }, 5000)
+    }, 20_000)
   })
 }
 
