@@ -43,6 +43,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private readonly sending: Sending | null // null if the response body is bytes
   private itemReader: ItemReader | null = null
   private itemWriter: ItemWriter | null = null
+  private itemFields: readonly string[] = NO_NAMES // added to the head
   bodyIsComplete = false
   // Writing. A Writable has one write under way at a time.
   writesAtOnce = false // set by the relay
@@ -286,14 +287,25 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       throw error
     }
     if (reply.sent || reply.raw.headersSent || exchange.answerHasBegun) throw new HeadSentError()
-    if (this.sending !== null) describeItems(reply, this.sending)
-    this.responseFraming = writeHead(this.transport, reply, content)
+    if (this.sending !== null) this.itemFields = describeItems(reply, this.sending)
+    try {
+      this.responseFraming = writeHead(this.transport, reply, content)
+    } catch (error) {
+      this.removeItemFields()
+      throw error
+    }
     exchange.happens('head written')
   }
 
   takeBack (): void {
     this.responseFraming = null
     this.itemWriter?.stop()
+    this.removeItemFields()
+  }
+
+  /** Another answer follows, which is not made of items. */
+  private removeItemFields (): void {
+    for (const name of this.itemFields) this.reply.removeHeader(name)
   }
 
   override _write (chunk: Buffer, _encoding: BufferEncoding, done: WriteCallback): void {
@@ -515,6 +527,8 @@ const WATCHED = {
 const MAX_DRAINS = 1000
 
 /** Properties of a stream that has failed. */
+const NO_NAMES: readonly string[] = []
+
 const FAILED = {
   drains: 0,
   on (this: HttpDuplex & { drains: number }, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {

@@ -45,8 +45,10 @@ export interface Sending {
   encodeFailure (error: Error, index: number): string | Uint8Array | null
 }
 
-/** Adds the fields that a response of items has, unless they are set. */
-export function describeItems (reply: FastifyReply, { mediaType }: Sending): void {
-  if (!reply.hasHeader('content-type')) reply.header('content-type', mediaType)
-  if (mediaType === 'text/event-stream' && !reply.hasHeader('cache-control')) reply.header('cache-control', 'no-cache')
+/** Adds the fields that a response of items has, unless they are set. @returns their names */
+export function describeItems (reply: FastifyReply, { mediaType }: Sending): string[] {
+  const fields = { 'content-type': mediaType, ...(mediaType === 'text/event-stream' && { 'cache-control': 'no-cache' }) }
+  const missing = Object.entries(fields).filter(([name]) => !reply.hasHeader(name))
+  for (const [name, value] of missing) reply.header(name, value)
+  return missing.map(([name]) => name)
 }

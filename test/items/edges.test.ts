@@ -4,7 +4,7 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
 import type { ItemDuplex } from '../../types/index.d.ts'
-import { itemCodec, jsonSeq, jsonl } from '../../lib/items/index.ts'
+import { itemCodec, jsonSeq, jsonl, sse } from '../../lib/items/index.ts'
 import { GET, resolvers, serve } from '../support/wire.ts'
 import { JSONL, WAYS, linesOf, serveWay } from './live.ts'
 
@@ -197,3 +197,30 @@ t.test('a codec of one\'s own may encode text', async (t) => {
   })
   t.match(await send('/', []), { body: 'a,b\r\né,c\r\nd\r\n', fields: { 'content-type': 'text/csv' } })
 })
+
+for (const way of WAYS) {
+  t.test(`the answer of an error handler has no fields of items: ${way}`, async (t) => {
+    const { send } = await serveWay(t, way, (app, routeOptions) => {
+      const options = { ...routeOptions, errorHandler: (error: Error, _request: FastifyRequest, reply: FastifyReply) => { reply.code(500).send(`failed: ${error.message}`) } }
+      add(app, '/taken-back', { send: sse({}) }, async (duplex) => {
+        duplex.send(1)
+        throw new Error('no')
+      }, options)
+      app.post('/refused', { ...options, duplex: { send: sse({}) } } as any, (async (_request: FastifyRequest, reply: FastifyReply) => {
+        reply.header('x-bad', 'a\nb')
+        duplexOf(reply).send(1)
+      }) as any)
+      app.post('/own', { ...options, duplex: { send: sse({}) } } as any, (async (_request: FastifyRequest, reply: FastifyReply) => {
+        reply.header('cache-control', 'no-cache')
+        duplexOf(reply).send(1)
+        throw new Error('no')
+      }) as any)
+    })
+    for (const [path, cacheControl] of [['/taken-back', undefined], ['/refused', undefined], ['/own', 'no-cache']] as const) {
+      const { status, fields, body } = await send(path, [])
+      t.match({ status, body }, { status: 500, body: /^failed: / }, path)
+      t.match(fields['content-type'], /^text\/plain/, path)
+      t.equal(fields['cache-control'], cacheControl, path)
+    }
+  })
+}
