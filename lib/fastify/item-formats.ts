@@ -30,8 +30,14 @@ export class ItemFormats {
 
   /** Compiles the schemas of the route, with the compilers of its instance. @throws {ItemSchemaError} FST_ERR_DUPLEX_ITEM_SCHEMA */
   compile (app: FastifyInstance, route: RouteOptions): void {
-    for (const format of this.receive) addTypes(this.receiving, format, () => compileReceiving(format, app, route))
-    for (const format of this.send) addTypes(this.sending, format, (mediaType) => compileSending(format, mediaType, app, route))
+    for (const format of this.receive) {
+      const receiving = compileReceiving(format, app, route)
+      addTypes(this.receiving, format, () => receiving)
+    }
+    for (const format of this.send) {
+      const sending = compileSending(format, app, route)
+      addTypes(this.sending, format, (mediaType) => ({ ...sending, mediaType }))
+    }
   }
 
   /**
@@ -82,9 +88,9 @@ function formatsOf<Format extends SendFormat> (name: string, formats: Format | r
 }
 
 /** The first format of a media type wins. */
-function addTypes<Compiled> (compiled: Map<string, Compiled>, { codec }: SendFormat, compile: (mediaType: string) => Compiled): void {
+function addTypes<Compiled> (compiled: Map<string, Compiled>, { codec }: SendFormat, compiledFor: (mediaType: string) => Compiled): void {
   for (const type of codec.mediaTypes) {
-    if (!compiled.has(type)) compiled.set(type, compile(type))
+    if (!compiled.has(type)) compiled.set(type, compiledFor(type))
   }
 }
 

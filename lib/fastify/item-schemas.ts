@@ -73,7 +73,8 @@ function joinErrors (errors: FastifySchemaValidationError[]): Error {
 }
 
 /** @throws {ItemSchemaError} FST_ERR_DUPLEX_ITEM_SCHEMA */
-export function compileSending ({ schema, codec, options }: SendFormat, mediaType: string, app: FastifyInstance, route: RouteOptions): Sending {
+export function compileSending ({ schema, codec, options }: SendFormat, app: FastifyInstance, route: RouteOptions): Sending {
+  const [mediaType] = codec.mediaTypes
   const { heartbeat = 0, problem } = options as ResolvedItemOptions
   const compilers = compilersOf(app, route)
   const serialize = codec.frame === undefined ? null : building('send', route, () => compilers.serializer(schema, mediaType))
