@@ -526,9 +526,9 @@ const WATCHED = {
 /** How often a failed stream emits 'drain'. A loop that never looks at its stream would otherwise go on for ever. */
 const MAX_DRAINS = 1000
 
-/** Properties of a stream that has failed. */
 const NO_NAMES: readonly string[] = []
 
+/** Properties of a stream that has failed. */
 const FAILED = {
   drains: 0,
   on (this: HttpDuplex & { drains: number }, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
