@@ -45,6 +45,14 @@ export const NotEndedError = createError('FST_ERR_DUPLEX_NOT_ENDED', 'No byte in
 export const ClosingError = createError('FST_ERR_DUPLEX_CLOSING', 'The server is closing', 503)
 export const DestroyedError = createError('FST_ERR_DUPLEX_DESTROYED', 'The exchange was destroyed before the response ended', 500)
 
+// The server that a client has called, or that a proxy forwards to.
+
+export const ConnectError = createError('FST_ERR_DUPLEX_CONNECT', 'Cannot connect to %s: %s', 502)
+export const ServerGoneError = createError('FST_ERR_DUPLEX_SERVER_GONE', 'The server went away before the exchange was over', 502)
+export const ServerTimeoutError = createError('FST_ERR_DUPLEX_SERVER_TIMEOUT', 'The server has not %s within %s ms', 504)
+export const UpstreamError = createError('FST_ERR_DUPLEX_UPSTREAM', 'The response of the upstream server cannot be passed on: %s', 502)
+export const AgentClosedError = createError('FST_ERR_DUPLEX_AGENT_CLOSED', 'The agent of this call was closed', 500)
+
 // Mistakes of the handler: thrown by the method it called, or emitted on the writable side.
 
 export const HeadSentError = createError('FST_ERR_DUPLEX_HEAD_SENT', 'The response head is already on its way', 500)

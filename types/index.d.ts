@@ -617,7 +617,11 @@ declare namespace fastifyDuplex {
     Receive extends SendFormats | undefined = undefined,
     Send extends ItemFormat | undefined = undefined,
     TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault
-  > = WithInjectedItems<InjectedItem<TypeProvider, Receive>, SentItem<TypeProvider, Send, 'validator'>> & NextWithItems<TypeProvider> & InjectedDuplex
+  > = WithClientItems<Receive, Send, TypeProvider> & NextWithItems<TypeProvider> & InjectedDuplex
+
+  /** What `receive` and `send` add to the client's end. */
+  export type WithClientItems<Receive, Send, TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault> =
+    WithInjectedItems<InjectedItem<TypeProvider, Receive>, SentItem<TypeProvider, Send, 'validator'>>
 
   interface NextWithItems<TypeProvider extends FastifyTypeProvider> {
     /** Opens another exchange on the same connection, with items. Its request is sent after this one. */

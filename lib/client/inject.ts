@@ -3,7 +3,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { InjectedDuplex } from '../../types/index.d.ts'
 import { InjectError } from '../errors.ts'
-import { openClient } from './connection.ts'
+import { openInjected } from './memory-connection.ts'
 import type { ClientOptions } from './items.ts'
 import { MemorySocket } from './memory-socket.ts'
 
@@ -17,7 +17,7 @@ export async function injectDuplex (this: FastifyInstance, options: ClientOption
   if (http2 && !(typeof https === 'object' && https.allowHTTP1)) throw new InjectError()
   const request = typeof options === 'string' ? { url: options } : options
   const [client, server] = MemorySocket.pair({ address: request.remoteAddress ?? '127.0.0.1', port: CLIENT_PORT }, { address: '127.0.0.1', port: https ? 443 : 80 })
-  const exchange = openClient(client, request)
+  const exchange = openInjected(client, request)
   // The properties of an accepted socket: its server, and for TLS the negotiated protocol.
   Object.assign(server, { server: this.server }, https ? { encrypted: true, alpnProtocol: 'http/1.1' } : {})
   this.server.emit(https ? 'secureConnection' : 'connection', server)

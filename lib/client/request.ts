@@ -15,6 +15,19 @@ export interface RequestStart {
   formats: ClientFormats
   /** The client offers to switch protocols, or asks for a tunnel. */
   offersSwitch: boolean
+  /** The body waits for a 100 (Continue). */
+  expectsContinue: boolean
+}
+
+/** A request whose URL has been taken apart. */
+export interface RequestParts extends Pick<ClientOptions, 'headers' | 'cookies' | 'payload' | 'receive' | 'send'> {
+  /** Default: GET, or POST if there are items to send */
+  method?: string
+  /** The request-target. */
+  target: string
+  /** The value of the Host field, unless `headers` has one. */
+  host: string
+  minorVersion: number
 }
 
 /** The stream to which the body of a request is written. */
@@ -29,23 +42,36 @@ const OPTIONS: Readonly<Record<keyof ClientOptions, true>> = {
 const WITHOUT_BODY: ReadonlySet<string> = new Set(['GET', 'HEAD', 'DELETE', 'OPTIONS', 'TRACE'])
 
 /**
+ * The request of `injectDuplex()`.
+ *
+ * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown, or there is no URL
+ * @throws the errors of `requestStart`
+ */
+export function injectedStart (options: ClientOptions): RequestStart {
+  checkOptions(options)
+  const target = options.url ?? options.path ?? fail('url', 'there is none')
+  // The target of CONNECT is a host and a port only.
+  const isConnect = options.method?.toUpperCase() === 'CONNECT'
+  const url = new URL(isConnect ? `http://${target}` : target, 'http://localhost')
+  for (const [name, value] of new URLSearchParams(options.query)) url.searchParams.append(name, value)
+  const start = requestStart({ ...options, target: isConnect ? target : url.pathname + url.search, host: url.host, minorVersion: options.httpVersion === '1.0' ? 0 : 1 })
+  return { ...start, expectsContinue: false } // the body is in memory already
+}
+
+/**
  * Makes the head of a request, and decides its framing.
  *
- * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown or wrong, there is no URL, or the payload cannot be sent with this request
+ * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is wrong, or the payload cannot be sent with this request
  * @throws {FieldError} FST_ERR_DUPLEX_FIELD
  * @throws {FramingError} FST_ERR_DUPLEX_FRAMING: the framing fields contradict each other
  */
-export function requestStart (options: ClientOptions): RequestStart {
-  checkOptions(options)
+export function requestStart (options: RequestParts): RequestStart {
+  checkPayload(options.payload)
+  const { target, host, minorVersion } = options
   const formats = clientFormats(options)
   const method = (options.method ?? (formats.send === null ? 'GET' : 'POST')).toUpperCase()
-  const target = options.url ?? options.path ?? fail('url', 'there is none')
-  // The target of CONNECT is a host and a port only.
-  const url = new URL(method === 'CONNECT' ? `http://${target}` : target, 'http://localhost')
-  for (const [name, value] of new URLSearchParams(options.query)) url.searchParams.append(name, value)
-  const minorVersion = options.httpVersion === '1.0' ? 0 : 1
   // Without a prototype, `__proto__` is a name like any other.
-  const fields: OutgoingFields = Object.assign(Object.create(null), { host: url.host, 'user-agent': 'fastify-duplex' })
+  const fields: OutgoingFields = Object.assign(Object.create(null), { host, 'user-agent': 'fastify-duplex' })
   for (const [name, value] of Object.entries(options.headers ?? {})) fields[name.toLowerCase()] = value
   const cookies = Object.entries(options.cookies ?? {}).map(([name, value]) => `${name}=${value}`)
   if (cookies.length > 0) fields.cookie = cookies.join('; ')
@@ -56,15 +82,17 @@ export function requestStart (options: ClientOptions): RequestStart {
   if (switches && isIterable(options.payload)) fail('payload', 'a request that switches protocols needs one of known length')
   if (fields.upgrade !== undefined) fields.connection ??= 'upgrade'
   frame(fields, switches || (WITHOUT_BODY.has(method) && formats.send === null), minorVersion, payloadOf(options))
+  const framing = requestFraming({
+    'content-length': fields['content-length']?.toString(),
+    'transfer-encoding': fields['transfer-encoding']?.toString()
+  }, minorVersion)
   return {
     method,
     offersSwitch: switches,
     formats,
-    head: writeRequestHead(method, method === 'CONNECT' ? target : url.pathname + url.search, fields, minorVersion),
-    framing: requestFraming({
-      'content-length': fields['content-length']?.toString(),
-      'transfer-encoding': fields['transfer-encoding']?.toString()
-    }, minorVersion)
+    head: writeRequestHead(method, target, fields, minorVersion),
+    framing,
+    expectsContinue: framing.kind !== 'none' && String(fields.expect).toLowerCase() === '100-continue'
   }
 }
 
@@ -72,13 +100,16 @@ function checkOptions (options: ClientOptions): void {
   for (const name of Object.keys(options)) {
     if (!Object.hasOwn(OPTIONS, name)) fail(name, 'there is no such option')
   }
-  const { payload, httpVersion = '1.1' } = options
+  const { httpVersion = '1.1' } = options
   if (httpVersion !== '1.0' && httpVersion !== '1.1') fail('httpVersion', 'expected "1.0" or "1.1"')
+}
+
+function checkPayload (payload: unknown): void {
   if (payload === null || !['undefined', 'string', 'object'].includes(typeof payload)) fail('payload', 'expected a string, bytes, a stream or an object')
 }
 
 /** Writes the payload, if there is one. Without a payload the body stays open for the caller. */
-export function writePayload (options: InjectDuplexOptions, client: Body): void {
+export function writePayload (options: Pick<InjectDuplexOptions, 'payload'>, client: Body): void {
   const payload = payloadOf(options)
   if (payload === undefined) return
   if (isIterable(payload)) {
@@ -100,7 +131,7 @@ function frame (fields: OutgoingFields, isWithoutBody: boolean, minorVersion: nu
 
 type Payload = string | Uint8Array | AsyncIterable<unknown> | undefined
 
-function payloadOf ({ payload }: InjectDuplexOptions): Payload {
+function payloadOf ({ payload }: Pick<InjectDuplexOptions, 'payload'>): Payload {
   return isJson(payload) ? JSON.stringify(payload) : payload as Payload
 }
 

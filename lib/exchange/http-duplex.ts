@@ -12,7 +12,7 @@ import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trail
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, NoItemsError, StatusError, TrailersError } from '../errors.ts'
 import { isPiped } from '../node/streams.ts'
 import { type Landed, asLanded, copyForUser } from '../relay/read-buffers.ts'
-import { type Relay, type RelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
+import { type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
 import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { Transport, WriteCallback } from '../transport/transport.ts'
@@ -45,6 +45,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private itemWriter: ItemWriter | null = null
   private itemFields: readonly string[] = NO_NAMES // added to the head
   bodyIsComplete = false
+  readonly originalMethods = methods
   // Writing. A Writable has one write under way at a time.
   writesAtOnce = false // set by the relay
   private isCorkedForTick = false // until the end of the tick
@@ -392,8 +393,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   override pipe<T extends NodeJS.WritableStream> (destination: T, options?: { end?: boolean }): T {
     this.relay = null
-    if (!(destination instanceof HttpDuplex)) return super.pipe(destination, options)
-    this.relay = pipeToRelay(this, destination, methods, () => { super.pipe(destination, options) })
+    if (!isRelayTarget(destination)) return super.pipe(destination, options)
+    this.relay = pipeToRelay(this, destination, () => { super.pipe(destination, options) })
     return destination
   }
 
@@ -506,7 +507,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
 /** The original methods, which the relay compares with. */
 const { on, off, removeAllListeners, write, _write, _writev } = HttpDuplex.prototype
-const methods = { write, _write, _writev }
+const methods: Methods = { write, _write, _writev }
 
 /** Methods of a stream whose reader is watched. Not by 'removeListener', which Node does not always emit for streams. */
 const WATCHED = {

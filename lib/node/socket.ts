@@ -59,6 +59,24 @@ export function clearCongested (socket: Duplex): void {
   (socket as Internals)._paused = false
 }
 
+// Writing
+
+/**
+ * Hands several buffers to the system together.
+ *
+ * @param done called when it has accepted the last one
+ */
+export function writeBuffers (socket: Duplex, buffers: readonly Buffer[], done: (error?: Error | null) => void): void {
+  if (buffers.length === 1) {
+    socket.write(buffers[0], done)
+    return
+  }
+  socket.cork()
+  for (let i = 0; i < buffers.length - 1; i++) socket.write(buffers[i])
+  socket.write(buffers[buffers.length - 1], done)
+  socket.uncork()
+}
+
 // Closing
 
 /** Closes the socket when everything that was written has been sent. */

@@ -7,8 +7,13 @@ import { pipesByNode, writesByNode } from '../node/memory.ts'
 import { COPY_BELOW } from '../transfer/body-writer.ts'
 import { type Landed, bytesOf, copyForUser, isLanded, retire, requestPrivateBuffer } from './read-buffers.ts'
 
+/** The methods of a stream through which content passes. */
+export type Methods = Pick<Duplex, 'write' | '_write' | '_writev'>
+
 /** A stream that content can be relayed to. */
 export interface RelayTarget extends Duplex {
+  /** The original methods of its class. */
+  readonly originalMethods: Methods
   /** While this is set, a write goes to the connection within the call. Otherwise it waits for the end of the tick. */
   writesAtOnce: boolean
   /**
@@ -26,17 +31,17 @@ export function unseenSocket (socket: Duplex | null): Socket | null {
   return isIdle && writesByNode(socket as Socket) ? socket as Socket : null
 }
 
-/** The methods of the streams' class through which content passes. */
-export type Methods = Pick<Duplex, 'write' | '_write' | '_writev'>
+export function isRelayTarget (stream: object): stream is RelayTarget {
+  return 'relaySocket' in stream
+}
 
 /**
  * Pipes from one stream into another.
  *
- * @param methods the original methods of the streams' class
  * @param pipe calls the inherited `pipe`
  * @returns a relay; null if that `pipe` is not Node's, or if other code has reacted to it with a listener for 'data'
  */
-export function pipeToRelay (source: Duplex, target: RelayTarget, methods: Methods, pipe: () => void): Relay | null {
+export function pipeToRelay (source: Duplex, target: RelayTarget, pipe: () => void): Relay | null {
   const isUnseen = pipesByNode(source)
   // Node's pipe adds one listener. A listener for 'newListener' or 'pipe' may add others, and may have removed that one.
   const added: Function[] = []
@@ -47,20 +52,18 @@ export function pipeToRelay (source: Duplex, target: RelayTarget, methods: Metho
   } finally {
     source.removeListener('newListener', onNewListener)
   }
-  return isUnseen && added.length === 1 ? new Relay(source, target, added[0], methods) : null
+  return isUnseen && added.length === 1 ? new Relay(source, target, added[0]) : null
 }
 
 export class Relay {
   private readonly source: Duplex
   private readonly target: RelayTarget
   private readonly listener: Function
-  private readonly methods: Methods
 
-  constructor (source: Duplex, target: RelayTarget, listener: Function, methods: Methods) {
+  constructor (source: Duplex, target: RelayTarget, listener: Function) {
     this.source = source
     this.target = target
     this.listener = listener
-    this.methods = methods
   }
 
   /** Pushes content to the source, from which the pipe writes it to the target. @returns the result of `push` */
@@ -92,7 +95,8 @@ export class Relay {
 
   /** Whether the pipe writes content that is pushed now straight to the target, and no other code sees it. */
   private get isUnseen (): boolean {
-    const { source, target, methods } = this
+    const { source, target } = this
+    const { originalMethods: methods } = target
     if (source.readableFlowing !== true || source.readableLength > 0) return false
     // A replaced method may keep what passes through it.
     if (source.on !== on || source.emit !== emit || source.push !== push) return false

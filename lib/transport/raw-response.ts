@@ -2,6 +2,7 @@
 
 import type { Socket } from 'node:net'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
+import { writeBuffers } from '../node/socket.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { trailerNames, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, TUNNEL } from '../transfer/framing.ts'
@@ -71,13 +72,8 @@ export class RawResponse {
       socket.end(done)
     } else if (buffers.length === 0) {
       process.nextTick(done)
-    } else if (buffers.length === 1) {
-      socket.write(buffers[0], done)
     } else {
-      socket.cork()
-      for (let i = 0; i < buffers.length - 1; i++) socket.write(buffers[i])
-      socket.write(buffers[buffers.length - 1], done)
-      socket.uncork()
+      writeBuffers(socket, buffers, done)
     }
   }
 }
