@@ -257,8 +257,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
       this.leaveBody()
       this.writeInTurn(rest)
     } else {
-      if (buffers.length === 0) this.finishWrite()
-      else this.connection!.write(buffers, this.onWritten)
+      this.connection!.write(buffers, this.onWritten)
       if (ends) this.leaveBody()
     }
   }

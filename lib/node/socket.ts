@@ -67,14 +67,16 @@ export function clearCongested (socket: Duplex): void {
  * @param done called when it has accepted the last one
  */
 export function writeBuffers (socket: Duplex, buffers: readonly Buffer[], done: (error?: Error | null) => void): void {
-  if (buffers.length === 1) {
+  if (buffers.length === 0) {
+    process.nextTick(done)
+  } else if (buffers.length === 1) {
     socket.write(buffers[0], done)
-    return
+  } else {
+    socket.cork()
+    for (let i = 0; i < buffers.length - 1; i++) socket.write(buffers[i])
+    socket.write(buffers[buffers.length - 1], done)
+    socket.uncork()
   }
-  socket.cork()
-  for (let i = 0; i < buffers.length - 1; i++) socket.write(buffers[i])
-  socket.write(buffers[buffers.length - 1], done)
-  socket.uncork()
 }
 
 // Closing

@@ -70,8 +70,6 @@ export class RawResponse {
       // Ends only this side: the client may still send.
       for (const buffer of buffers) socket.write(buffer)
       socket.end(done)
-    } else if (buffers.length === 0) {
-      process.nextTick(done)
     } else {
       writeBuffers(socket, buffers, done)
     }
