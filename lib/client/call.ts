@@ -83,7 +83,8 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   private headReader: ResponseHeadReader
   private headSize = 0 // of those before
   private reader: BodyReader | null = null
-  private isTunnel = false
+  /** The connection carries another protocol behind the heads. */
+  isTunnel = false
   private relay: Relay | null = null
   private itemReader: ItemReader | null = null
   private resolve!: (response: ResponseHead) => void
@@ -302,6 +303,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   continueRequest (): void {
     if (!this.awaitsContinue) return
     this.awaitsContinue = false
+    this.emit('continue')
     if (this.waitingContent !== null) this.writeInTurn(this.takeWaiting())
   }
 
