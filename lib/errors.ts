@@ -89,13 +89,16 @@ export class ItemError extends createError<'FST_ERR_DUPLEX_ITEM', 400, [number, 
   readonly index: number
   readonly offset: number
   declare readonly validation?: FastifySchemaValidationError[]
+  declare readonly validationContext?: 'body'
 
   constructor (index: number, offset: number, why: string, options: { cause?: unknown, validation?: FastifySchemaValidationError[] } = {}) {
     super(index, offset, why)
     this.index = index
     this.offset = offset
     if (options.cause !== undefined) this.cause = options.cause
-    if (options.validation !== undefined) this.validation = options.validation
+    if (options.validation === undefined) return
+    this.validation = options.validation
+    this.validationContext = 'body'
   }
 }
 

@@ -20,7 +20,7 @@ export interface SendOptions {
   /** Milliseconds without a byte sent, after which an empty line or the like is sent. It keeps the connection alive and finds dead clients. Default: none */
   readonly heartbeat?: number
   /**
-   * Whether an error after the first byte is sent as a last item (a problem record, RFC 9457), before the response is cut off. A
+   * Whether an error that the handler throws after the first byte is sent as a last item (a problem record, RFC 9457), before the response is cut off. A
    * function makes that item from the error, at once: a promise is not sent. It is sent only if it fits the schema. Default: true
    */
   readonly problem?: boolean | ((error: Error) => unknown)
@@ -166,7 +166,7 @@ export interface CustomCodec {
    * @param isLast no more bytes come
    */
   decode (bytes: Buffer, isLast: boolean): { item: unknown, size: number } | number | null
-  /** One item as it is sent: bytes, or a text, which is sent as UTF-8. What it throws becomes the cause of FST_ERR_DUPLEX_ITEM_SERIALIZE. Absent: it can only be received. */
+  /** One item as it is sent: bytes, which must not change afterwards, or a text, which is sent as UTF-8. What it throws becomes the cause of FST_ERR_DUPLEX_ITEM_SERIALIZE. Absent: it can only be received. */
   encode? (item: unknown): string | Uint8Array
   /** What is sent on a quiet stream, if the format has `heartbeat`. */
   readonly heartbeat?: string | Uint8Array

@@ -76,7 +76,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
   failure: Error | null = null
   onEnded: () => void = ignore
   /** The response has failed, and its last item was written. It should arrive before the response is cut off; nothing follows it. */
-  hasLastWords = false
+  lastWordsFor: Error | null = null
   stream: ExchangeStream & PublicHttpDuplex | null = null
   readonly transport: Transport
   readonly owner: ExchangeOwner
@@ -264,12 +264,13 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     this.stream?.destroy()
   }
 
-  cutOff (reason: Error = this.failure ?? new DestroyedError()): void {
+  cutOff (why: Error = this.failure ?? new DestroyedError()): void {
     const { stream, owner } = this
+    const reason = this.lastWordsFor ?? why
     this.failure = reason
     this.end()
     if (!this.answerHasBegun) owner.onCutOff(reason) // an answer of Fastify has its own onError
-    this.transport.abort(reason, this.hasLastWords)
+    this.transport.abort(reason, this.lastWordsFor !== null)
     owner.abortSignal(reason)
     if (stream === null) return
     publish(failed, stream, owner.reply!, reason)

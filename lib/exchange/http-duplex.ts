@@ -147,14 +147,21 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   /** The handler has failed behind the first byte: destroys the stream. The last item of the response says why, if it has items. */
   fail (error: Error): void {
-    const last = this.itemWriter === null || !this.writable || this.exchange.life.response !== 'begun' ? null : this.itemWriter.lastItem(error)
+    const { exchange, itemWriter } = this
+    // A content-length would make a response look whole if the last item happened to fill it.
+    const mayTell = this.writable && exchange.life.response === 'begun' && this.responseFraming!.kind !== 'length'
+    const last = itemWriter === null || !mayTell ? null : itemWriter.lastItem(error)
     if (last === null) {
       this.destroy(error)
       return
     }
-    this.write(last, () => this.destroy(error))
-    this.exchange.hasLastWords = true
-    this.itemWriter!.stop()
+    const timer = setTimeout(() => this.destroy(error), exchange.options.drainTimeout)
+    this.once('close', () => clearTimeout(timer))
+    this.write(last, 'utf8', () => this.destroy(error))
+    exchange.lastWordsFor = error
+    exchange.abortSignal(error)
+    itemWriter!.stop()
+    while (this.writableCorked > 0) this.uncork()
   }
 
   /** Whether code of the handler listens for errors of the stream or of its request half. */
@@ -265,7 +272,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   /** Writes the head, if it was not written yet. @returns false if the write has failed: then `callback` gets the error */
   prepareWrite (chunk: unknown, callback?: WriteCallback): boolean {
     if (this.detachedSocket === null && (this.destroyed || this.writableEnded)) return true // Node reports the error
-    if (this.detachedSocket === null && this.exchange.hasLastWords) {
+    if (this.detachedSocket === null && this.exchange.lastWordsFor !== null) {
       if (callback) process.nextTick(callback, new DestroyedError())
       return false
     }

@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { ItemError, ItemLimitError } from '../errors.ts'
 import { type ItemDecoder, NO_ITEM } from '../items/codec.ts'
+import { hideStacks, restoreStacks } from '../node/stacks.ts'
 import type { Receiving } from './items.ts'
 
 /** The stream of an exchange, as the reader of its items sees it. */
@@ -147,19 +148,9 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   }
 
   private decodeOrInvalid (): unknown {
-    const { stackTraceLimit } = Error
-    Error.stackTraceLimit = 0 // the stacks of many errors would take most of the time
-    try {
-      return this.tryDecode()
-    } finally {
-      Error.stackTraceLimit = stackTraceLimit
-    }
-  }
-
-  private tryDecode (): unknown {
     const { decoder, receiving } = this
     try {
-      const item = decoder.next()
+      const item = this.decodeWithoutStack()
       if (item === NO_ITEM) return NO_ITEM
       const value = receiving.validate(item, decoder)
       return isPromise(value) ? value.then(valid, invalid) : valid(value)
@@ -168,6 +159,15 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
       if (error === this.invalidError) throw error
       this.invalidError = error
       return invalid(error)
+    }
+  }
+
+  private decodeWithoutStack (): unknown {
+    const limit = hideStacks()
+    try {
+      return this.decoder.next()
+    } finally {
+      restoreStacks(limit)
     }
   }
 

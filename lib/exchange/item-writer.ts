@@ -52,7 +52,7 @@ export class ItemWriter {
 
   private sendFirst (content: string): boolean {
     const { stream } = this
-    if (stream.destroyed || stream.writableEnded) return stream.write(content) // Node reports the error
+    if (stream.destroyed || stream.writableEnded) return stream.write(content, 'utf8') // Node reports the error
     this.startHeartbeat()
     if (!stream.prepareWrite(content)) return false
     stream.corkForTick()
@@ -76,7 +76,7 @@ export class ItemWriter {
     this.heartbeat?.refresh() // also called for what the handler itself writes
     if (texts.length === 0) return true
     this.drop()
-    return this.stream.write(this.sending.frame(texts))
+    return this.stream.write(this.sending.frame(texts), 'utf8')
   }
 
   /** From now on, something is sent when there has been no item for a while. */
@@ -85,7 +85,7 @@ export class ItemWriter {
     if (heartbeat === null || this.heartbeat !== null) return
     this.heartbeat = setInterval(() => {
       // Within a content-length they would take the place of items.
-      if (stream.writable && stream.writableLength === 0 && stream.framing.response !== 'length') stream.write(heartbeat.content)
+      if (stream.writable && stream.writableLength === 0 && stream.framing.response !== 'length') stream.write(heartbeat.content, 'utf8')
     }, heartbeat.timeout)
   }
 

@@ -92,24 +92,21 @@ function copy (source: Source, stream: HttpDuplex, isItems: boolean): Promise<vo
       stream.removeListener('close', onClose)
       reject(error)
     }
-    const write = ({ value, done }: IteratorResult<unknown>): void => {
+    const write = (result: IteratorResult<unknown>): void => {
       if (stream.destroyed) return // 'close' follows
-      if (done === true) {
-        stream.removeListener('close', onClose)
-        resolve()
-        return
-      }
       try {
-        if (!(isItems ? stream.send(value) : stream.write(value))) {
+        if (result.done === true) {
+          stream.removeListener('close', onClose)
+          resolve()
+        } else if (isItems ? stream.send(result.value) : stream.write(result.value)) {
+          take()
+        } else {
           stream.once('drain', take)
-          return
         }
       } catch (error) {
         cancel(source)
         fail(error)
-        return
       }
-      take()
     }
     const take = (): void => {
       if (!stream.destroyed) next(source).then(write, fail)

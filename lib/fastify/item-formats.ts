@@ -72,7 +72,7 @@ export class ItemFormats {
     if (sending.size > 1) addVary(reply)
     const types = [...sending.keys()]
     // An empty field is as none (RFC 9110 section 12.5.1). Items are UTF-8.
-    const type = accept === undefined || accept.trim() === '' ? types[0] : new Negotiator({ headers: { accept: accept.replace(UTF8_PARAMETER, '') } }).mediaType(types)
+    const type = accept === undefined || /^[\s,]*$/.test(accept) ? types[0] : new Negotiator({ headers: { accept: accept.replace(UTF8_PARAMETER, '') } }).mediaType(types)
     if (type === undefined) throw new NotAcceptableError(types.join(', '))
     return sending.get(type)!
   }

@@ -7,6 +7,7 @@ import type { ItemFormat, ResolvedItemOptions, SendFormat } from '../../types/it
 import { ItemError, ItemLimitError, ItemSchemaError, ItemSerializeError } from '../errors.ts'
 import type { Position, Receiving, Sending } from '../exchange/items.ts'
 import { encodeItem, frameTexts } from '../items/codec.ts'
+import { hideStacks, restoreStacks } from '../node/stacks.ts'
 import { isPromise } from './hooks.ts'
 import { type Validate, compilersOf, jsonParserOf, schemaErrorFormatterOf } from './internals.ts'
 
@@ -14,16 +15,26 @@ import { type Validate, compilersOf, jsonParserOf, schemaErrorFormatterOf } from
 export function compileReceiving ({ schema, codec, options }: ItemFormat, app: FastifyInstance, route: RouteOptions): Receiving {
   const { maxItemSize, invalid } = options as ResolvedItemOptions
   const validator = building('receive', route, () => compilersOf(app, route).validator(schema))
+  const keepsInvalid = invalid === 'item'
   const formatErrors = schemaErrorFormatterOf(app, route) ?? joinErrors
   const decoderOptions = { maxItemSize, parse: jsonParserOf(app) }
 
-  function refuse ({ index, offset }: Position, errors: unknown): never {
+  function refuse (position: Position, errors: unknown): never {
     if (Array.isArray(errors)) {
       const cause = formatErrors(errors, 'body')
-      throw new ItemError(index, offset, cause.message, { cause, validation: errors })
+      throw makeError(position, cause.message, { cause, validation: errors })
     }
     const { message, validation } = errors instanceof Error ? errors as FastifyError : new Error(String(errors)) as FastifyError
-    throw new ItemError(index, offset, message, { cause: errors, validation })
+    throw makeError(position, message, { cause: errors, validation })
+  }
+
+  function makeError ({ index, offset }: Position, message: string, details: { cause: unknown, validation?: FastifySchemaValidationError[] }): ItemError {
+    const limit = keepsInvalid ? hideStacks() : null
+    try {
+      return new ItemError(index, offset, message, details)
+    } finally {
+      restoreStacks(limit)
+    }
   }
 
   function accept (item: unknown, result: unknown, position: Position): unknown {
@@ -35,7 +46,7 @@ export function compileReceiving ({ schema, codec, options }: ItemFormat, app: F
 
   return {
     makeDecoder: () => codec.decoder(decoderOptions),
-    keepsInvalid: invalid === 'item',
+    keepsInvalid,
     validate (item, position) {
       let result
       try {
@@ -84,7 +95,7 @@ export function compileSending ({ schema, codec, options }: SendFormat, app: Fas
     if (ArrayBuffer.isView(item)) throw new TypeError('it is bytes')
     const json = serialize!(item)
     // fast-json-stringify makes a text of what JSON.stringify() returns, which is undefined for some values.
-    if (typeof json !== 'string' || json === 'undefined') throw new TypeError('there is no JSON for it')
+    if (typeof json !== 'string' || json === 'undefined' || json === '') throw new TypeError('there is no JSON for it')
     return json
   }
 
@@ -111,7 +122,7 @@ export function compileSending ({ schema, codec, options }: SendFormat, app: Fas
         record.then(ignore, ignore) // too late: the response is cut off
         return null
       }
-      if (record === undefined || record === null || !fits(record)) return null
+      if (record === undefined || record === null || record === false || !fits(record)) return null
       const content = this.encode(record, index)
       return typeof content === 'string' ? this.frame([content]) : content
     }

@@ -16,7 +16,9 @@ export const NO_ITEM: unique symbol = Symbol('no item')
  */
 export function encodeItem ({ frame, encode }: ItemCodec, toJson: (item: unknown) => string, item: unknown, index: number): string | Uint8Array {
   try {
-    return frame === undefined ? encode!(item) : toJson(item)
+    const content = frame === undefined ? encode!(item) : toJson(item)
+    if (typeof content !== 'string' && !ArrayBuffer.isView(content)) throw new TypeError('its codec has made neither bytes nor a text of it')
+    return content
   } catch (error) {
     throw new ItemSerializeError(index, (error as Error).message, { cause: error })
   }

@@ -2,7 +2,7 @@
 //
 // All records that are complete in a chunk are decoded into one string, and cut there: a call per read instead of one per
 // record. Only a record that spans chunks is joined on its own. Its bytes are copied, never more than `maxItemSize` of them. When
-// `next` returns NO_ITEM, nothing else is kept.
+// `next` returns NO_ITEM, nothing else is kept. One class, since all of it is about where in the body the next record is.
 
 import assert from 'node:assert'
 import type { DecoderOptions, ItemDecoder } from '../../types/items.d.ts'

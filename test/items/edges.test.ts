@@ -224,3 +224,126 @@ for (const way of WAYS) {
     }
   })
 }
+
+/** Iterators that a user may have written by hand, and what is sent before they fail. */
+const BROKEN: Record<string, () => AsyncIterator<unknown>> = {
+  'no object': () => ({ next: async () => undefined as never }),
+  'no promise': () => ({ next: () => undefined as never }),
+  'a value that throws': () => ({ next: async () => ({ get value (): unknown { throw new Error('no value') } }) as never }),
+  'next() throws': () => ({ next () { throw new Error('no next') } })
+}
+
+for (const way of WAYS) {
+  t.test(`a broken iterator is an error of its handler: ${way}`, async (t) => {
+    const { send } = await serveWay(t, way, (app, routeOptions) => {
+      for (const [i, iterator] of Object.values(BROKEN).entries()) {
+        for (const duplex of [true, { send: jsonl({}) }]) {
+          add(app, `/${i}/${duplex === true ? 'bytes' : 'items'}`, duplex as object, async () => ({ [Symbol.asyncIterator]: iterator }), routeOptions)
+        }
+      }
+    })
+    for (const i of Object.keys(BROKEN).keys()) {
+      for (const what of ['bytes', 'items']) t.match(await send(`/${i}/${what}`, []), { status: 500 }, `${Object.keys(BROKEN)[i]}, ${what}`)
+    }
+  })
+
+  t.test(`the last item of a response: ${way}`, async (t) => {
+    const { send } = await serveWay(t, way, (app, routeOptions) => {
+      add(app, '/corked', { send: jsonl({}, { problem: () => 'failed' }) }, async (duplex) => {
+        duplex.send(1)
+        await immediate()
+        duplex.cork()
+        duplex.send(2)
+        throw new Error('no')
+      }, routeOptions)
+      // The last item would fill the rest.
+      app.post('/length', { ...routeOptions, duplex: { send: jsonl({}, { problem: () => 'failed' }) } } as any, (async (_request: FastifyRequest, reply: FastifyReply) => {
+        reply.header('content-length', '1\n"failed"\n'.length)
+        duplexOf(reply).send(1)
+        await immediate()
+        throw new Error('no')
+      }) as any)
+      add(app, '/false', { send: jsonl({}, { problem: () => false }) }, async (duplex) => {
+        duplex.send(1)
+        await immediate()
+        throw new Error('no')
+      }, routeOptions)
+    })
+    t.match(await send('/corked', []), { body: '1\n2\n"failed"\n', isCutOff: true })
+    t.match(await send('/length', []), { isCutOff: true })
+    t.match(await send('/false', []), { body: /^(1\n)?$/, isCutOff: true })
+  })
+}
+
+t.test('a client that does not read its last item: the error is that of the handler, and soon', async (t) => {
+  const failed = resolvers<Error>()
+  const { app } = await serve(t, 'tcp', (app) => {
+    app.addHook('onError', async (_request, _reply, error) => { failed.resolve(error) })
+    app.post('/', { duplex: { send: jsonl({}, { problem: () => 'failed' }), idleTimeout: 0, drainTimeout: 20 } as any }, (async (request: FastifyRequest, reply: FastifyReply) => {
+      const duplex = duplexOf(reply)
+      for (let i = 0; i < 3; i++) {
+        while (duplex.send('x'.repeat(1000)));
+        await immediate()
+      }
+      request.signal.addEventListener('abort', () => { aborted = request.signal.reason })
+      throw new Error('a bug')
+    }) as any)
+  })
+  let aborted: unknown
+  const client = await app.injectDuplex({ method: 'POST', url: '/', payload: '' })
+  t.match(await failed.promise, { message: 'a bug' })
+  t.match(aborted, { message: 'a bug' })
+  client.destroy()
+})
+
+t.test('what a codec makes of an item is bytes or text', async (t) => {
+  const { send } = await serveWay(t, 'raw', (app) => {
+    for (const [i, content] of [undefined, 1, Promise.resolve('late'), new ArrayBuffer(2)].entries()) {
+      add(app, `/${i}`, { send: itemCodec({ mediaTypes: ['a/b'], encode: () => content as never })({}) }, async (duplex) => { duplex.send(1) })
+    }
+    add(app, '/empty', { send: jsonl({}) }, async (duplex) => { duplex.send(1) }, { serializerCompiler: () => () => '' })
+  })
+  for (const path of ['/0', '/1', '/2', '/3', '/empty']) t.match(await send(path, []), { status: 500, body: /FST_ERR_DUPLEX_ITEM_SERIALIZE/ }, path)
+})
+
+t.test('items are UTF-8, whatever encoding the handler has set', async (t) => {
+  const { send } = await serveWay(t, 'raw', (app) => {
+    for (const encoding of ['latin1', 'utf16le', 'hex'] as const) {
+      add(app, `/${encoding}`, { send: jsonl({}, { problem: () => 'ü' }) }, async (duplex) => {
+        duplex.setDefaultEncoding(encoding)
+        duplex.send('é')
+        await immediate()
+        throw new Error('no')
+      })
+    }
+  })
+  for (const encoding of ['latin1', 'utf16le', 'hex']) t.match(await send(`/${encoding}`, []), { body: '"é"\n"ü"\n', isCutOff: true }, encoding)
+})
+
+t.test('bad items have no stack, but errors of the app have one', async (t) => {
+  const stacks: unknown[] = []
+  const { send } = await serveWay(t, 'raw', (app) => {
+    app.setErrorHandler((error: Error, _request, reply) => {
+      stacks.push(error.stack)
+      reply.code(500).send('failed')
+    })
+    const read = async (duplex: Duplex): Promise<unknown> => {
+      const errors: string[] = []
+      for await (const item of duplex.items) errors.push(item.ok ? 'ok' : item.error.message)
+      return errors
+    }
+    add(app, '/bug', { receive: jsonl({}, { invalid: 'item' }) }, read, { validatorCompiler: () => () => { throw new TypeError('a bug') } })
+    add(app, '/bad', { receive: jsonl({ type: 'number' }, { invalid: 'item' }) }, read)
+  })
+  t.match(await send('/bug', bytes('1\n'), JSONL), { status: 500 })
+  t.match(stacks, [/a bug[^]*at /])
+  const bad = '["Item 0, at byte 0: item must be number","ok"]'
+  t.match(await send('/bad', bytes('"x"\n1\n'), JSONL), { body: bad })
+  const { stackTraceLimit } = Error
+  Object.defineProperty(Error, 'stackTraceLimit', { writable: false })
+  try {
+    t.match(await send('/bad', bytes('"x"\n1\n'), JSONL), { body: bad }, 'a frozen limit')
+  } finally {
+    Object.defineProperty(Error, 'stackTraceLimit', { writable: true, value: stackTraceLimit })
+  }
+})

@@ -71,7 +71,7 @@ for (const way of WAYS) {
     const EVENTS = ['text/event-stream', 'data: {"id":1}\n\n']
     const SEQ = ['application/json-seq', '\x1e{"id":1}\n']
     for (const [accept, [type, body]] of [
-      [undefined, LINES], ['*/*', LINES], ['application/*', LINES], ['text/*', EVENTS], ['text/event-stream', EVENTS], ['application/x-ndjson', NDJSON], ['application/json-seq', SEQ],
+      [undefined, LINES], [',', LINES], ['*/*', LINES], ['application/*', LINES], ['text/*', EVENTS], ['text/event-stream', EVENTS], ['application/x-ndjson', NDJSON], ['application/json-seq', SEQ],
       ['application/jsonl;q=0.1, text/event-stream;q=0.2', EVENTS], ['*/*;q=0.1, application/json-seq', SEQ], ['application/jsonl;q=0, application/x-ndjson;q=0, */*', SEQ], ['TEXT/Event-Stream', EVENTS],
       ['text/html, text/event-stream;q=0.5', EVENTS]
     ] as const) {

@@ -34,7 +34,7 @@ for (const way of ['raw', 'h2c', 'inject']) {
   t.test(`schemas go through the compilers of their scope: ${way}`, async (t) => {
     const compiled: unknown[] = []
     const { send } = await serveWay(t, way, async (app, routeOptions) => {
-      app.setErrorHandler((error: any, _request, reply) => reply.code(error.statusCode ?? 500).send({ code: error.code, message: error.message, validation: error.validation, cause: error.cause?.message }))
+      app.setErrorHandler((error: any, _request, reply) => reply.code(error.statusCode ?? 500).send({ code: error.code, message: error.message, validation: error.validation, validationContext: error.validationContext, cause: error.cause?.message }))
       app.addSchema({ $id: 'row', ...ID })
       addEcho(app, '/ref', { receive: jsonl({ $ref: 'row#' }), send: jsonl({ $ref: 'row#' }) }, routeOptions)
       await app.register(async (child) => {
@@ -70,7 +70,7 @@ for (const way of ['raw', 'h2c', 'inject']) {
       return status === 200 ? answer : { status, ...JSON.parse(answer) }
     }
     t.equal(await post('/ref', '{"id":"1"}\n{"id":2,"more":3}\n'), '{"id":1}\n{"id":2}\n')
-    t.match(await post('/ref', '{}'), { status: 400, validation: [{ keyword: 'required' }], message: "Item 0, at byte 0: item must have required property 'id'" })
+    t.match(await post('/ref', '{}'), { status: 400, validation: [{ keyword: 'required' }], validationContext: 'body', message: "Item 0, at byte 0: item must have required property 'id'" })
     t.equal(await post('/child/ref', '{"id":1}\n"x"\n'), '{"id":1}\n"x"\n')
     t.match(await post('/child/ref', '[1,2]'), { status: 400, validation: [{ keyword: 'type' }, { keyword: 'type' }, { keyword: 'anyOf' }] })
     t.equal(await post('/zod/', '{}\n{"id":2,"more":3}\n'), '{"id":7}\n{"id":2}\n')
