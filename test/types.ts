@@ -9,7 +9,9 @@ import { Type, type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fasti
 import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance, type FastifyPluginAsync, type FastifyReply, type FastifyRequest, type RouteHandlerMethod, type RouteOptions, type RouteShorthandOptions } from 'fastify'
 import duplex, { type Authority, type DuplexHandler, type DuplexOptions, type DuplexRouteOptions, type FastifyDuplexOptions, type FramingKind, type HttpDuplex, type InjectedDuplex, type InjectedResponse, type OutgoingFields, type Trailers, fastifyDuplex } from 'fastify-duplex'
+import * as transfer from 'fastify-duplex/transfer'
 import implementation from '../lib/index.ts'
+import * as transferImplementation from '../lib/transfer/index.ts'
 import { writeTrailers } from '../lib/transfer/field-lines.ts'
 import { bodyReader, requestFraming } from '../lib/transfer/framing.ts'
 import { connectTarget } from '../lib/transfer/tunnel.ts'
@@ -28,6 +30,8 @@ exactly<string>()('' as any)
 // The published types are those of lib/.
 
 export const published: typeof fastifyDuplex = implementation
+export const publishedTransfer: typeof transfer = transferImplementation
+exactly<keyof typeof transfer>()({} as keyof typeof transferImplementation)
 exactly<typeof fastifyDuplex>()(duplex)
 exactly<typeof fastifyDuplex>()({} as FastifyPluginAsync<FastifyDuplexOptions>)
 exactly<Authority | null>()(connectTarget('a:1', false))

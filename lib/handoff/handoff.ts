@@ -9,7 +9,7 @@ import { leaveServer } from '../node/parser.ts'
 import { clearLast, expectsContinue, finishResponse, isInTurn, isLastAllowed, keepAliveField, onTurn, setContinued, setHeadSent, takeHeadBack } from '../node/response.ts'
 import { emitTimeout, restartHandle, setSocketTimeout } from '../node/socket.ts'
 import { abandonWrites, asLanded, copyForUser } from '../relay/read-buffers.ts'
-import { asksToClose } from '../transfer/head-writer.ts'
+import { shouldClose } from '../transfer/connection-field.ts'
 import type { Borrower, Claim } from './claim.ts'
 import { type Connection, repeatEnd, routingConnection } from './connection.ts'
 
@@ -45,7 +45,7 @@ export class Handoff implements Claim {
     this.response = response
     this.borrower = borrower
     // llhttp overlooks "close" beside "keep-alive" in HTTP/1.0.
-    this.requestPersists = connection.shouldKeepAlive && !isLastAllowed(response) && !asksToClose(request.headers.connection)
+    this.requestPersists = connection.shouldKeepAlive && !isLastAllowed(response) && !shouldClose(request.httpVersionMinor, request.headers.connection)
     // Before Node's own listener. That one would close the connection if Node had computed so, without knowing of the exchange.
     response.prependListener('finish', this.onFinish)
   }

@@ -1,30 +1,11 @@
 // Body writers: content in, the bytes of one message body out. A writer is chosen once, from the framing. It produces
 // parts: framing as text, content as the buffers it was given. The caller gathers them into as few writes as it likes.
 
+import type { BodyWriter, Framing, Part } from '../../types/transfer.d.ts'
 import { LengthError, NoBodyError, TrailersError } from '../errors.ts'
-import { type Framing, NO_BODY } from './framing.ts'
+import { NO_BODY } from './framing.ts'
 
-/** Bytes to send. Text is latin1. */
-export type Part = string | Buffer
-
-export interface BodyWriter {
-  /**
-   * Appends `content`, with its framing, to `parts`. In the chunked coding all of it becomes one chunk.
-   *
-   * @param size the total number of bytes in `content`, more than 0
-   * @throws {NoBodyError} FST_ERR_DUPLEX_NO_BODY
-   * @throws {LengthError} FST_ERR_DUPLEX_LENGTH: more than announced; nothing was appended
-   */
-  write (content: readonly Buffer[], size: number, parts: Part[]): void
-  /**
-   * Appends the end of the body to `parts`.
-   *
-   * @param trailers field lines of the trailer section, each with its CRLF
-   * @throws {LengthError} FST_ERR_DUPLEX_LENGTH: less than announced
-   * @throws {TrailersError} FST_ERR_DUPLEX_NO_TRAILERS: this framing has no trailer section
-   */
-  end (trailers: string, parts: Part[]): void
-}
+export type { BodyWriter, Part }
 
 const chunkedWriter: BodyWriter = {
   write (content, size, parts) {

@@ -9,17 +9,10 @@
 // lenient (a bare LF, blanks after the size), this reader is not: differences between recipients are what makes request
 // smuggling possible. One class, since every state may follow from another within one input.
 
-import type { Fields, Trailers } from '../../types/transfer.d.ts'
+import type { BodyReader, ChunkedLimits, Fields, Trailers } from '../../types/transfer.d.ts'
 import { ChunkError, ChunkExtensionLimitError, TrailerError, TrailerLimitError, TruncatedError } from '../errors.ts'
-import { type BodyReader, NO_BYTES, NO_FIELDS } from './body-reader.ts'
+import { NO_BYTES, NO_FIELDS } from './body-reader.ts'
 import { TOKEN_BYTES, isBlank, isTrailerField, readFieldLine } from './field-lines.ts'
-
-export interface ChunkedLimits {
-  /** Bytes of the field lines in the trailer section, each with its CRLF. */
-  maxTrailerSize: number
-  /** Bytes of chunk extensions in the whole body. */
-  maxChunkExtensionSize: number
-}
 
 /** Hexadecimal digits of one chunk-size, leading zeros included. */
 export const MAX_CHUNK_SIZE_DIGITS = 16

@@ -4,12 +4,6 @@
 import type { Fields, OutgoingFields } from '../../types/transfer.d.ts'
 import { FieldError } from '../errors.ts'
 
-/** The fields of a head that decide the framing. The values of a repeated field are joined with a comma. */
-export interface FramingFields {
-  'transfer-encoding'?: string
-  'content-length'?: string
-}
-
 /** 1 for each byte that may stand in a token (RFC 9110 section 5.6.2). */
 export const TOKEN_BYTES: Readonly<Uint8Array> = (() => {
   const table = new Uint8Array(256)
@@ -70,6 +64,11 @@ export function trimBlanks (text: string): string {
   while (start < end && isBlank(text.charCodeAt(start))) start++
   while (end > start && isBlank(text.charCodeAt(end - 1))) end--
   return text.slice(start, end)
+}
+
+/** The elements of a list (RFC 9110 section 5.6.1), in lower case, without the empty ones. */
+export function listElements (value: OutgoingFields[string]): string[] {
+  return String(value ?? '').split(',').map((element) => trimBlanks(element).toLowerCase()).filter((element) => element !== '')
 }
 
 /** Whether a byte is SP or HTAB, of which OWS and BWS consist (RFC 9110 section 5.6.3). */

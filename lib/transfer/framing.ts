@@ -2,18 +2,14 @@
 // section 6; Go's readTransfer and newTransferWriter). What two recipients could understand differently is refused, not
 // repaired.
 
-import type { FramingKind, OutgoingFields } from '../../types/transfer.d.ts'
+import type { BodyReader, ChunkedLimits, Framing, FramingFields, OutgoingFields } from '../../types/transfer.d.ts'
 import { FieldError, FramingError, StatusError, TransferCodingError } from '../errors.ts'
-import { type BodyReader, CloseReader, LengthReader } from './body-reader.ts'
-import { ChunkedReader, type ChunkedLimits, MAX_BODY_SIZE } from './chunked-reader.ts'
-import { type FramingFields, isToken, trimBlanks } from './field-lines.ts'
+import { CloseReader, LengthReader } from './body-reader.ts'
+import { ChunkedReader, MAX_BODY_SIZE } from './chunked-reader.ts'
+import { isToken, trimBlanks } from './field-lines.ts'
 import { isTunnel } from './tunnel.ts'
 
-export interface Framing {
-  readonly kind: FramingKind
-  /** Bytes of content if the head announces their number, else 0. To a response to HEAD any number may be written: Infinity. */
-  readonly length: number
-}
+export type { Framing }
 
 /**
  * The framing fields in the `rawHeaders` of an IncomingMessage. Its parsed `headers` keep only the first content-length.

@@ -1,75 +1,114 @@
-// The reader of response heads, for the client of injectDuplex() and for tests. The heads of requests are read by Node's
-// parser, before the connection is borrowed.
+// The readers of message heads. They collect a head up to its empty line, within a limit, and then parse it as one text: heads are
+// short. Where RFC 9112 lets a recipient be lenient (a bare LF, blanks before a colon, folded lines), they are not: differences
+// between recipients are what makes request smuggling possible.
 //
-// It buffers up to the empty line, within a limit, and then parses the head as one text: heads are short.
+// The heads of requests to the plugin are read by Node's parser, before the connection is borrowed.
 
-import type { Fields } from '../../types/transfer.d.ts'
-import { HeadError, HeadLimitError, TruncatedError } from '../errors.ts'
-import { NO_BYTES } from './body-reader.ts'
+import { maxHeaderSize } from 'node:http'
+import type { Fields, ReceivedHead, RequestHead, ResponseHead } from '../../types/transfer.d.ts'
+import type * as types from '../../types/transfer.d.ts'
+import { AuthorityError, HeadError, TruncatedError, VersionError } from '../errors.ts'
 import { readFieldLine } from './field-lines.ts'
+import { HeadBuffer } from './head-buffer.ts'
+import { checkHostField } from './host.ts'
+import { parseTarget } from './request-target.ts'
+import { checkConnect } from './tunnel.ts'
 
-export interface StatusHead {
-  /** The minor version of HTTP/1. */
-  minorVersion: number
-  statusCode: number
-  statusMessage: string
-  fields: Fields
-  /** The same in Node's form: with `set-cookie`, whose values cannot be joined with a comma, as an array. */
-  headers: Record<string, string | string[]>
-}
+export type { RequestHead, ResponseHead }
 
-const END_OF_HEAD = '\r\n\r\n'
+// RFC 9112 section 3: a token, the request-target, which is looked at later, and the version, with one blank between.
+const REQUEST_LINE = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^ ]+) HTTP\/(\d\.\d)$/
 // RFC 9112 section 4. The blank after the status code is required, even if there is no reason phrase.
 const STATUS_LINE = /^HTTP\/1\.([01]) ([1-5]\d\d) ([\t\x20-\x7e\x80-\xff]*)$/
 
-/** Reads one head. An interim response (1xx) is a whole head too: use a new reader for the one that follows. */
-export class ResponseHeadReader {
-  head: StatusHead | null = null
+abstract class HeadReader<Head> {
+  head: Head | null = null
   error: Error | null = null
-  /** How many bytes of the last input belonged to the head. If the head is complete, the body follows them. */
   consumed = 0
-  private readonly maxSize: number
-  private buffered = NO_BYTES
+  protected readonly buffer: HeadBuffer
 
-  /** @param maxSize limit for the bytes of the head */
-  constructor (maxSize: number) {
-    this.maxSize = maxSize
+  constructor (maxSize: number, skipsEmptyLine: boolean) {
+    this.buffer = new HeadBuffer(maxSize, skipsEmptyLine)
   }
 
   read (input: Buffer): void {
-    const before = this.buffered.length
-    const text = Buffer.concat([this.buffered, input])
-    // The empty line may have begun in an earlier input.
-    const end = text.indexOf(END_OF_HEAD, Math.max(0, before - END_OF_HEAD.length + 1), 'latin1')
-    const size = end === -1 ? text.length : end + END_OF_HEAD.length
-    this.consumed = size - before
-    if (size > this.maxSize) this.error = new HeadLimitError(this.maxSize)
-    else if (end === -1) this.buffered = text
-    else this.parse(text.toString('latin1', 0, end))
+    try {
+      const lines = this.buffer.read(input)
+      this.consumed = this.buffer.consumed
+      if (lines !== null) this.head = this.parse(lines.shift()!, lines)
+    } catch (error) {
+      this.error = error as Error
+    }
   }
 
-  /** The connection has ended. */
   end (): void {
     if (this.head === null && this.error === null) this.error = new TruncatedError()
   }
 
-  private parse (text: string): void {
-    const [statusLine, ...lines] = text.split('\r\n')
-    const match = STATUS_LINE.exec(statusLine)
-    const fields: Fields = Object.create(null)
-    const cookies: string[] = []
-    for (const line of lines) {
-      const name = readFieldLine(line, fields)
-      if (name === null) this.error = new HeadError('not a field line')
-      if (name !== 'set-cookie') continue
-      cookies.push(fields[name])
-      delete fields[name]
-    }
-    if (match === null) this.error = new HeadError('not a status line')
-    if (match === null || this.error !== null) return
-    const headers: StatusHead['headers'] = { ...fields }
-    if (cookies.length > 0) headers['set-cookie'] = cookies
-    const [, minorVersion, statusCode, statusMessage] = match
-    this.head = { minorVersion: Number(minorVersion), statusCode: Number(statusCode), statusMessage, fields, headers }
+  protected abstract parse (startLine: string, lines: string[]): Head
+}
+
+/** Reads the head of one request. */
+export class RequestHeadReader extends HeadReader<RequestHead> implements types.RequestHeadReader {
+  constructor (maxSize: number = maxHeaderSize) {
+    // What old clients add to a body (RFC 9112 section 2.2).
+    super(maxSize, true)
   }
+
+  /** Between two requests, a connection may end. */
+  override end (): void {
+    if (!this.buffer.isEmpty) super.end()
+  }
+
+  protected parse (requestLine: string, lines: string[]): RequestHead {
+    const [, method, target, version] = REQUEST_LINE.exec(requestLine) ?? fail('not a request-line')
+    // The grammar of HTTP/1, and none of its rules (RFC 9110 section 15.6.6).
+    if (version !== '1.1' && version !== '1.0') throw new VersionError(version)
+    const minorVersion = version === '1.1' ? 1 : 0
+    const { fields, headers } = readFields(lines)
+    const parsed = parseTarget(method, target)
+    if (method === 'CONNECT') {
+      if (parsed === null) throw new AuthorityError()
+      checkConnect(fields)
+    }
+    const { form, host } = parsed ?? fail('not a request-target')
+    checkHostField(fields.host, minorVersion, target)
+    return { method, target, form, host: host ?? fields.host ?? '', minorVersion, fields, headers }
+  }
+}
+
+/** Reads the head of one response, which may be an interim one. */
+export class ResponseHeadReader extends HeadReader<ResponseHead> implements types.ResponseHeadReader {
+  constructor (maxSize: number = maxHeaderSize) {
+    super(maxSize, false)
+  }
+
+  protected parse (statusLine: string, lines: string[]): ResponseHead {
+    const [, minorVersion, statusCode, statusMessage] = STATUS_LINE.exec(statusLine) ?? fail('not a status-line')
+    const { fields, headers } = readFields(lines)
+    return { minorVersion: Number(minorVersion), statusCode: Number(statusCode), statusMessage, fields, headers }
+  }
+}
+
+/** Reads the field lines of a head. */
+function readFields (lines: readonly string[]): Pick<ReceivedHead, 'fields' | 'headers'> {
+  const fields: Fields = Object.create(null)
+  const setCookies: string[] = []
+  const cookies: string[] = []
+  for (const line of lines) {
+    const name = readFieldLine(line, fields) ?? fail('not a field line')
+    // Their values are not joined with a comma.
+    if (name !== 'set-cookie' && name !== 'cookie') continue
+    const values = name === 'cookie' ? cookies : setCookies
+    values.push(fields[name])
+    delete fields[name]
+  }
+  if (cookies.length > 0) fields.cookie = cookies.join('; ')
+  const headers: ReceivedHead['headers'] = { ...fields }
+  if (setCookies.length > 0) headers['set-cookie'] = setCookies
+  return { fields, headers }
+}
+
+function fail (reason: string): never {
+  throw new HeadError(reason)
 }

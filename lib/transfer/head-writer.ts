@@ -2,21 +2,12 @@
 // sent in one write with the first bytes of the body.
 
 import { STATUS_CODES } from 'node:http'
-import type { OutgoingFields } from '../../types/transfer.d.ts'
-import { FieldError, OwnFieldError } from '../errors.ts'
-import { type Framing, TUNNEL, isContentLength } from './framing.ts'
+import type { OutgoingFields, OutgoingResponseHead } from '../../types/transfer.d.ts'
+import { FieldError, OwnFieldError, StatusError } from '../errors.ts'
 import { isToken, writeFieldLine } from './field-lines.ts'
+import { type Framing, TUNNEL, isContentLength } from './framing.ts'
 
-export interface ResponseHead {
-  /** 101, or 200 to 599 */
-  statusCode: number
-  /** The reason phrase. Default: Node's for this status code */
-  statusMessage?: string
-  fields: OutgoingFields
-  framing: Framing
-  /** Whether to add `Date` if it is not among `fields`. Default: true */
-  date?: boolean
-}
+export { asksToClose } from './connection-field.ts'
 
 // The writer derives these from the framing and from whether the connection is kept. If users could set them, they could
 // contradict the framing, which is response splitting.
@@ -29,16 +20,8 @@ export function isReason (text: string): boolean {
   return REASON.test(text)
 }
 
-/**
- * Whether the user's `connection` field asks to close the connection (RFC 9112 section 9.6). All other options are for
- * the writer to decide, and are dropped.
- */
-export function asksToClose (connection: OutgoingFields[string]): boolean {
-  return connection !== undefined && String(connection).split(',').some((option) => option.trim().toLowerCase() === 'close')
-}
-
 /** Whether a response has no content-length: with status 204, 101 or a 2xx to CONNECT (RFC 9110 section 8.6). */
-export function forbidsLength ({ statusCode, framing }: ResponseHead): boolean {
+export function forbidsLength ({ statusCode, framing }: OutgoingResponseHead): boolean {
   return statusCode === 204 || framing === TUNNEL
 }
 
@@ -63,20 +46,27 @@ export function isSendable (name: string, value: OutgoingFields[string]): boolea
  * @param persistent whether the connection is kept for another request
  * @param keepAlive the value of the `Keep-Alive` field in that case, like `timeout=72`. Default: no such field
  * @param trailers the value of the `Trailer` field, if the framing has a trailer section. Default: no such field
- * @throws {FieldError} FST_ERR_DUPLEX_FIELD: a name, a value or the reason phrase cannot be sent
+ * @throws {StatusError} FST_ERR_DUPLEX_STATUS
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD: a name, a value or the reason phrase cannot be sent, or the framing is not that of
+ * `content-length`
  * @throws {OwnFieldError} FST_ERR_DUPLEX_OWN_FIELD: a field that only the writer may set
  */
-export function writeResponseHead (head: ResponseHead, persistent: boolean, keepAlive?: string, trailers = ''): string {
+export function writeResponseHead (head: OutgoingResponseHead, persistent: boolean, keepAlive?: string, trailers = ''): string {
   const { statusCode, fields, framing } = head
   let text = statusLine(statusCode, head.statusMessage)
   let dated = head.date === false
+  let hasLength = false
   let upgrade = '' // the connection option that an upgrade field requires (RFC 9110 section 7.8)
   for (const name in fields) {
     const value = fields[name]
     const key = name.toLowerCase()
     if (WRITER_FIELDS.has(key)) throw new OwnFieldError(name)
     if (key === 'connection') continue
-    if (key === 'content-length' && forbidsLength(head)) continue
+    if (key === 'content-length' && value !== undefined) {
+      if (forbidsLength(head)) continue
+      if (hasLength || !agrees(framing, value)) throw new FieldError('value in field', name)
+      hasLength = true
+    }
     if (key === 'date') dated = true
     else if (key === 'upgrade') upgrade = 'upgrade, '
     text += writeFieldLine(name, value)
@@ -86,13 +76,15 @@ export function writeResponseHead (head: ResponseHead, persistent: boolean, keep
     if (statusCode === 101) text += 'connection: upgrade\r\n'
   } else if (persistent) {
     text += `connection: ${upgrade}keep-alive\r\n`
-    if (keepAlive !== undefined) text += `keep-alive: ${keepAlive}\r\n`
+    if (keepAlive !== undefined) text += writeFieldLine('keep-alive', keepAlive)
   } else {
     text += `connection: ${upgrade}close\r\n`
   }
   if (framing.kind === 'chunked') {
     text += 'transfer-encoding: chunked\r\n'
-    if (trailers !== '') text += `trailer: ${trailers}\r\n`
+    if (trailers !== '') text += writeFieldLine('trailer', trailers)
+  } else if (framing.kind === 'length' && !hasLength) {
+    text += `content-length: ${framing.length}\r\n`
   }
   return text + '\r\n'
 }
@@ -100,10 +92,12 @@ export function writeResponseHead (head: ResponseHead, persistent: boolean, keep
 /**
  * An interim response (RFC 9110 section 15.2). It consists of a head only.
  *
+ * @throws {StatusError} FST_ERR_DUPLEX_STATUS
  * @throws {FieldError} FST_ERR_DUPLEX_FIELD
  * @throws {OwnFieldError} FST_ERR_DUPLEX_OWN_FIELD: a field about a body or the connection
  */
 export function writeInterimHead (statusCode: number, fields: OutgoingFields): string {
+  if (statusCode === 101 || statusCode >= 200) throw new StatusError(statusCode)
   let text = statusLine(statusCode)
   for (const name in fields) {
     const key = name.toLowerCase()
@@ -114,7 +108,8 @@ export function writeInterimHead (statusCode: number, fields: OutgoingFields): s
 }
 
 /**
- * The head of a request.
+ * The head of a request, for the tests that app.injectDuplex() serves: whether the fields contradict each other is not checked. See
+ * request-head-writer.ts for the one that checks it.
  *
  * @param target the request-target, in any form
  * @param minorVersion the minor version of HTTP/1. Default: 1
@@ -128,7 +123,13 @@ export function writeRequestHead (method: string, target: string, fields: Outgoi
   return text + '\r\n'
 }
 
+/** Whether a content-length says the same as the framing. Where there is no body, it is that of another response (RFC 9110 section 8.6). */
+function agrees ({ kind, length }: Framing, value: OutgoingFields[string]): boolean {
+  return isContentLength(value) && (kind === 'none' || (kind === 'length' && Number(value) === length))
+}
+
 function statusLine (statusCode: number, statusMessage?: string): string {
+  if (!(statusCode >= 100 && statusCode <= 999)) throw new StatusError(statusCode)
   const reason = statusMessage ?? STATUS_CODES[statusCode] ?? ''
   if (!isReason(reason)) throw new FieldError('reason phrase', reason)
   return `HTTP/1.1 ${statusCode} ${reason}\r\n`

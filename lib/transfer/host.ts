@@ -22,14 +22,30 @@ export function checkHost (rawHeaders: readonly string[], minorVersion: number, 
     if (host !== null) throw new HostError('there is more than one')
     host = rawHeaders[i + 1]
   }
-  if (host === null) {
+  checkHostField(host ?? undefined, minorVersion, target)
+}
+
+/**
+ * Refuses a Host field that is malformed, or missing in HTTP/1.1.
+ *
+ * @param host its value; that of a repeated field, joined with `, `, is malformed
+ * @param target the request-target
+ * @throws {HostError} FST_ERR_DUPLEX_HOST (400)
+ */
+export function checkHostField (host: string | undefined, minorVersion: number, target: string): void {
+  if (host === undefined) {
     if (minorVersion > 0) throw new HostError('there is none')
   } else if (host === '') {
     // What a client sends if, and only if, the target URI has no authority (RFC 9112 section 3.2). In origin-form and
     // asterisk-form this field is the only place for one, and an empty one stands for the server's default (section 3.3).
     if (!target.startsWith('/') && target !== '*') throw new HostError('it is empty, but the target has an authority')
-  } else {
-    const match = HOST.exec(host)
-    if (match === null || (match[1] !== undefined && !isIPv6(match[1]))) throw new HostError('it is not a host with an optional port')
+  } else if (!isHost(host)) {
+    throw new HostError('it is not one host with an optional port')
   }
+}
+
+/** Whether a text is a host with an optional port. */
+export function isHost (text: string): boolean {
+  const match = HOST.exec(text)
+  return match !== null && (match[1] === undefined || isIPv6(match[1]))
 }

@@ -1,9 +1,9 @@
 // Upgrade and CONNECT, which turn a connection into a tunnel for another protocol (RFC 9110 sections 7.8 and 9.3.6).
 
 import { isIPv6 } from 'node:net'
-import type { Authority, OutgoingFields } from '../../types/transfer.d.ts'
+import type { Authority, FramingFields, OutgoingFields } from '../../types/transfer.d.ts'
 import { AuthorityError, FramingError, UpgradeError } from '../errors.ts'
-import { type FramingFields, trimBlanks } from './field-lines.ts'
+import { listElements } from './field-lines.ts'
 
 // authority-form = uri-host ":" port (RFC 9112 section 3.2.3). Of all forms of uri-host: names and addresses, without
 // percent-encoding.
@@ -24,11 +24,25 @@ export function connectTarget (target: string, isHttp2: boolean): Authority | nu
   return isHttp2 && target.startsWith('/') ? null : parseAuthority(target)
 }
 
-function parseAuthority (target: string): Authority {
+/**
+ * Parses an authority-form.
+ *
+ * @throws {AuthorityError} FST_ERR_DUPLEX_AUTHORITY (400)
+ */
+export function parseAuthority (target: string): Authority {
+  return readAuthority(target) ?? fail()
+}
+
+/** @returns null if it is no authority-form */
+export function readAuthority (target: string): Authority | null {
   const [, address, name, digits] = AUTHORITY.exec(target) ?? []
   const port = Number(digits)
-  if (!(port > 0 && port < 65536) || (address !== undefined && !isIPv6(address))) throw new AuthorityError()
+  if (!(port > 0 && port < 65536) || (address !== undefined && !isIPv6(address))) return null
   return { host: address ?? name, port }
+}
+
+function fail (): never {
+  throw new AuthorityError()
 }
 
 /**
@@ -38,8 +52,9 @@ function parseAuthority (target: string): Authority {
  * @throws {FramingError} FST_ERR_DUPLEX_FRAMING (400)
  */
 export function checkConnect (fields: FramingFields): void {
-  const [name] = Object.keys(fields)
-  if (name !== undefined) throw new FramingError(`${name} in a CONNECT request`)
+  for (const name of ['transfer-encoding', 'content-length'] as const) {
+    if (fields[name] !== undefined) throw new FramingError(`${name} in a CONNECT request`)
+  }
 }
 
 /**
@@ -52,13 +67,9 @@ export function checkConnect (fields: FramingFields): void {
  * @throws {UpgradeError} FST_ERR_DUPLEX_UPGRADE: a protocol was not offered, or the response names none
  */
 export function checkUpgrade (minorVersion: number, connection: string | undefined, offered: string | undefined, chosen: OutgoingFields[string]): void {
-  const names = list(chosen)
+  const names = listElements(chosen)
   if (names.length === 0) throw new UpgradeError('the response names no protocol in its "upgrade" field')
   // Without the connection option, and in HTTP/1.0, the upgrade field has no meaning (RFC 9110 section 7.8).
-  const offers = minorVersion > 0 && list(connection).includes('upgrade') ? list(offered) : []
+  const offers = minorVersion > 0 && listElements(connection).includes('upgrade') ? listElements(offered) : []
   if (!names.every((name) => offers.includes(name))) throw new UpgradeError(`the client has not offered "${names.join(', ')}"`)
-}
-
-function list (value: OutgoingFields[string]): string[] {
-  return String(value ?? '').split(',').map((element) => trimBlanks(element).toLowerCase()).filter((element) => element !== '')
 }

@@ -4,10 +4,9 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
+import type { OutgoingFields, OutgoingResponseHead, Trailers } from '../../types/transfer.d.ts'
 import type { Landed } from '../relay/read-buffers.ts'
 import type { Framing } from '../transfer/framing.ts'
-import type { ResponseHead } from '../transfer/head-writer.ts'
 
 /** The exchange, as its transport sees it. */
 export interface ExchangeEvents {
@@ -50,7 +49,7 @@ export interface ExchangeEvents {
   readonly answerHasBegun: boolean
 }
 
-export interface ResponseStart extends ResponseHead {
+export interface ResponseStart extends OutgoingResponseHead {
   /** Whether the user asks to close the connection after the response. */
   close: boolean
 }

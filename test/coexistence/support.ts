@@ -2,7 +2,7 @@
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
-import type { StatusHead } from '../../lib/transfer/head-reader.ts'
+import type { ResponseHead } from '../../lib/transfer/head-reader.ts'
 import { type Response, type Served, type Wire, chunk, serve } from '../support/wire.ts'
 
 export type Plugin = (app: FastifyInstance) => unknown
@@ -42,7 +42,7 @@ export function post (path: string, type: string, body: string, fields = ''): st
 }
 
 /** Sends two words, the second one after the first has come back. @returns the head of the response */
-export async function converse (t: Test, wire: Wire, fields = '', path = '/upper'): Promise<StatusHead> {
+export async function converse (t: Test, wire: Wire, fields = '', path = '/upper'): Promise<ResponseHead> {
   wire.send(open(path, fields) + chunk('one'))
   const head = await wire.head()
   t.equal(head.statusCode, 200)

@@ -1,4 +1,4 @@
-// What RFC 9112 and RFC 9110 say about bodies, row by row of the tables in conformance/: through the pure readers, and
+// What RFC 9112 and RFC 9110 say about messages, row by row of the tables in conformance/: through the pure readers, and
 // through live servers, with a request behind each that is answered where the connection goes on, and must not be where
 // it does not. Takes some 15 s.
 
@@ -8,12 +8,12 @@ import { PassThrough } from 'node:stream'
 import { isDeepStrictEqual } from 'node:util'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import duplex from '../../lib/index.ts'
-import type { BodyReader } from '../../lib/transfer/body-reader.ts'
-import { bodyReader, framingFields, receivedFraming, requestFraming } from '../../lib/transfer/framing.ts'
-import { ResponseHeadReader } from '../../lib/transfer/head-reader.ts'
+import { bodyReader, receivedFraming, requestFraming } from '../../lib/transfer/framing.ts'
+import { type RequestHead, RequestHeadReader, ResponseHeadReader } from '../../lib/transfer/head-reader.ts'
 import { type Read, byteByByte, feed, segmentations, splitAt, whole } from '../support/feed.ts'
+import { MAX_HEAD_SIZE, requestHeads } from './request-heads.ts'
 import { type Accepted, LIMITS, type Refused, requests } from './requests.ts'
-import { MAX_HEAD_SIZE, responses } from './responses.ts'
+import { responses } from './responses.ts'
 import { type Answer, type Talk, inMemory, overTcp } from './talk.ts'
 
 /** What follows every request: answered by an ordinary route, so that the connection must have been given back. */
@@ -24,36 +24,74 @@ const headSize = (bytes: string): number => bytes.indexOf('\r\n\r\n') + 4
 
 // The pure readers
 
-/** The framing of a request as its head has it: no more of a head is understood than its lines. */
-function readerFor (bytes: string): BodyReader {
-  const [requestLine, ...lines] = bytes.slice(0, headSize(bytes) - 4).split('\r\n')
-  const raw = lines.flatMap((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1).replace(/^[ \t]+|[ \t]+$/g, '')])
-  return bodyReader(requestFraming(framingFields(raw), requestLine.endsWith('1.1') ? 1 : 0), LIMITS)
+interface Request extends Read { head: RequestHead | null }
+
+/** Reads one request: its head, and then its body. */
+function readRequest (pieces: Buffer[], end = false): Request {
+  const headReader = new RequestHeadReader(MAX_HEAD_SIZE)
+  const failed = (error: Error | null): Request =>
+    ({ head: headReader.head, content: '', trailers: {}, code: codeOf(error), done: false, rest: '' })
+  for (let i = 0; i < pieces.length; i++) {
+    headReader.read(pieces[i])
+    const { head, error, consumed } = headReader
+    if (error !== null) return failed(error)
+    if (head === null) continue
+    try {
+      const reader = bodyReader(requestFraming(head.fields, head.minorVersion), LIMITS)
+      return { head, ...feed(reader, [pieces[i].subarray(consumed), ...pieces.slice(i + 1)], end) }
+    } catch (error) {
+      return failed(error as Error)
+    }
+  }
+  if (end) headReader.end()
+  return failed(headReader.error)
 }
+
+const codeOf = (error: Error | null): string | null => (error as { code?: string } | null)?.code ?? null
 
 t.test('requests, through the pure readers', async (t) => {
   for (const [rule, name, bytes, outcome] of requests) {
     const title = `${rule} ${name}`
-    const body = bytes.slice(headSize(bytes))
-    if (outcome.accepted) {
-      const expected: Read = { content: outcome.content, trailers: outcome.trailers, code: null, done: true, rest: NEXT }
-      const wrong = segmentations(body + NEXT).map((pieces) => feed(readerFor(bytes), pieces)).filter((read) => !isDeepStrictEqual(read, expected))
-      t.strictSame(wrong, [], title)
-      for (let size = 0; size < body.length; size++) {
-        const { code, done } = feed(readerFor(bytes), whole(body.slice(0, size)), true)
-        if (done || code !== 'FST_ERR_DUPLEX_TRUNCATED') t.fail(`${title}, cut after ${size} bytes: ${code}`)
+    const size = headSize(bytes)
+    const [method] = bytes.split(' ', 1)
+    if (outcome.accepted || outcome.ours === null) {
+      const { content, trailers } = outcome.accepted ? outcome : { content: 'hello', trailers: {} }
+      const expected: Read = { content, trailers, code: null, done: true, rest: NEXT }
+      // Every split of the body. The heads have a table of their own.
+      const reads = segmentations(bytes + NEXT, size).map((pieces) => readRequest(pieces))
+      t.strictSame(reads.filter(({ head, ...read }) => head?.method !== method || !isDeepStrictEqual(read, expected)), [], title)
+      for (let cut = size; cut < bytes.length; cut++) {
+        const { code, done } = readRequest(whole(bytes.slice(0, cut)), true)
+        if (done || code !== 'FST_ERR_DUPLEX_TRUNCATED') t.fail(`${title}, cut after ${cut} bytes: ${code}`)
       }
-    } else if (outcome.code !== null) {
-      const codes = segmentations(body).map((pieces) => {
-        try {
-          const { code, done, content } = feed(readerFor(bytes), pieces)
-          return { code, done, content }
-        } catch (error) {
-          return { code: (error as { code: string }).code, done: false, content: '' }
-        }
-      })
-      t.match(codes[0], { code: outcome.code, done: false }, title)
-      t.strictSame(codes.filter((read) => !isDeepStrictEqual(read, codes[0])), [], `${title}: the same however it is cut`)
+    } else {
+      const reads = segmentations(bytes).map((pieces) => readRequest(pieces)).map(({ code, done, content }) => ({ code, done, content }))
+      t.match(reads[0], { code: outcome.ours ?? outcome.code, done: false }, title)
+      t.strictSame(reads.filter((read) => !isDeepStrictEqual(read, reads[0])), [], `${title}: the same however it is cut`)
+    }
+  }
+})
+
+t.test('heads of requests, through the pure reader', async (t) => {
+  for (const [rule, name, bytes, outcome] of requestHeads) {
+    const title = `${rule} ${name}`
+    if (outcome.accepted) {
+      const { accepted, fields, ...expected } = outcome
+      const reads = segmentations(bytes + NEXT).map((pieces) => readRequest(pieces))
+      t.match(reads[0], { head: expected, rest: NEXT, done: true }, title)
+      t.strictSame(reads.filter((read) => !isDeepStrictEqual(read, reads[0])), [], `${title}: the same however it is cut`)
+      if (fields !== undefined) t.strictSame({ ...reads[0].head!.fields }, fields)
+      const begins = bytes.startsWith('\r\n') ? 2 : 0
+      for (let cut = 0; cut < bytes.length; cut++) {
+        const { head, code } = readRequest(whole(bytes.slice(0, cut)), true)
+        // Before the first byte of a request, the connection may end.
+        const isBetween = cut === 0 || cut === begins
+        if (head !== null || code !== (isBetween ? null : 'FST_ERR_DUPLEX_TRUNCATED')) t.fail(`${title}, cut after ${cut} bytes: ${code}`)
+      }
+    } else {
+      const reads = segmentations(bytes + NEXT).map((pieces) => readRequest(pieces))
+      t.match(reads[0], { head: null, code: outcome.code, done: false, content: '' }, title)
+      t.strictSame(reads.filter((read) => !isDeepStrictEqual(read, reads[0])), [], `${title}: the same however it is cut`)
     }
   }
 })
@@ -65,7 +103,7 @@ function readResponse (method: string, pieces: Buffer[], end = false): Response 
   const statuses: number[] = []
   let headReader = new ResponseHeadReader(MAX_HEAD_SIZE)
   const failed = (error: Error | null): Response =>
-    ({ statuses, content: '', trailers: {}, code: (error as { code?: string } | null)?.code ?? null, done: false, rest: '' })
+    ({ statuses, content: '', trailers: {}, code: codeOf(error), done: false, rest: '' })
   for (let i = 0; i < pieces.length; i++) {
     let piece = pieces[i]
     while (piece.length > 0) {

@@ -23,6 +23,8 @@ export interface Refused {
   status: number
   /** Code of the plugin's error. Null if Node's parser must refuse the head, because the parsed head no longer shows the fault. */
   code: string | null
+  /** Code of the error of our own reader of heads, if it differs: null if it accepts the head. */
+  ours?: string | null
 }
 
 export type RequestCase = [rule: string, name: string, bytes: string, outcome: Accepted | Refused]
@@ -50,7 +52,8 @@ const thenClose = (outcome: Accepted): Accepted => ({ ...outcome, persistent: fa
 const after100 = (outcome: Accepted): Accepted => ({ ...outcome, interim: [100] })
 
 const refused = (code: string, status = 400): Refused => ({ accepted: false, status, code: `FST_ERR_DUPLEX_${code}` })
-const refusedByNode: Refused = { accepted: false, status: 400, code: null }
+const refusedByNode: Refused = { accepted: false, status: 400, code: null, ours: 'FST_ERR_DUPLEX_HEAD' }
+const refusedByNodeAlone: Refused = { ...refusedByNode, ours: null }
 
 export const requests: readonly RequestCase[] = [
   // 6: the presence of a body is signalled by Content-Length or Transfer-Encoding, whatever the method.
@@ -75,7 +78,7 @@ export const requests: readonly RequestCase[] = [
   ['9112 6.1', 'no coding', head('Transfer-Encoding:') + HELLO, refused('FRAMING')],
   ['9112 6.1', 'an empty element before chunked', head('Transfer-Encoding: , chunked') + HELLO, refused('FRAMING')],
   ['9112 6.1', 'an empty element after chunked', head('Transfer-Encoding: chunked,') + HELLO, refused('FRAMING')],
-  ['9112 6.1', 'a control byte before chunked', head('Transfer-Encoding: \vchunked') + HELLO, refused('FRAMING')],
+  ['9112 6.1', 'a control byte before chunked', head('Transfer-Encoding: \vchunked') + HELLO, { ...refused('FRAMING'), ours: 'FST_ERR_DUPLEX_HEAD' }],
   ['9112 6.1', 'a byte above 0x7f before chunked', head('Transfer-Encoding: \xa0chunked') + HELLO, refused('FRAMING')],
   ['9112 6.1', 'quotes around chunked', head('Transfer-Encoding: "chunked"') + HELLO, refused('FRAMING')],
   ['9112 6.1', 'a space before the colon', head('Transfer-Encoding : chunked') + HELLO, refusedByNode],
@@ -113,9 +116,9 @@ export const requests: readonly RequestCase[] = [
   ['9110 8.6', 'a bare CR after the number', head('Content-Length: 5\r') + 'hello', refusedByNode],
   ['9110 8.6', 'more than 2^53-1', head('Content-Length: 9007199254740992') + 'hello', refused('FRAMING')],
   ['9110 8.6', 'more than 2^64', head('Content-Length: 18446744073709551621') + 'hello', refused('FRAMING')],
-  ['9110 8.6', 'a list of the same number', head('Content-Length: 5, 5') + 'hello', refusedByNode],
+  ['9110 8.6', 'a list of the same number', head('Content-Length: 5, 5') + 'hello', refusedByNodeAlone],
   ['9110 8.6', 'a list of two numbers', head('Content-Length: 5, 6') + 'hello', refused('FRAMING')],
-  ['9110 8.6', 'the same number in two lines', head('Content-Length: 5', 'Content-Length: 5') + 'hello', refusedByNode],
+  ['9110 8.6', 'the same number in two lines', head('Content-Length: 5', 'Content-Length: 5') + 'hello', refusedByNodeAlone],
   ['9110 8.6', 'two numbers in two lines', head('Content-Length: 5', 'Content-Length: 6') + 'hello', refused('FRAMING')],
   ['9110 8.6', 'a space before the colon', head('Content-Length : 5') + 'hello', refusedByNode],
   ['9110 8.6', 'the number in a folded line', head('Content-Length:\r\n 5') + 'hello', refusedByNode],

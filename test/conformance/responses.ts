@@ -90,6 +90,3 @@ export const responses: readonly ResponseCase[] = [
   ['9112 4', 'a malformed head after an interim one', 'GET', head('100 Continue') + 'HTTP/1.1 x\r\n\r\n', refused('HEAD')],
   ['9112 2.3', 'a head that is too long', 'GET', OK(`a: ${'b'.repeat(300)}`), refused('HEAD_LIMIT')]
 ]
-
-/** The limit for one head, in bytes. */
-export const MAX_HEAD_SIZE = 300

@@ -14,7 +14,7 @@ import type { Test } from 'tap'
 import duplex from '../../lib/index.ts'
 import { type BodyReader, NO_BYTES } from '../../lib/transfer/body-reader.ts'
 import { bodyReader, receivedFraming } from '../../lib/transfer/framing.ts'
-import { ResponseHeadReader, type StatusHead } from '../../lib/transfer/head-reader.ts'
+import { ResponseHeadReader, type ResponseHead } from '../../lib/transfer/head-reader.ts'
 
 export const TLS = {
   key: readFileSync(join(__dirname, 'tls/key.pem')),
@@ -98,7 +98,7 @@ export async function dial (transport: Transport, address: net.NetConnectOpts): 
   return new Wire(socket)
 }
 
-export interface Response extends StatusHead {
+export interface Response extends ResponseHead {
   body: string
   trailers: Record<string, string>
 }
@@ -143,7 +143,7 @@ export class Wire {
   }
 
   /** The next head, with its body still to come. Interim heads count. */
-  async head (method = 'GET'): Promise<StatusHead> {
+  async head (method = 'GET'): Promise<ResponseHead> {
     const reader = new ResponseHeadReader(65536)
     while (reader.head === null) {
       const chunk = await this.more()

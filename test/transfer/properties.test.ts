@@ -7,9 +7,10 @@ import fc from 'fast-check'
 import { bodyWriter, gather, type Part } from '../../lib/transfer/body-writer.ts'
 import { ChunkedReader } from '../../lib/transfer/chunked-reader.ts'
 import { isToken, isTrailerField, trimBlanks, writeTrailers } from '../../lib/transfer/field-lines.ts'
-import { type Framing, bodyReader } from '../../lib/transfer/framing.ts'
-import { ResponseHeadReader } from '../../lib/transfer/head-reader.ts'
-import { writeInterimHead, writeRequestHead, writeResponseHead } from '../../lib/transfer/head-writer.ts'
+import { type Framing, bodyReader, requestFraming } from '../../lib/transfer/framing.ts'
+import { RequestHeadReader, ResponseHeadReader } from '../../lib/transfer/head-reader.ts'
+import { writeRequestHead as writeUncheckedHead, writeInterimHead, writeResponseHead } from '../../lib/transfer/head-writer.ts'
+import { writeRequestHead } from '../../lib/transfer/request-head-writer.ts'
 import { byteByByte, feed, whole } from '../support/feed.ts'
 import { grammarReads, nodeReads } from '../support/oracle.ts'
 
@@ -230,7 +231,7 @@ t.test('the same for interim heads, request heads and trailers', async () => {
       reader.read(Buffer.from(interim + BEHIND, 'latin1'))
       assert.equal(reader.consumed, interim.length)
     }
-    const request = written(() => writeRequestHead(method, target, fields))
+    const request = written(() => writeUncheckedHead(method, target, fields))
     if (request !== null) {
       assert(isToken(method) && /^[!-~]+$/.test(target))
       assert.match(request, /^[!-~]+ [!-~]+ HTTP\/1\.1\r\n(?:[!-~]+: [\t -~\x80-\xff]*\r\n)*\r\n$/)
@@ -239,4 +240,32 @@ t.test('the same for interim heads, request heads and trailers', async () => {
     const lines = written(() => writeTrailers(fields))
     if (lines !== null) assert.deepEqual(grammarReads('0\r\n' + lines + '\r\n')?.trailers, asRead(fields))
   }, 4000)
+})
+
+t.test('what the writer of request heads writes, its reader reads: nothing can be smuggled into it', async () => {
+  let sent = 0
+  const mostly = (...valid: string[]): fc.Arbitrary<string> => fc.oneof({ weight: 6, arbitrary: fc.constantFrom(...valid) }, { weight: 1, arbitrary: anyText })
+  const methods = mostly('GET', 'POST', 'OPTIONS', 'CONNECT')
+  const targets = mostly('/', '/a?b=c', 'http://a/b', '*', 'a:80')
+  const hosts = mostly('a', 'a:80', '')
+  const framings = fc.constantFrom<Framing>({ kind: 'none', length: 0 }, { kind: 'length', length: 5 }, { kind: 'chunked', length: 0 }, { kind: 'close', length: 0 })
+  holds([methods, targets, hosts, anyFields, framings, segmentation], (method, target, host, fields, framing, sizes) => {
+    const own = Object.keys(fields).some((name) => /^(connection|host|set-cookie|cookie|te|upgrade)$/i.test(name))
+    const text = written(() => writeRequestHead({ method, target, fields: { ...fields, host }, framing }))
+    if (text === null || own) return
+    sent++
+    const reader = new RequestHeadReader(1e6)
+    let rest = ''
+    for (const chunk of cut(text + BEHIND, sizes)) {
+      const behind = reader.head !== null
+      if (!behind) reader.read(chunk)
+      if (reader.head !== null) rest += chunk.toString('latin1', behind ? 0 : reader.consumed)
+    }
+    assert.equal(reader.error, null)
+    assert.equal(rest, BEHIND)
+    const { 'content-length': length, 'transfer-encoding': coding, ...others } = reader.head!.fields
+    assert.deepEqual({ method: reader.head!.method, target: reader.head!.target, ...others }, { ...asRead({ ...fields, host }), method, target })
+    assert.deepEqual(requestFraming({ 'content-length': length, 'transfer-encoding': coding }, 1), framing)
+  }, 8000)
+  assert(sent > 500, `${sent} sent`)
 })

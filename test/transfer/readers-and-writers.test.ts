@@ -5,8 +5,11 @@ import { type Part, bodyWriter, gather } from '../../lib/transfer/body-writer.ts
 import { ChunkedReader } from '../../lib/transfer/chunked-reader.ts'
 import { writeTrailers } from '../../lib/transfer/field-lines.ts'
 import { bodyReader, framingFields, requestFraming, responseFraming } from '../../lib/transfer/framing.ts'
-import { ResponseHeadReader } from '../../lib/transfer/head-reader.ts'
-import { asksToClose, writeInterimHead, writeRequestHead, writeResponseHead } from '../../lib/transfer/head-writer.ts'
+import { asksToClose, shouldClose } from '../../lib/transfer/connection-field.ts'
+import { RequestHeadReader, ResponseHeadReader } from '../../lib/transfer/head-reader.ts'
+import { writeRequestHead as writeUncheckedHead, writeInterimHead, writeResponseHead } from '../../lib/transfer/head-writer.ts'
+import { writeRequestHead } from '../../lib/transfer/request-head-writer.ts'
+import { parseAuthority } from '../../lib/transfer/tunnel.ts'
 import { LIMITS } from '../conformance/requests.ts'
 import { feed } from '../support/feed.ts'
 
@@ -145,14 +148,81 @@ t.test('response heads', async (t) => {
 
   t.equal(writeInterimHead(103, { link: ['<a>', '<b>'] }), 'HTTP/1.1 103 Early Hints\r\nlink: <a>\r\nlink: <b>\r\n\r\n')
   t.throws(() => writeInterimHead(103, { 'content-length': 1 }), { code: 'FST_ERR_DUPLEX_OWN_FIELD' })
-  t.equal(writeRequestHead('POST', '/a?b', { Host: 'c' }), 'POST /a?b HTTP/1.1\r\nHost: c\r\n\r\n')
-  t.throws(() => writeRequestHead('PO ST', '/', {}), { code: 'FST_ERR_DUPLEX_FIELD' })
-  t.throws(() => writeRequestHead('POST', '/a b', {}), { code: 'FST_ERR_DUPLEX_FIELD' })
+  for (const status of [99, 101, 200, NaN]) t.throws(() => writeInterimHead(status, {}), { code: 'FST_ERR_DUPLEX_STATUS' }, `interim ${status}`)
+  for (const status of [99, 1000, NaN, '200\r\na: b']) t.throws(() => writeResponseHead({ ...head, statusCode: status as number }, true), { code: 'FST_ERR_DUPLEX_STATUS' }, `final ${status}`)
+})
 
-  t.equal(asksToClose(undefined), false)
-  t.equal(asksToClose('keep-alive'), false)
-  t.equal(asksToClose('x, Close'), true)
-  t.equal(asksToClose(['x', 'close']), true)
+t.test('a response head does not contradict its framing', async (t) => {
+  const head = { statusCode: 200, fields: {}, framing: { kind: 'length', length: 5 }, date: false } as const
+  t.equal(writeResponseHead(head, true), 'HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ncontent-length: 5\r\n\r\n', 'the writer adds it')
+  t.equal(writeResponseHead({ ...head, fields: { 'Content-Length': '5' } }, true), 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nconnection: keep-alive\r\n\r\n')
+  t.equal(writeResponseHead({ ...head, statusCode: 304, framing: { kind: 'none', length: 0 }, fields: { 'content-length': 7 } }, false), 'HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\nconnection: close\r\n\r\n')
+  t.equal(writeResponseHead({ ...head, framing: { kind: 'close', length: 0 }, fields: { 'content-length': undefined } }, false), 'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n')
+  for (const [kind, length, fields] of [
+    ['length', 5, { 'content-length': 6 }], ['length', 5, { 'content-length': '05' }], ['length', 5, { 'content-length': 5, 'Content-Length': 5 }],
+    ['chunked', 0, { 'content-length': 5 }], ['close', 0, { 'content-length': 5 }], ['none', 0, { 'content-length': 'x' }]
+  ] as const) {
+    t.throws(() => writeResponseHead({ ...head, framing: { kind, length }, fields }, true), { code: 'FST_ERR_DUPLEX_FIELD' }, JSON.stringify([kind, fields]))
+  }
+  for (const bad of ['a\r\nb: c', '\0']) {
+    t.throws(() => writeResponseHead(head, true, bad), { code: 'FST_ERR_DUPLEX_FIELD' }, 'Keep-Alive')
+    t.throws(() => writeResponseHead({ ...head, framing: { kind: 'chunked', length: 0 } }, true, undefined, bad), { code: 'FST_ERR_DUPLEX_FIELD' }, 'Trailer')
+  }
+})
+
+t.test('request heads', async (t) => {
+  const get = { method: 'GET', target: '/a?b', fields: { Host: 'c' }, framing: { kind: 'none', length: 0 } } as const
+  const chunked = { kind: 'chunked', length: 0 } as const
+  t.equal(writeRequestHead(get), 'GET /a?b HTTP/1.1\r\nhost: c\r\n\r\n')
+  t.equal(writeRequestHead(get, false), 'GET /a?b HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n')
+  t.equal(writeRequestHead({ ...get, fields: { a: ['1', 2], gone: undefined, HOST: ['c:1'], connection: 'b, close', TE: 'trailers', upgrade: 'x' } }, false),
+    'GET /a?b HTTP/1.1\r\nhost: c:1\r\na: 1\r\na: 2\r\nTE: trailers\r\nupgrade: x\r\nconnection: close, te, upgrade\r\n\r\n')
+  t.equal(writeRequestHead({ ...get, method: 'POST', framing: chunked }), 'POST /a?b HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\n')
+  t.equal(writeRequestHead({ ...get, framing: chunked }, true, 'x, y'), 'GET /a?b HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\ntrailer: x, y\r\n\r\n')
+  t.equal(writeRequestHead({ ...get, framing: { kind: 'length', length: 5 } }, true, 'x'), 'GET /a?b HTTP/1.1\r\nhost: c\r\ncontent-length: 5\r\n\r\n')
+  for (const method of ['POST', 'PUT', 'PATCH']) t.match(writeRequestHead({ ...get, method }), /\r\ncontent-length: 0\r\n/, `${method} says that it has no content`)
+  for (const [method, target] of [['OPTIONS', '*'], ['CONNECT', 'a:80'], ['GET', 'http://b/']]) {
+    t.equal(writeRequestHead({ ...get, method, target }), `${method} ${target} HTTP/1.1\r\nhost: c\r\n\r\n`)
+  }
+  t.match(writeRequestHead({ ...get, fields: { host: '' } }), /\r\nhost: \r\n/)
+
+  for (const name of ['Transfer-Encoding', 'content-length', 'trailer', 'keep-alive', 'proxy-connection']) {
+    t.throws(() => writeRequestHead({ ...get, fields: { ...get.fields, [name]: '1' } }), { code: 'FST_ERR_DUPLEX_OWN_FIELD' }, name)
+  }
+  for (const differing of [
+    { method: 'G T' }, { method: '' }, { target: '/a b' }, { target: 'a' }, { target: '*' }, { target: '/#' }, { method: 'CONNECT' }, { target: '/\r\na: b' },
+    { fields: {} }, { fields: { host: undefined } }, { fields: { host: ['a', 'b'] } }, { fields: { host: 'a', Host: 'a' } }, { fields: { host: 'a b' } }, { fields: { host: 'a\r\nb: c' } },
+    { target: 'http://b/', fields: { host: '' } }, { fields: { ...get.fields, 'a b': '1' } }, { fields: { ...get.fields, a: '\n' } },
+    { framing: { kind: 'close', length: 0 } as const }, { framing: { kind: 'length', length: -1 } as const }, { framing: { kind: 'length', length: 1.5 } as const },
+    { method: 'CONNECT', target: 'a:80', framing: chunked }
+  ]) {
+    t.throws(() => writeRequestHead({ ...get, ...differing }), { code: 'FST_ERR_DUPLEX_FIELD' }, JSON.stringify(differing))
+  }
+  t.throws(() => writeRequestHead({ ...get, framing: chunked }, true, 'a\r\nb: c'), { code: 'FST_ERR_DUPLEX_FIELD' })
+
+  t.equal(writeUncheckedHead('POST', '/a?b', { Host: 'c' }), 'POST /a?b HTTP/1.1\r\nHost: c\r\n\r\n')
+  t.throws(() => writeUncheckedHead('PO ST', '/', {}), { code: 'FST_ERR_DUPLEX_FIELD' })
+  t.throws(() => writeUncheckedHead('POST', '/a b', {}), { code: 'FST_ERR_DUPLEX_FIELD' })
+})
+
+t.test('is the connection closed after a message?', async (t) => {
+  for (const [connection, asks] of [[undefined, false], ['', false], ['keep-alive', false], ['not-close', false], ['"close"', false], ['x, Close', true], ['close\t,', true], [['x', 'close'], true]] as const) {
+    t.equal(asksToClose(connection), asks, `${connection}`)
+  }
+  for (const [minorVersion, connection, expected] of [
+    [1, undefined, false], [1, 'keep-alive', false], [1, 'x, CLOSE', true], [1, 'close, keep-alive', true],
+    [0, undefined, true], [0, 'x', true], [0, 'x, Keep-Alive', false], [0, 'keep-alive, close', true]
+  ] as const) {
+    t.equal(shouldClose(minorVersion, connection), expected, `HTTP/1.${minorVersion} ${connection}`)
+    for (const kind of ['none', 'length', 'chunked'] as const) t.equal(shouldClose(minorVersion, connection, { kind, length: 0 }), expected)
+    t.equal(shouldClose(minorVersion, connection, { kind: 'close', length: 0 }), true, 'the body ends with the connection')
+  }
+})
+
+t.test('the target of CONNECT', async (t) => {
+  t.strictSame(parseAuthority('[::1]:443'), { host: '::1', port: 443 })
+  t.strictSame(parseAuthority('a.example:1'), { host: 'a.example', port: 1 })
+  t.throws(() => parseAuthority('a.example'), { code: 'FST_ERR_DUPLEX_AUTHORITY', statusCode: 400 })
 })
 
 t.test('a response head, as it is read', async (t) => {
@@ -165,4 +235,67 @@ t.test('a response head, as it is read', async (t) => {
   const short = new ResponseHeadReader(bytes.length - 1)
   short.read(Buffer.from(bytes))
   t.match(short.error, { code: 'FST_ERR_DUPLEX_HEAD_LIMIT' }, 'the limit is exact')
+})
+
+t.test('a request head, as it is read', async (t) => {
+  const bytes = 'POST http://a:1/b HTTP/1.1\r\nHost: c\r\nCookie: d=1\r\nx: 1\r\ncookie: e=2\r\nX: 2\r\nSet-Cookie: f\r\n\r\n'
+  const reader = new RequestHeadReader()
+  reader.read(Buffer.from(bytes + 'behind it'))
+  t.equal(reader.consumed, bytes.length)
+  const fields = { host: 'c', x: '1, 2', cookie: 'd=1; e=2' }
+  t.strictSame({ ...reader.head, fields: { ...reader.head!.fields } },
+    { method: 'POST', target: 'http://a:1/b', form: 'absolute', host: 'a:1', minorVersion: 1, fields, headers: { ...fields, 'set-cookie': ['f'] } })
+  reader.end()
+  t.equal(reader.error, null)
+})
+
+t.test('a head reader keeps nothing of its input', async (t) => {
+  const bytes = Buffer.from('GET /first HTTP/1.1\r\nHost: a\r\n\r\n')
+  const reader = new RequestHeadReader()
+  const part = Buffer.from(bytes.subarray(0, 10))
+  reader.read(part)
+  part.fill('x')
+  reader.read(bytes.subarray(10))
+  t.match(reader.head, { target: '/first', host: 'a' })
+})
+
+t.test('the end of a connection', async (t) => {
+  const ended = (reader: RequestHeadReader | ResponseHeadReader, bytes: string): unknown => {
+    if (bytes !== '') reader.read(Buffer.from(bytes))
+    reader.end()
+    return (reader.error as { code?: string } | null)?.code ?? reader.error
+  }
+  for (const bytes of ['', '\r\n']) t.equal(ended(new RequestHeadReader(), bytes), null, 'between two requests')
+  for (const bytes of ['\r', 'G', '\r\nG', 'GET / HTTP/1.1\r\n']) t.equal(ended(new RequestHeadReader(), bytes), 'FST_ERR_DUPLEX_TRUNCATED', JSON.stringify(bytes))
+  for (const bytes of ['', 'H', 'HTTP/1.1 200 OK\r\n']) t.equal(ended(new ResponseHeadReader(), bytes), 'FST_ERR_DUPLEX_TRUNCATED', JSON.stringify(bytes))
+  t.equal(ended(new RequestHeadReader(), '\n'), 'FST_ERR_DUPLEX_HEAD', 'the first error stays')
+})
+
+t.test('the limit of a head that comes in parts is exact', async (t) => {
+  const bytes = `GET / HTTP/1.1\r\nHost: a\r\nb: ${'c'.repeat(2000)}\r\n\r\n`
+  for (const step of [1, 7, 500, bytes.length]) {
+    for (const [maxSize, code] of [[bytes.length, undefined], [bytes.length - 1, 'FST_ERR_DUPLEX_HEAD_LIMIT']] as const) {
+      const reader = new RequestHeadReader(maxSize)
+      let consumed = 0
+      for (let at = 0; at < bytes.length && reader.error === null; at += step) {
+        reader.read(Buffer.from(bytes.slice(at, at + step)))
+        consumed += reader.consumed
+      }
+      t.equal((reader.error as { code?: string } | null)?.code, code, `${step} bytes at a time, ${maxSize}`)
+      if (code === undefined) t.equal(consumed, bytes.length)
+    }
+  }
+})
+
+t.test('a head that comes byte by byte takes linear time', async (t) => {
+  // With a copy of all that has come for each byte, this took minutes.
+  const lines = Buffer.from(`a: ${'b'.repeat(997)}\r\n`.repeat(1000))
+  for (const [Reader, startLine] of [[RequestHeadReader, 'GET / HTTP/1.1\r\nHost: a\r\n'], [ResponseHeadReader, 'HTTP/1.1 200 OK\r\n']] as const) {
+    const reader = new Reader(Infinity)
+    reader.read(Buffer.from(startLine))
+    for (let at = 0; at < lines.length; at++) reader.read(lines.subarray(at, at + 1))
+    reader.read(Buffer.from('\r\n'))
+    t.equal(reader.error, null)
+    t.equal(reader.head?.fields.a.length, 1000 * 997 + 999 * 2)
+  }
 })

@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import http2 from 'node:http2'
 import type { FastifyInstance } from 'fastify'
 import type { InjectedDuplex } from '../../../types/index.d.ts'
-import { type StatusHead } from '../../../lib/transfer/head-reader.ts'
+import { type ResponseHead } from '../../../lib/transfer/head-reader.ts'
 import { type Wire, chunk } from '../../support/wire.ts'
 import { LENGTHS, type Setup } from './state.ts'
 
@@ -67,7 +67,7 @@ export function wirePeer (wire: Wire, request: Setup['request']): Peer {
     },
     next: (path, id) => { wire.send(`GET ${path} HTTP/1.1\r\nHost: a\r\nX-Id: ${id}\r\n\r\n`) },
     async response () {
-      let head: StatusHead
+      let head: ResponseHead
       try {
         do head = await wire.head() // GET: no response to HEAD
         while (head.statusCode < 200)
