@@ -45,7 +45,7 @@ for (const [module, moduleResolution, apps] of [
     for (const app of apps) {
       await cp(join(CONSUMERS, app, 'package.json'), join(build, app, 'package.json'))
       const { stdout } = await run(process.execPath, [join(build, app, 'app.js')], { env: {} })
-      t.equal(stdout, 'FST_ERR_DUPLEX_OPTION\n200 ONE\n200 ONE\n')
+      t.equal(stdout, 'a\nFST_ERR_DUPLEX_OPTION\n200 ONE\n200 ONE\n')
     }
   })
 }

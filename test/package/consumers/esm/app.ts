@@ -3,8 +3,14 @@
 import { once } from 'node:events'
 import Fastify from 'fastify'
 import byDefault, { type DuplexHandler, type HttpDuplex, fastifyDuplex } from 'fastify-duplex'
+import { type RequestHead, RequestHeadReader } from 'fastify-duplex/transfer'
 
 if (byDefault !== fastifyDuplex) throw new Error('the exports are different functions')
+
+const reader = new RequestHeadReader()
+reader.read(Buffer.from('GET / HTTP/1.1\r\nHost: a\r\n\r\n'))
+const head: RequestHead | null = reader.head
+console.log(head?.host)
 
 const upper: DuplexHandler = async function * (request, reply) {
   const stream: HttpDuplex = reply.duplex
