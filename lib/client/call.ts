@@ -8,7 +8,7 @@
 import { Duplex } from 'node:stream'
 import type { Socket } from 'node:net'
 import type { ClientCall, ResponseHead } from '../../types/client.d.ts'
-import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
+import type { ChunkedLimits, OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, OptionError } from '../errors.ts'
 import { ItemReader } from '../exchange/item-reader.ts'
 import { encodeItem, frameTexts } from '../items/codec.ts'
@@ -16,10 +16,9 @@ import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffe
 import { type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
 import { type BodyReader, NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
-import type { ChunkedLimits } from '../transfer/chunked-reader.ts'
+import { shouldClose } from '../transfer/connection-field.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
 import { TUNNEL, bodyReader, receivedFraming } from '../transfer/framing.ts'
-import { asksToClose } from '../transfer/head-writer.ts'
 import { ResponseHeadReader } from '../transfer/head-reader.ts'
 import { ResponseItems, toJson } from './items.ts'
 import type { RequestStart } from './request.ts'
@@ -385,7 +384,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
       this.isTunnel = framing === TUNNEL
       if (this.isTunnel && !this.request.offersSwitch) throw new OptionError('headers', 'the server has switched protocols, which the request has not offered')
       this.reader = bodyReader(framing, this.limits)
-      this.isPersistent = framing.kind !== 'close' && minorVersion > 0 && !asksToClose(head.fields.connection)
+      this.isPersistent = !shouldClose(minorVersion, head.fields.connection, framing)
     } catch (error) {
       this.fail(error as Error)
       return data.length
