@@ -433,7 +433,7 @@ t.test('a tunnel that fails while its end is being sent', async (t) => {
     })
     const [wire, socket] = await accepted(app, connect)
     const closed = once(socket, 'close')
-    wire.send('CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n')
+    wire.send('CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nConnection: close\r\n\r\n')
     await closed
     t.equal(await new Promise((resolve) => app.server.getConnections((_error, count) => resolve(count))), 0, `after ${ticks} ticks`)
   }
