@@ -4,7 +4,9 @@ import { Readable, type Writable } from 'node:stream'
 import type { InjectDuplexOptions, OutgoingFields } from '../../types/index.d.ts'
 import { OptionError } from '../errors.ts'
 import { type Framing, requestFraming } from '../transfer/framing.ts'
-import { writeRequestHead } from '../transfer/head-writer.ts'
+import { asksToClose } from '../transfer/connection-field.ts'
+import { writeUncheckedRequestHead } from '../transfer/head-writer.ts'
+import { writeRequestHead } from '../transfer/request-head-writer.ts'
 import { type ClientFormats, type ClientOptions, clientFormats } from './items.ts'
 
 export interface RequestStart {
@@ -28,6 +30,8 @@ export interface RequestParts extends Pick<ClientOptions, 'headers' | 'cookies' 
   /** The value of the Host field, unless `headers` has one. */
   host: string
   minorVersion: number
+  /** Whether the head is sent although its fields contradict each other, for tests. */
+  isUnchecked?: boolean
 }
 
 /** The stream to which the body of a request is written. */
@@ -54,7 +58,7 @@ export function injectedStart (options: ClientOptions): RequestStart {
   const isConnect = options.method?.toUpperCase() === 'CONNECT'
   const url = new URL(isConnect ? `http://${target}` : target, 'http://localhost')
   for (const [name, value] of new URLSearchParams(options.query)) url.searchParams.append(name, value)
-  const start = requestStart({ ...options, target: isConnect ? target : url.pathname + url.search, host: url.host, minorVersion: options.httpVersion === '1.0' ? 0 : 1 })
+  const start = requestStart({ ...options, target: isConnect ? target : url.pathname + url.search, host: url.host, minorVersion: options.httpVersion === '1.0' ? 0 : 1, isUnchecked: true })
   return { ...start, expectsContinue: false } // the body is in memory already
 }
 
@@ -67,11 +71,11 @@ export function injectedStart (options: ClientOptions): RequestStart {
  */
 export function requestStart (options: RequestParts): RequestStart {
   checkPayload(options.payload)
-  const { target, host, minorVersion } = options
+  const { target, minorVersion, isUnchecked = false } = options
   const formats = clientFormats(options)
   const method = (options.method ?? (formats.send === null ? 'GET' : 'POST')).toUpperCase()
   // Without a prototype, `__proto__` is a name like any other.
-  const fields: OutgoingFields = Object.assign(Object.create(null), { host, 'user-agent': 'fastify-duplex' })
+  const fields: OutgoingFields = Object.assign(Object.create(null), { host: method === 'CONNECT' ? target : options.host, 'user-agent': 'fastify-duplex' })
   for (const [name, value] of Object.entries(options.headers ?? {})) fields[name.toLowerCase()] = value
   const cookies = Object.entries(options.cookies ?? {}).map(([name, value]) => `${name}=${value}`)
   if (cookies.length > 0) fields.cookie = cookies.join('; ')
@@ -90,10 +94,16 @@ export function requestStart (options: RequestParts): RequestStart {
     method,
     offersSwitch: switches,
     formats,
-    head: writeRequestHead(method, target, fields, minorVersion),
+    head: isUnchecked ? writeUncheckedRequestHead(method, target, fields, minorVersion) : checkedHead(method, target, fields, framing),
     framing,
     expectsContinue: framing.kind !== 'none' && String(fields.expect).toLowerCase() === '100-continue'
   }
+}
+
+/** The writer derives the fields that frame the body, and the Connection field. */
+function checkedHead (method: string, target: string, fields: OutgoingFields, framing: Framing): string {
+  const { 'content-length': _length, 'transfer-encoding': _coding, trailer, ...others } = fields
+  return writeRequestHead({ method, target, fields: others, framing }, !asksToClose(fields.connection), trailer?.toString())
 }
 
 function checkOptions (options: ClientOptions): void {

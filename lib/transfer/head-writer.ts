@@ -115,7 +115,7 @@ export function writeInterimHead (statusCode: number, fields: OutgoingFields): s
  * @param minorVersion the minor version of HTTP/1. Default: 1
  * @throws {FieldError} FST_ERR_DUPLEX_FIELD: the method, the target, a name or a value cannot be sent
  */
-export function writeRequestHead (method: string, target: string, fields: OutgoingFields, minorVersion = 1): string {
+export function writeUncheckedRequestHead (method: string, target: string, fields: OutgoingFields, minorVersion = 1): string {
   if (!isToken(method)) throw new FieldError('method', method)
   if (!/^[\x21-\x7e]+$/.test(target)) throw new FieldError('request-target', target)
   let text = `${method} ${target} HTTP/1.${minorVersion}\r\n`
