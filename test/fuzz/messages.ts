@@ -1,4 +1,4 @@
-// Generates requests. They follow the grammar, with mutations that parsers are known to read differently. The same seed and
+// Generates messages. They follow the grammar, with mutations that parsers are known to read differently. The same seed and
 // number always give the same message.
 
 import { randomFrom, seedOf } from '../support/random.ts'
@@ -6,7 +6,13 @@ import { randomFrom, seedOf } from '../support/random.ts'
 /** The request that follows every message. */
 export const NEXT = 'GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'
 
+/** `body`: a request whose body is of interest, which the plugin reads behind Node's parser. `request`, `response`: messages for our own readers, from their first byte on. */
+export type Kind = 'body' | 'request' | 'response'
+
 export interface Message {
+  kind: Kind
+  /** The method of the request, or of that which a response answers. */
+  method: string
   /** The message, and NEXT after it. */
   bytes: string
   /** Offsets at which the bytes are split into segments. */
@@ -28,8 +34,16 @@ const SIZES = ['+5', '-5', ' 5', '5 ', '5\t', '0x5', '0X5', 'x5', '5h', '5.', '5
 const LINE_ENDS = ['\n', '\r', '\rX', '\r\0', '\r0', 'X\n', '\0\n', '\r\r\n', '\n\r', '\n\n', '\r\n\r\n', '', ' \r\n', '\t\r\n', '\0\r\n', '\x0b\r\n', '\x85']
 const BYTES = ['\r', '\n', '\r\n', '\0', ' ', '\t', '\v', '\f', '\x7f', '\x80', '\x85', '\xa0', '\xff', '0', '1', '5', 'a', 'F', 'x', '+', '-', '_', ',', ';', '=', '"', '\\', ':', 'GET / HTTP/1.1\r\nHost: a\r\n\r\n', '0\r\n\r\n']
 
+const METHODS = ['GET', 'POST', 'PUT', 'HEAD', 'DELETE', 'OPTIONS', 'PATCH', 'CONNECT', 'get', 'FOO', 'M-SEARCH', 'PRI', '', 'G T', 'GE\tT', 'G\xc9T', '"GET"', 'GET:', "!#$%&'*+-.^_`|~"]
+const TARGETS = ['/', '/message', '/a?b=c&d', '/a/../b;c', '*', 'http://a/b', 'http://a', 'a:80', '//a/b', 'HTTP://a:81?b', '/%zz', '/<a>|{"b"}^`', '/a\\b', '/#b', '/a#', '/\xe9', '/a b', '/\t', '/\0', '/\x7f', '',
+  'a', 'a/b', '?a', 'http:/a', 'http:///a', 'http://u@a/', 'http://[::1]:80/', 'http://[::g]/', 'http://a:x/', 'http://a:/', 'http://a\\b/', 'urn:a:b', 'https://a/#b', '*a', '[::1]:443', 'a:', 'a:0', 'a:65536', ':80', 'u@a:80', 'a b:80']
+const VERSIONS = ['HTTP/1.1', 'HTTP/1.0', 'HTTP/2.0', 'HTTP/1.2', 'HTTP/0.9', 'HTTP/1.10', 'HTTP/11.1', 'HTTP/01.1', 'HTTP/1', 'HTTP/1.', 'HTTP/.1', 'http/1.1', 'HTTP /1.1', 'HTTP/1,1', 'HTTP/1.1 ', 'HTTP/1.1\t', 'ICE/1.0', '']
+const HOSTS = ['a', 'a.example:80', '127.0.0.1', '[::1]', '[::1]:80', '', 'a:', 'A_b~c', '[::g]', 'a b', 'a,b', 'a, a', 'u@a', 'a/b', ':80', 'a:x', 'a:80:80', '%41', '%4', 'a%', '\xe9', '"a"', '[a', '::1', 'a\\b', 'a#b', 'a?b', '<a>']
+const STATUSES = ['200', '404', '500', '201', '204', '304', '101', '299', '100', '103', '099', '600', '999', '2000', '20', '+20', '0x2', '2 0', '200.', '', ' 200', '1e2', '-200']
+const REASONS = [' OK', ' Not Found', ' ', ' a b', ' \xe9', ' \t', '', '  two', '\tOK', ' a\0', ' \x7f', '\r', ' 1']
+
 /** The message with this number. */
-export function messageFrom (seed: number, number: number): Message {
+export function messageFrom (seed: number, number: number, kind: Kind): Message {
   const random = randomFrom(seedOf(seed, number))
   const below = (n: number): number => Math.floor(random() * n)
   const chance = (p: number): boolean => random() < p
@@ -66,33 +80,55 @@ export function messageFrom (seed: number, number: number): Message {
   const chunkedBody = (): string => repeat(4, chunk) + (chance(oddity / 4) ? '' : '0') + extensions() + lineEnd() + (chance(0.3) ? repeat(3, field) : '') + lineEnd()
 
   const length = below(20)
-  let kind = pick(['chunked', 'chunked', 'chunked', 'length', 'none', 'both'])
-  if (kind === 'none' && chance(0.7)) kind = 'chunked'
-  if (kind === 'both' && chance(0.5)) kind = 'length'
+  let framing = pick(['chunked', 'chunked', 'chunked', 'length', 'none', 'both'])
+  if (framing === 'none' && kind === 'body' && chance(0.7)) framing = 'chunked'
+  if (framing === 'both' && chance(0.5)) framing = 'length'
   const lines: string[] = []
-  if (kind === 'chunked' || kind === 'both') lines.push(`${chance(oddity) ? pick(NAMES.coding) : pick(NAMES.coding.slice(0, 3))}:${pick([' ', '', '\t'])}${chance(oddity) ? pick(CODINGS) : pick(CODINGS.slice(0, 6))}`)
-  if (kind === 'length' || kind === 'both') lines.push(`${chance(oddity) ? pick(NAMES.length) : pick(NAMES.length.slice(0, 3))}:${pick([' ', '', '\t'])}${chance(oddity) ? pick(LENGTHS) : length}`)
+  if (framing === 'chunked' || framing === 'both') lines.push(`${chance(oddity) ? pick(NAMES.coding) : pick(NAMES.coding.slice(0, 3))}:${pick([' ', '', '\t'])}${chance(oddity) ? pick(CODINGS) : pick(CODINGS.slice(0, 6))}`)
+  if (framing === 'length' || framing === 'both') lines.push(`${chance(oddity) ? pick(NAMES.length) : pick(NAMES.length.slice(0, 3))}:${pick([' ', '', '\t'])}${chance(oddity) ? pick(LENGTHS) : length}`)
   while (chance(oddity)) lines.push(chance(0.5) ? `${pick(NAMES.coding)}: ${pick(CODINGS)}` : `${pick(NAMES.length)}: ${pick(LENGTHS)}`)
   if (chance(0.1)) lines.push(`Connection: ${pick(['close', 'keep-alive', 'Close', 'x', 'close, keep-alive', 'keep-alive, close'])}`)
   if (chance(0.05)) lines.push('Trailer: a')
   if (chance(0.05)) lines.push('TE: trailers')
   if (chance(0.05)) lines.push(pick(FIELDS.slice(0, 7)))
   lines.sort(() => random() - 0.5)
-  const version = chance(0.06) ? '1.0' : '1.1'
-  const requestLine = `${pick(['POST', 'POST', 'PUT', 'GET', 'DELETE'])} /message HTTP/${version}\r\n`
-  let rest = 'Host: a' + lineEnd() + lines.map((line) => line + lineEnd()).join('') + lineEnd()
+  const isOdd = (): boolean => chance(oddity)
+  const version = (): string => isOdd() ? pick(VERSIONS) : chance(0.06) ? 'HTTP/1.0' : 'HTTP/1.1'
+  let method = pick(['POST', 'POST', 'PUT', 'GET', 'DELETE'])
+  let start = `${method} /message HTTP/${chance(0.06) ? '1.0' : '1.1'}`
+  let host = 'Host: a'
+  if (kind === 'request') {
+    method = isOdd() ? pick(METHODS) : pick(METHODS.slice(0, 8))
+    const target = isOdd() ? pick(TARGETS) : method === 'CONNECT' ? 'a:80' : method === 'OPTIONS' && chance(0.5) ? '*' : pick(TARGETS.slice(0, 4))
+    start = method + (isOdd() ? pick(['  ', '\t', '']) : ' ') + target + (isOdd() ? pick(['  ', '\t', '']) : ' ') + version()
+    if (isOdd()) start = pick(['\r\n', '\r\n\r\n', '\n', ' ', '\r', '\0']) + start
+    host = isOdd() ? pick(['', 'X: y\r\n']) + `${pick(['Host', 'HOST', 'Host ', ' Host', 'Hos'])}: ${pick(HOSTS)}` : `Host:${whitespace()}${pick(HOSTS.slice(0, 5))}${whitespace()}`
+    if (isOdd()) host += `\r\nHost: ${pick(HOSTS)}`
+    while (isOdd()) lines.push(pick(FIELDS))
+    if (method === 'CONNECT' && chance(0.8)) framing = 'none'
+    if (framing === 'none') lines.splice(0)
+  } else if (kind === 'response') {
+    method = pick(['GET', 'GET', 'GET', 'HEAD', 'CONNECT'])
+    const interim = chance(0.1) ? `HTTP/1.1 ${pick(['100 Continue', '103 Early Hints'])}\r\n${chance(0.5) ? 'Link: a\r\n' : ''}\r\n` : ''
+    start = interim + version() + (isOdd() ? pick(['  ', '\t', '']) : ' ') + (isOdd() ? pick(STATUSES) : pick(STATUSES.slice(0, 8))) + (isOdd() ? pick(REASONS) : pick(REASONS.slice(0, 4)))
+    host = 'Server: a'
+    while (isOdd()) lines.push(pick(FIELDS))
+  }
+  // The start line of a request to a live server must be as it is, so that its route is found.
+  const startLine = kind === 'body' ? start + '\r\n' : ''
+  let rest = (kind === 'body' ? '' : start + lineEnd()) + host + lineEnd() + lines.map((line) => line + lineEnd()).join('') + lineEnd()
   const headSize = rest.length
-  rest += kind === 'length' ? content(chance(oddity) ? below(20) : length) : kind === 'none' ? '' : chunkedBody()
+  rest += framing === 'length' ? content(chance(oddity) ? below(20) : length) : framing === 'none' ? '' : chunkedBody()
 
-  // Replaces some bytes at random, most of them in the body.
+  // Replaces some bytes at random, most of them in what is of interest.
   while (chance(oddity * 2)) {
-    const at = chance(0.3) ? below(rest.length) : headSize + below(Math.max(1, rest.length - headSize))
+    const at = chance(0.3) ? below(rest.length) : kind === 'body' ? headSize + below(Math.max(1, rest.length - headSize)) : below(headSize)
     rest = rest.slice(0, at) + (chance(0.7) ? pick(BYTES) : '') + rest.slice(at + pick([0, 0, 1, 1, 2]))
     if (chance(0.5)) break
   }
-  let bytes = requestLine + rest + NEXT
-  if (chance(0.03)) bytes = bytes.slice(0, requestLine.length + below(rest.length + 1))
+  let bytes = startLine + rest + NEXT
+  if (chance(0.03)) bytes = bytes.slice(0, startLine.length + below(rest.length + 1))
 
   const cuts = Array.from({ length: pick([0, 0, 1, 1, 2, 8]) }, () => 1 + below(bytes.length - 1)).sort((a, b) => a - b)
-  return { bytes, cuts: [...new Set(cuts)] }
+  return { kind, method, bytes, cuts: [...new Set(cuts)] }
 }

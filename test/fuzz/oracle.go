@@ -1,5 +1,6 @@
 // Go's net/http as an oracle. It reads messages from stdin and writes verdicts to stdout, each after its length in four
-// bytes. Each message is sent to a real http.Server, on a new connection.
+// bytes. The first byte of a message says how it is read: 's' by a real http.Server, on a new connection; 'r' by ReadRequest; 'G',
+// 'H' and 'C' by ReadResponse, as a response to GET, HEAD and CONNECT.
 
 package main
 
@@ -25,6 +26,13 @@ type verdict struct {
 	Content  string            `json:"content"`
 	Trailers map[string]string `json:"trailers"`
 	End      int               `json:"end"`
+	Head     *head             `json:"head,omitempty"`
+}
+
+type head struct {
+	Start  string            `json:"start"`
+	Host   *string           `json:"host,omitempty"`
+	Fields map[string]string `json:"fields"`
 }
 
 // conn is a connection whose client sends one message and then ends its side.
@@ -80,14 +88,92 @@ func handle(w http.ResponseWriter, r *http.Request) {
 		c.verdict = failed(readError)
 		return
 	}
-	trailers := map[string]string{}
-	for name, values := range r.Trailer {
+	rest := c.message.Len() + buffered.Reader.Buffered()
+	c.verdict = &verdict{"accepted", "", latin1(content), joined(r.Trailer), int(c.message.Size()) - rest, nil}
+}
+
+// joined gives fields by their lower-case names, their values joined.
+func joined(header http.Header) map[string]string {
+	fields := map[string]string{}
+	for name, values := range header {
 		if len(values) > 0 {
-			trailers[strings.ToLower(name)] = latin1([]byte(strings.Join(values, ", ")))
+			fields[strings.ToLower(name)] = latin1([]byte(strings.Join(values, ", ")))
 		}
 	}
-	rest := c.message.Len() + buffered.Reader.Buffered()
-	c.verdict = &verdict{"accepted", "", latin1(content), trailers, int(c.message.Size()) - rest}
+	return fields
+}
+
+// serve lets a server read a message.
+func serve(l *listener, message []byte) *verdict {
+	c := &conn{message: bytes.NewReader(message), closed: make(chan struct{})}
+	l.conns <- c
+	<-c.closed
+	if c.verdict != nil {
+		return c.verdict
+	}
+	line, _, _ := strings.Cut(c.answer.String(), "\r\n")
+	if line == "" {
+		return &verdict{Outcome: "incomplete", Reason: "no answer", End: -1}
+	}
+	return &verdict{Outcome: "refused", Reason: line, End: -1}
+}
+
+func readRequest(message []byte) *verdict {
+	source := bytes.NewReader(message)
+	reader := bufio.NewReader(source)
+	request, err := http.ReadRequest(reader)
+	if err != nil {
+		return failed(err)
+	}
+	host := latin1([]byte(request.Host))
+	start := request.Method + " " + request.RequestURI + " " + request.Proto
+	content, err := io.ReadAll(request.Body)
+	if err != nil {
+		return failed(err)
+	}
+	end := len(message) - source.Len() - reader.Buffered()
+	return &verdict{"accepted", "", latin1(content), joined(request.Trailer), end, &head{latin1([]byte(start)), &host, joined(request.Header)}}
+}
+
+func readResponse(method string, message []byte) *verdict {
+	source := bytes.NewReader(message)
+	reader := bufio.NewReader(source)
+	start := ""
+	for {
+		response, err := http.ReadResponse(reader, &http.Request{Method: method})
+		if err != nil {
+			return failed(err)
+		}
+		start += response.Status + "\n"
+		if response.StatusCode < 200 && response.StatusCode != 101 {
+			continue
+		}
+		isTunnel := response.StatusCode == 101 || (method == "CONNECT" && response.StatusCode < 300)
+		content := []byte{}
+		if !isTunnel {
+			content, err = io.ReadAll(response.Body)
+			if err != nil {
+				return failed(err)
+			}
+		}
+		end := len(message) - source.Len() - reader.Buffered()
+		return &verdict{"accepted", "", latin1(content), joined(response.Trailer), end, &head{latin1([]byte(start)), nil, joined(response.Header)}}
+	}
+}
+
+func read(l *listener, kind byte, message []byte) *verdict {
+	switch kind {
+	case 's':
+		return serve(l, message)
+	case 'r':
+		return readRequest(message)
+	case 'H':
+		return readResponse("HEAD", message)
+	case 'C':
+		return readResponse("CONNECT", message)
+	default:
+		return readResponse("GET", message)
+	}
 }
 
 func main() {
@@ -104,18 +190,7 @@ func main() {
 		if _, err := io.ReadFull(in, message); err != nil {
 			return
 		}
-		c := &conn{message: bytes.NewReader(message), closed: make(chan struct{})}
-		l.conns <- c
-		<-c.closed
-		if c.verdict == nil {
-			line, _, _ := strings.Cut(c.answer.String(), "\r\n")
-			if line == "" {
-				c.verdict = &verdict{Outcome: "incomplete", Reason: "no answer", End: -1}
-			} else {
-				c.verdict = &verdict{Outcome: "refused", Reason: line, End: -1}
-			}
-		}
-		text, _ := json.Marshal(c.verdict)
+		text, _ := json.Marshal(read(l, message[0], message[1:]))
 		binary.Write(out, binary.BigEndian, uint32(len(text)))
 		out.Write(text)
 		if in.Buffered() == 0 {

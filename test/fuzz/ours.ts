@@ -4,7 +4,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import duplex from '../../lib/index.ts'
 import { bodyReader, framingFields, requestFraming } from '../../lib/transfer/framing.ts'
-import { asksToClose } from '../../lib/transfer/head-writer.ts'
+import { shouldClose } from '../../lib/transfer/connection-field.ts'
 import { checkHost } from '../../lib/transfer/host.ts'
 import { type Answer, type Talk, inMemory } from '../conformance/talk.ts'
 import { grammarReads } from '../support/oracle.ts'
@@ -84,7 +84,7 @@ export async function compareLive ({ talk }: LiveServer, { bytes, cuts }: Messag
   const { content, trailers } = parse(final) as { content: string, trailers: Record<string, string> }
   if (content !== ours.content) return `wrong content: ${JSON.stringify(content)}`
   if (!hasSameFields(trailers, ours.trailers)) return `wrong trailers: ${JSON.stringify(trailers)}`
-  const isPersistent = head!.shouldKeepAlive && !asksToClose(joinFields(head!.rawHeaders).connection)
+  const isPersistent = head!.shouldKeepAlive && !shouldClose(head!.minorVersion, joinFields(head!.rawHeaders).connection)
   const rest = bytes.slice(ours.end)
   if (!isPersistent && answers.length !== 1) return `should have closed the connection: ${JSON.stringify(answers)}`
   if (isPersistent && rest === NEXT && answers[1]?.content !== 'next') return `should have answered the next request: ${JSON.stringify(answers)}`
