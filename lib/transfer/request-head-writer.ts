@@ -2,7 +2,7 @@
 // RequestHeadReader reads.
 
 import type { Framing, OutgoingFields, OutgoingRequestHead } from '../../types/transfer.d.ts'
-import { FieldError, HostError, OwnFieldError } from '../errors.ts'
+import { FieldError, OwnFieldError } from '../errors.ts'
 import { isToken, writeFieldLine } from './field-lines.ts'
 import { isContentLength } from './framing.ts'
 import { checkHostField } from './host.ts'
@@ -65,9 +65,9 @@ function hostOf (hosts: OutgoingFields[string][], target: string): string {
   const host = hosts.length === 1 ? String(hosts[0]) : undefined
   try {
     checkHostField(host, 1, target)
-    return host!
-  } catch (error) {
-    if (!(error instanceof HostError)) throw error
+  } catch {
+    // That error is one of a client that has sent such a field.
     throw new FieldError('value in field', 'host')
   }
+  return host!
 }
