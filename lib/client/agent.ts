@@ -3,7 +3,8 @@
 
 import type { Socket } from 'node:net'
 import type { Agent as PublicAgent, AgentOptions } from '../../types/client.d.ts'
-import { AgentClosedError, ConnectError, OptionError, ServerTimeoutError } from '../errors.ts'
+import { AbortedError, AgentClosedError, ConnectError, OptionError, ServerTimeoutError } from '../errors.ts'
+import { MAX_TIMEOUT } from '../options.ts'
 import type { Call } from './call.ts'
 import { ClientConnection, type ConnectionOwner, type ConnectionTimeouts } from './connection.ts'
 import { type Origin, connect } from './origin.ts'
@@ -21,9 +22,11 @@ export class Agent implements PublicAgent {
     for (const [name, value] of Object.entries(options)) {
       if (name === 'tls') continue
       if (!Object.hasOwn(DEFAULT_AGENT_OPTIONS, name)) throw new OptionError(name, 'there is no such option')
-      if (value !== undefined && (!Number.isInteger(value) || value < 1)) throw new OptionError(name, 'expected a whole number from 1')
+      if (value === undefined) continue
+      if (!Number.isInteger(value) || value < 1 || value > MAX_TIMEOUT) throw new OptionError(name, `expected a whole number from 1 to ${MAX_TIMEOUT}`)
     }
-    this.options = { ...DEFAULT_AGENT_OPTIONS, ...options }
+    const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
+    this.options = { ...DEFAULT_AGENT_OPTIONS, ...given }
   }
 
   /** Sends a call to a server. */
@@ -49,14 +52,18 @@ export class Agent implements PublicAgent {
   }
 }
 
-interface Job { readonly call: Call, readonly timeouts: ConnectionTimeouts }
+/** A call that is to be sent. */
+interface Job {
+  readonly call: Call
+  readonly timeouts: ConnectionTimeouts
+}
 
 class Pool implements ConnectionOwner {
   private readonly origin: Origin
   private readonly options: Options
   private readonly onEmpty: () => void
   private readonly idle: ClientConnection[] = []
-  private readonly waiting: Job[] = []
+  private readonly waiting = new Set<Job>() // in turn
   private readonly sent = new WeakMap<Call, Job>()
   private isClosed = false
   /** Connections, with those that are being opened. */
@@ -72,13 +79,19 @@ class Pool implements ConnectionOwner {
     const connection = this.idle.pop()
     if (connection !== undefined) this.start(connection, job)
     else if (this.size < this.options.maxConnections) this.open(job)
-    else this.waiting.push(job)
+    else this.wait(job)
+  }
+
+  private wait (job: Job): void {
+    this.waiting.add(job)
+    job.call.on('close', () => this.waiting.delete(job))
   }
 
   close (): void {
     this.isClosed = true
     for (const connection of this.idle.splice(0)) connection.close()
-    for (const { call } of this.waiting.splice(0)) call.fail(new AgentClosedError())
+    for (const { call } of this.waiting) call.fail(new AgentClosedError())
+    this.waiting.clear()
   }
 
   private start (connection: ClientConnection, job: Job): void {
@@ -97,9 +110,10 @@ class Pool implements ConnectionOwner {
       this.onGone()
       call.fail(error)
     }
-    const onError = (error: Error): void => fail(new ConnectError(origin.key, error.message, { cause: error }))
+    // If several addresses were tried, there is no message, but a code.
+    const onError = (error: NodeJS.ErrnoException): void => fail(new ConnectError(origin.key, error.message || error.code, { cause: error }))
     const timer = setTimeout(() => fail(new ServerTimeoutError('accepted a connection', options.connectTimeout)), options.connectTimeout)
-    const onClose = (): void => fail(new AgentClosedError())
+    const onClose = (): void => fail(new AbortedError())
     const event = origin.isSecure ? 'secureConnect' : 'connect'
     const onConnect = (): void => {
       settle()
@@ -143,15 +157,17 @@ class Pool implements ConnectionOwner {
     else if (this.size === 0) this.onEmpty()
   }
 
-  /** Calls that were destroyed while they waited are left out. */
   private nextWaiting (): Job | undefined {
-    let job = this.waiting.shift()
-    while (job?.call.destroyed) job = this.waiting.shift()
-    return job
+    for (const job of this.waiting) {
+      this.waiting.delete(job)
+      if (!job.call.destroyed) return job // one that was destroyed in this tick is still among them
+    }
+    return undefined
   }
 
   retry (call: Call): void {
-    this.waiting.unshift(this.sent.get(call)!)
+    this.size--
+    this.open(this.sent.get(call)!)
   }
 }
 

@@ -5,23 +5,20 @@
 // All writes of one tick are sent as one chunk, in one write to the socket. The head and the end of the body are sent along if they
 // fall into that tick. A request may wait for its connection, for its turn on it, or for a 100 (Continue): its writes wait too.
 
-import { Duplex } from 'node:stream'
+import { Duplex, type Readable } from 'node:stream'
 import type { Socket } from 'node:net'
-import type { ClientCall, ResponseHead } from '../../types/client.d.ts'
-import type { ChunkedLimits, OutgoingFields, Trailers } from '../../types/transfer.d.ts'
-import { AbortedError, OptionError } from '../errors.ts'
+import type { ClientCall, InterimHead, ResponseHead } from '../../types/client.d.ts'
+import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
+import { AbortedError, OptionError, TrailersError } from '../errors.ts'
 import { ItemReader } from '../exchange/item-reader.ts'
 import { encodeItem, frameTexts } from '../items/codec.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
 import { type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
-import { type BodyReader, NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
-import { shouldClose } from '../transfer/connection-field.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
-import { TUNNEL, bodyReader, receivedFraming } from '../transfer/framing.ts'
-import { ResponseHeadReader } from '../transfer/head-reader.ts'
 import { ResponseItems, toJson } from './items.ts'
 import type { RequestStart } from './request.ts'
+import { type CallLimits, ResponseReader } from './response-reader.ts'
 
 type Done = (error?: Error | null) => void
 
@@ -29,11 +26,6 @@ const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRAC
 
 /** Writing this buffer object ends the body, after everything that was written before. What is written behind it goes into the tunnel. */
 const END_OF_BODY = Buffer.alloc(0)
-
-export interface CallLimits extends ChunkedLimits {
-  /** Bytes of all heads of one response together. */
-  readonly maxHeadSize: number
-}
 
 /** The connection of a call, from its turn to send its request on. */
 export interface CallConnection {
@@ -45,7 +37,7 @@ export interface CallConnection {
   write (buffers: readonly Buffer[], done: Done): void
   /** Ends this side of a tunnel. */
   end (done: Done): void
-  /** Part of the call has come to its end, or to its head: see `hasSentRequest`, `head` and `hasReceivedResponse`. */
+  /** Something has come to its end: the request, a head, the response, the call. */
   onProgress (): void
   /** Nothing more may pass: what was sent and received is incomplete. */
   abort (): void
@@ -55,15 +47,11 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   readonly response: Promise<ResponseHead>
   readonly request: RequestStart
   readonly originalMethods = methods
-  head: ResponseHead | null = null
   hasSentRequest = false
+  /** The response is complete, or the server has ended its side of the tunnel. */
   hasReceivedResponse = false
-  /** The server keeps the connection after this response, and has understood the request as one. */
-  isPersistent = false
   protected connection: CallConnection | null = null
   private readonly writer: BodyWriter
-  private readonly limits: CallLimits
-  private readonly informational: ResponseHead['informational'] = []
   private failure: Error | null = null
   // The request
   writesAtOnce = false // set by the relay
@@ -76,14 +64,12 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   private waitingContent: readonly Buffer[] | null = null // of a write that waits
   private phase: 'body' | 'waiting' | 'tunnel' | 'refused' = 'body'
   private afterBody: 'waiting' | 'tunnel' | 'refused' = 'waiting' // the response may arrive before the body has ended
+  private hasEndedTunnel = false
+  private source: Readable | null = null // of the body, if there is a payload
   private awaitsContinue: boolean
   private itemCount = 0
   // The response
-  private headReader: ResponseHeadReader
-  private headSize = 0 // of those before
-  private reader: BodyReader | null = null
-  /** The connection carries another protocol behind the heads. */
-  isTunnel = false
+  private readonly reader: ResponseReader
   private relay: Relay | null = null
   private itemReader: ItemReader | null = null
   private resolve!: (response: ResponseHead) => void
@@ -92,10 +78,9 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   constructor (request: RequestStart, limits: CallLimits) {
     super()
     this.request = request
-    this.limits = limits
     this.headToSend = request.head
     this.awaitsContinue = request.expectsContinue
-    this.headReader = new ResponseHeadReader(limits.maxHeadSize)
+    this.reader = new ResponseReader(request, limits)
     this.writer = bodyWriter(request.framing)
     this.response = new Promise((resolve, reject) => {
       this.resolve = resolve
@@ -111,11 +96,37 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     return this.connection === null ? null : this.connection.socket as Socket
   }
 
+  get head (): ResponseHead | null {
+    return this.reader.head
+  }
+
+  /** The connection carries another protocol behind the heads. */
+  get isTunnel (): boolean {
+    return this.reader.isTunnel
+  }
+
+  /** Neither side sends anything more. */
+  get isOver (): boolean {
+    if (!this.hasReceivedResponse) return false
+    return this.isTunnel ? this.hasEndedTunnel : this.hasSentRequest || this.phase === 'refused'
+  }
+
+  /** The connection may be used for another request: it is at the end of this one, and of its response. */
+  get isPersistent (): boolean {
+    return this.hasSentRequest && this.reader.isPersistent
+  }
+
+  /** The server has begun a head, and we wait for the rest of it. */
+  get isWithinHead (): boolean {
+    return this.reader.isWithinHead
+  }
+
   get trailers (): Trailers {
-    return this.reader?.trailers ?? NO_FIELDS
+    return this.reader.trailers
   }
 
   setTrailers (fields: OutgoingFields): this {
+    if (this.hasSentRequest || this.request.framing.kind !== 'chunked') throw new TrailersError()
     this.trailerLines = writeTrailers(fields)
     return this
   }
@@ -146,7 +157,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   start (connection: CallConnection): void {
     this.connection = connection
     if (this.awaitsContinue) this.sendHead()
-    else if (this.waitingContent !== null) this.writeNow(this.takeWaiting())
+    else if (this.waitingContent !== null) this.writeInTurn(this.takeWaiting())
     else process.nextTick(sendHeadAlone, this)
   }
 
@@ -160,6 +171,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   }
 
   override write (chunk: any, encoding?: any, done?: any): boolean {
+    if (this.isDropping) return dropped(typeof encoding === 'function' ? encoding : done)
     if (!this.writesAtOnce && !this.isCorkedForTick) {
       this.isCorkedForTick = true
       this.cork()
@@ -174,8 +186,25 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   }
 
   override end (chunk?: any, encoding?: any, done?: any): this {
+    if (this.isDropping) {
+      dropped([chunk, encoding, done].find((argument) => typeof argument === 'function'))
+      return this
+    }
     this.endWasCalled = true
     return super.end(chunk, encoding, done)
+  }
+
+  /** We have ended the writable side, since the server does not want more. The writer need not know. */
+  private get isDropping (): boolean {
+    return this.afterBody === 'refused' && this.writableEnded
+  }
+
+  /** Sends the body from a source that is ours: it is stopped when nobody wants more of it. */
+  sendFrom (source: Readable): void {
+    this.source = source
+    source.on('error', (error) => this.destroy(error))
+    this.on('close', () => source.destroy())
+    source.pipe(this)
   }
 
   /** Ends the body. If the request offers to switch protocols, the writable side stays open for the tunnel. */
@@ -212,8 +241,11 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   }
 
   private writeInTurn (content: readonly Buffer[]): void {
-    if (this.connection === null || this.awaitsContinue || this.phase === 'waiting') this.waitingContent = content
-    else this.writeNow(content)
+    if (this.phase === 'refused' || this.failure !== null) this.finishWrite()
+    else if (this.connection === null || this.awaitsContinue || this.phase === 'waiting') this.waitingContent = content
+    else if (this.phase === 'tunnel') this.writeToTunnel(content)
+    else if (this.hasSentRequest) this.finishWrite() // the end was sent with the last content
+    else this.writeBody(content)
   }
 
   private takeWaiting (): readonly Buffer[] {
@@ -222,16 +254,14 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     return content
   }
 
-  private writeNow (content: readonly Buffer[]): void {
-    if (this.phase === 'tunnel') this.writeToTunnel(content)
-    else if (this.phase === 'refused' || this.failure !== null || (this.hasSentRequest && !this.request.offersSwitch)) this.finishWrite()
-    else this.writeBody(content)
-  }
-
   private writeToTunnel (content: readonly Buffer[]): void {
-    const isEnd = content.length === 0
-    if (isEnd) this.connection!.end(this.onWritten)
-    else this.connection!.write(content, this.onWritten)
+    if (content.length > 0) {
+      this.connection!.write(content, this.onWritten)
+    } else {
+      this.connection!.end(this.onWritten)
+      this.hasEndedTunnel = true
+      this.connection!.onProgress()
+    }
   }
 
   private writeBody (content: readonly Buffer[]): void {
@@ -263,12 +293,8 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   }
 
   private readonly onWritten: Done = (error) => {
-    if (!error) {
-      this.finishWrite()
-    } else if (this.hasReceivedResponse) {
-      // The server has answered, and does not read the rest.
-      this.refuseWrites()
-    } // else the connection closes, which says more
+    // After an error the connection closes, which says more.
+    if (!error) this.finishWrite()
   }
 
   private finishWrite (error?: Error): void {
@@ -281,7 +307,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   private leaveBody (): void {
     if (this.request.offersSwitch) this.phase = this.afterBody
     this.connection!.onProgress()
-    if (this.waitingContent !== null && this.phase !== 'waiting') this.writeNow(this.takeWaiting())
+    if (this.waitingContent !== null && this.phase !== 'waiting') this.writeInTurn(this.takeWaiting())
   }
 
   /** The writable side may still become that of a tunnel. */
@@ -289,13 +315,15 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     return this.request.offersSwitch && this.phase !== 'refused'
   }
 
-  /** Drops what is written from now on. */
+  /** Drops what is written from now on. The writer goes on to its end: that the server wants no more is no error. */
   private refuseWrites (): void {
-    this.phase = 'refused'
+    this.phase = this.afterBody = 'refused'
     this.awaitsContinue = false
     this.waitingContent = null
     this.finishWrite()
-    if (!this.writableEnded) this.end()
+    if (this.source === null) return
+    this.source.destroy()
+    this.end()
   }
 
   /** The server wants the body of the request, or has not said so in time. */
@@ -306,9 +334,11 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     if (this.waitingContent !== null) this.writeInTurn(this.takeWaiting())
   }
 
-  /** The connection is gone. The response was complete by then: the server has not wanted the rest of the request. */
-  onConnectionLost (): void {
-    this.refuseWrites()
+  /** The connection is gone. */
+  onConnectionLost (error: Error): void {
+    // A server that has answered may close: it does not want the rest of the request. But what is lost in a tunnel is missing.
+    if (this.hasReceivedResponse && !this.isTunnel) this.refuseWrites()
+    else this.fail(error)
   }
 
   /**
@@ -317,13 +347,14 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
    */
   get mayRepeat (): boolean {
     const { request: { method, framing, offersSwitch } } = this
-    return IDEMPOTENT.has(method) && framing.kind === 'none' && !offersSwitch && this.head === null && !this.destroyed
+    return IDEMPOTENT.has(method) && framing.kind === 'none' && !offersSwitch && !this.destroyed
   }
 
   /** Makes the call wait for another connection, on which it sends its request again. */
   repeat (): void {
     this.connection = null
     this.headToSend = this.request.head
+    this.finishWrite() // of the end, which is sent with the head
   }
 
   // Relaying the request
@@ -340,20 +371,20 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   // The response
 
   override _read (): void {
-    this.connection?.read()
+    // After the response, the connection may have another call.
+    if (!this.hasReceivedResponse) this.connection?.read()
   }
 
-  /** Reads the response. @returns how many bytes of `data` belong to it */
+  /** Reads the response: one head, or content. @returns how many bytes of `data` belong to it */
   receive (data: Landed): number {
-    return this.reader === null ? this.receiveHead(data) : this.receiveContent(this.reader, data)
-  }
-
-  private receiveContent (reader: BodyReader, data: Landed): number {
+    const { reader, head } = this
+    const { length } = reader.informational
     const content = reader.read(bytesOf(data))
-    const { consumed, done } = reader
-    if (content.length > 0 && !this.pushContent(asLanded(content), done)) this.connection!.pause()
-    this.checkReader(reader)
-    return consumed
+    if (content.length > 0 && !this.pushContent(asLanded(content), reader.done)) this.connection!.pause()
+    if (reader.informational.length > length) this.onInterimHead(reader.informational[length])
+    else if (reader.head !== head) this.onHead(reader.head!)
+    this.checkReader()
+    return reader.error === null ? reader.consumed : data.length
   }
 
   private pushContent (content: Landed, isLast: boolean): boolean {
@@ -368,49 +399,20 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     return destination
   }
 
-  private receiveHead (data: Landed): number {
-    const { headReader } = this
-    headReader.read(bytesOf(data))
-    const { head, error, consumed } = headReader
-    if (error !== null) this.fail(error)
-    if (head === null) return data.length
-    const { statusCode, statusMessage, minorVersion, headers } = head
-    if (statusCode < 200 && statusCode !== 101) {
-      this.onInterimHead({ statusCode, statusMessage, headers }, consumed)
-      return consumed
-    }
-    try {
-      const framing = receivedFraming(this.request.method, statusCode, head.fields, minorVersion)
-      this.isTunnel = framing === TUNNEL
-      if (this.isTunnel && !this.request.offersSwitch) throw new OptionError('headers', 'the server has switched protocols, which the request has not offered')
-      this.reader = bodyReader(framing, this.limits)
-      this.isPersistent = !shouldClose(minorVersion, head.fields.connection, framing)
-    } catch (error) {
-      this.fail(error as Error)
-      return data.length
-    }
-    this.head = { statusCode, statusMessage, headers, httpVersion: `1.${minorVersion}`, informational: this.informational }
-    this.onHead(statusCode)
-    this.resolve(this.head)
-    this.emit('response', this.head)
-    this.checkReader(this.reader)
-    return consumed
-  }
-
-  private onInterimHead (head: ResponseHead['informational'][number], size: number): void {
-    this.informational.push(head)
-    this.headSize += size
-    this.headReader = new ResponseHeadReader(this.limits.maxHeadSize - this.headSize)
+  private onInterimHead (head: InterimHead): void {
     if (head.statusCode === 100) this.continueRequest()
+    this.connection!.onProgress()
     this.emit('information', head)
   }
 
-  private onHead (statusCode: number): void {
+  private onHead (head: ResponseHead): void {
     // A server that does not want the body need not read it (RFC 9110 section 10.1.1). Then the request stays incomplete.
-    if (this.awaitsContinue && statusCode >= 300) this.refuseWrites()
+    if (this.awaitsContinue && head.statusCode >= 300) this.refuseWrites()
     else this.continueRequest()
     if (this.request.offersSwitch) this.onSwitch(this.isTunnel)
     this.connection!.onProgress()
+    this.resolve(head)
+    this.emit('response', head)
   }
 
   /** The server has switched protocols, or refused to. If it has refused, writes for the tunnel are dropped. */
@@ -422,21 +424,18 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
 
   /** The server has ended its side. */
   onEnd (): void {
-    if (this.reader === null) {
-      this.headReader.end()
-      this.fail(this.headReader.error!)
-    } else if (!this.reader.done) {
-      this.reader.end()
-      this.checkReader(this.reader)
-    }
+    if (this.hasReceivedResponse) return
+    this.reader.end()
+    this.checkReader()
   }
 
-  private checkReader ({ done, error }: BodyReader): void {
+  private checkReader (): void {
+    const { done, error } = this.reader
     if (error !== null) this.fail(error)
     if (!done || this.hasReceivedResponse) return
     this.hasReceivedResponse = true
     this.push(null)
-    this.connection?.onProgress()
+    this.connection!.onProgress()
   }
 
   // Ending
@@ -446,6 +445,10 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     this.failure ??= error
     this.connection?.abort()
     this.destroyIfRead()
+    if (this.destroyed) return
+    // The writer need not wait until the items are read.
+    this.waitingContent = null
+    this.finishWrite()
   }
 
   override read (size?: number): any {
@@ -459,12 +462,24 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     this.destroy(this.failure)
   }
 
+  /** Leaving a loop destroys the call, as with other streams. But at the end of the response, the request may go on. */
+  override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
+    const iterator = this.iterator({ destroyOnReturn: false })
+    const leave = iterator.return!
+    iterator.return = (value) => {
+      if (!this.readableEnded) this.destroy()
+      return leave.call(iterator, value)
+    }
+    return iterator
+  }
+
   override _destroy (error: Error | null, done: Done): void {
+    const failure = error ?? new AbortedError()
     // An incomplete exchange makes the connection unusable. After a complete one, the next request may use it.
-    const isSent = this.isTunnel ? this.writableFinished : this.hasSentRequest
-    if (!this.hasReceivedResponse || !isSent) this.connection?.abort()
-    this.reject(error ?? new AbortedError())
+    if (!this.isOver) this.connection?.abort()
+    this.reject(failure)
     done(error)
+    this.finishWrite(failure)
   }
 }
 
@@ -484,6 +499,11 @@ function sizeOf (content: readonly Buffer[]): number {
   let size = 0
   for (const { length } of content) size += length
   return size
+}
+
+function dropped (done?: () => void): true {
+  if (done !== undefined) process.nextTick(done)
+  return true
 }
 
 function ignore (): void {}

@@ -12,9 +12,9 @@ const MARGIN = 1000
 type Done = (error?: Error | null) => void
 
 export interface ConnectionTimeouts {
-  /** Milliseconds until the head of the response must be there, once the request was sent or the response has begun. 0: no limit */
+  /** Milliseconds until the head of the response must be there, once the request was sent or the head has begun. 0: no limit */
   readonly headersTimeout: number
-  /** Milliseconds without any byte in either direction behind the head, unless the call is a tunnel. 0: no limit */
+  /** Milliseconds behind the head in which the server neither sends nor takes a byte, unless the call is a tunnel. 0: no limit */
   readonly bodyTimeout: number
   /** Milliseconds to wait for a 100 (Continue) before the body is sent. */
   readonly expectTimeout: number
@@ -26,7 +26,7 @@ export interface ConnectionOwner {
   onIdle (connection: ClientConnection): void
   /** The connection is closed, or must not be used again. Called once. */
   onUnusable (connection: ClientConnection): void
-  /** The connection was dead before the call. The call is to be sent on another one. */
+  /** The connection was dead before the call. The call is to be sent on a new one, in the place of this one. */
   retry (call: Call): void
 }
 
@@ -39,7 +39,9 @@ export class ClientConnection implements CallConnection {
   private readonly owner: ConnectionOwner
   private readonly buffers: ReadBuffers
   private isPaused = false
+  private hasPaused = false // since the last timeout
   private isUsable = true
+  private isClean = true // no bytes have come that nobody has asked for
   private hasReceived = false // bytes of the present response
   private isReceiving = false // in the current call stack
   private headTimer: NodeJS.Timeout | undefined
@@ -57,7 +59,7 @@ export class ClientConnection implements CallConnection {
     socket.on('close', () => this.onClose())
     socket.on('timeout', () => this.onTimeout())
     this.buffers.open((data) => {
-      if (socket.listenerCount('data') > 1 || socket.readableLength > 0) return socket.push(copyForUser(data))
+      if (socket.listenerCount('data') > 1 || socket.readableLength > 0) return socket.push(copyForUser(data)) // the user listens, too
       this.onData(data)
       return !this.isPaused
     })
@@ -95,7 +97,7 @@ export class ClientConnection implements CallConnection {
 
   pause (): void {
     if (this.isPaused) return
-    this.isPaused = true
+    this.isPaused = this.hasPaused = true
     stopReading(this.socket)
   }
 
@@ -108,19 +110,26 @@ export class ClientConnection implements CallConnection {
   }
 
   onProgress (): void {
-    const { call, timeouts } = this
+    const { call } = this
     if (call === null) return
-    if (call.head === null) {
-      if (call.hasSentRequest) this.startHeadTimer()
-      return
-    }
-    if (this.headTimer !== undefined) this.stopTimers()
-    if (call.head.statusCode !== 101 && call.request.method !== 'CONNECT' && timeouts.bodyTimeout > 0) this.socket.setTimeout(timeouts.bodyTimeout)
-    this.finishIfOver(call)
+    this.watch(call)
+    if (!this.isReceiving && call.isOver) this.finish(call)
   }
 
-  private finishIfOver (call: Call): void {
-    if (!this.isReceiving && call.hasSentRequest && call.hasReceivedResponse) this.finish(call)
+  /** Sets the timers by what the server has to do now. */
+  private watch (call: Call): void {
+    const { timeouts: { headersTimeout, bodyTimeout } } = this
+    if (call.head !== null) {
+      this.stopTimers()
+      this.socket.setTimeout(call.isTunnel ? 0 : bodyTimeout)
+    } else if (headersTimeout === 0) {
+      // no limit
+    } else if (call.hasSentRequest || call.isWithinHead) {
+      this.headTimer ??= setTimeout(() => this.fail(new ServerTimeoutError('answered', headersTimeout)), headersTimeout)
+    } else {
+      clearTimeout(this.headTimer)
+      this.headTimer = undefined
+    }
   }
 
   abort (): void {
@@ -131,10 +140,11 @@ export class ClientConnection implements CallConnection {
 
   /** The call is over, and nothing of it is left on the connection. */
   private finish (call: Call): void {
-    const { socket } = this
+    const { socket, timeouts: { bodyTimeout } } = this
     this.leave()
-    if (!call.isPersistent || !this.isUsable || socket.readableEnded || !socket.writable) {
+    if (!call.isPersistent || !this.isClean || socket.readableEnded || !socket.writable) {
       this.retire()
+      socket.setTimeout(bodyTimeout) // the server may not take the last bytes
       socket.destroySoon()
       return
     }
@@ -159,11 +169,6 @@ export class ClientConnection implements CallConnection {
 
   // Timeouts
 
-  private startHeadTimer (): void {
-    const { headersTimeout } = this.timeouts
-    if (headersTimeout > 0) this.headTimer ??= setTimeout(() => this.fail(new ServerTimeoutError('answered', headersTimeout)), headersTimeout)
-  }
-
   private stopTimers (): void {
     clearTimeout(this.headTimer)
     clearTimeout(this.continueTimer)
@@ -171,20 +176,22 @@ export class ClientConnection implements CallConnection {
   }
 
   private onTimeout (): void {
-    const { call, socket, timeouts } = this
+    const { call, socket, timeouts: { bodyTimeout } } = this
     if (call === null) {
       this.close()
-    } else if (this.isPaused) {
-      socket.setTimeout(timeouts.bodyTimeout) // it is our side that does not read on
+    } else if (this.isPaused || this.hasPaused || (!call.hasSentRequest && socket.writableLength === 0)) {
+      // It was our side that has not read on, or it has to send more.
+      this.hasPaused = false
+      socket.setTimeout(bodyTimeout)
     } else {
-      this.fail(new ServerTimeoutError('sent or taken anything', timeouts.bodyTimeout))
+      this.fail(new ServerTimeoutError('sent or taken anything', bodyTimeout))
     }
   }
 
   private fail (error: Error): void {
     const { call } = this
     this.abort()
-    call?.fail(error)
+    call?.onConnectionLost(error)
   }
 
   // Events of the socket
@@ -195,10 +202,7 @@ export class ClientConnection implements CallConnection {
       this.close() // nobody has asked for it, and it must not be taken for the response to the next request
       return
     }
-    if (!this.hasReceived) {
-      this.hasReceived = true
-      this.startHeadTimer()
-    }
+    this.hasReceived = true
     this.receive(call, data)
   }
 
@@ -207,13 +211,18 @@ export class ClientConnection implements CallConnection {
     this.isReceiving = true
     try {
       while (rest.length > 0 && this.call === call && !call.hasReceivedResponse) rest = rest.subarray(call.receive(asLanded(rest)))
+    } catch (error) {
+      // A listener of the user has thrown. The bytes behind those that it was called for must not be taken for others.
+      this.fail(error as Error)
+      throw error
     } finally {
       this.isReceiving = false
     }
     if (this.call !== call) return
     // Whose are they? They must not be taken for the response to the next request.
-    if (rest.length > 0) call.isPersistent = false
-    this.finishIfOver(call)
+    if (rest.length > 0) this.isClean = false
+    if (call.head === null) this.watch(call)
+    else if (call.isOver) this.finish(call)
   }
 
   private onEnd (): void {
@@ -224,26 +233,27 @@ export class ClientConnection implements CallConnection {
 
   private onClose (): void {
     const { call, error } = this
+    if (call !== null && this.retry(call)) return
     this.leave()
     this.retire()
-    if (call === null || call.destroyed || this.retry(call)) return
-    if (!call.hasReceivedResponse) call.fail(new ServerGoneError({ cause: error ?? undefined }))
-    else call.onConnectionLost()
+    call?.onConnectionLost(new ServerGoneError({ cause: error ?? undefined }))
   }
 
   /** A server may close an idle connection while a request is on its way. Then it has not read that request. */
   private retry (call: Call): boolean {
     if (this.hasReceived || this.uses === 0 || !call.mayRepeat) return false
     this.leave()
+    this.isUsable = false
+    this.buffers.useShared()
+    this.socket.destroy()
     call.repeat()
     this.owner.retry(call)
-    this.close()
     return true
   }
 }
 
 /** How long the server keeps the connection, by its Keep-Alive field, less the time that a request may be on its way. */
 function keepAliveTimeout (field: string | string[] | undefined): number {
-  const [, seconds] = /\btimeout=(\d+)/.exec(String(field)) ?? []
+  const [, seconds] = /\btimeout=(\d+)/i.exec(String(field)) ?? []
   return seconds === undefined ? Infinity : Math.max(1, Number(seconds) * 1000 - MARGIN)
 }

@@ -3,8 +3,8 @@
 import { maxHeaderSize } from 'node:http'
 import { OptionError } from '../errors.ts'
 import { OPTIONS, MAX_TIMEOUT } from '../options.ts'
-import type { CallLimits } from './call.ts'
 import type { ConnectionTimeouts } from './connection.ts'
+import type { CallLimits } from './response-reader.ts'
 
 export type Limits = CallLimits & ConnectionTimeouts
 

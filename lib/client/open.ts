@@ -20,17 +20,24 @@ export function open (url: string | URL, options: OpenOptions = {}): ClientCall 
   for (const name of Object.keys(options)) {
     if (!Object.hasOwn(OPTIONS, name)) throw new OptionError(name, 'there is no such option')
   }
-  const { signal, agent = defaultAgent } = options
+  const { signal, agent = defaultAgent, query } = options
   signal?.throwIfAborted()
+  if (!(agent instanceof Agent)) throw new OptionError('agent', 'expected an Agent')
   const { origin, path } = parseTarget(url)
   const limits = limitsOf(options)
-  const call = new Call(requestStart({ ...options, target: options.path ?? withQuery(path, options.query), host: origin.host, minorVersion: 1 }), limits)
+  // The target of CONNECT is a host and a port, and so is its Host field (RFC 9112 section 3.2.3).
+  const isConnect = options.method?.toUpperCase() === 'CONNECT'
+  if (isConnect && options.path === undefined) throw new OptionError('path', 'CONNECT needs the host and the port of its target')
+  const target = withQuery(options.path ?? path, query)
+  const start = requestStart({ ...options, target, host: isConnect ? target : origin.host, minorVersion: 1 })
+  if (start.offersSwitch && start.framing.kind !== 'none' && options.payload === undefined) throw new OptionError('payload', 'a request that switches protocols needs all of its body')
+  const call = new Call(start, limits)
   if (signal !== undefined) {
     const onAbort = (): void => { call.destroy(signal.reason) }
     signal.addEventListener('abort', onAbort)
     call.on('close', () => signal.removeEventListener('abort', onAbort))
   }
-  ;(agent as Agent).send(call, origin, limits)
+  agent.send(call, origin, limits)
   if (call.request.framing.kind !== 'none') writePayload(options, call)
   return call
 }

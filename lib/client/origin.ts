@@ -20,7 +20,8 @@ export interface Target {
   readonly path: string
 }
 
-const UNIX = /^unix:(?:\/\/)?(\/[^:]*)(?::(\/.*))?$/
+// A fragment is not sent.
+const UNIX = /^unix:(?:\/\/)?(\/[^:#]*)(?::(\/[^#]*))?(?:#.*)?$/
 
 /**
  * Parses the URL of a call: `http:`, `https:`, or `unix:/path/of/socket:/path`.

@@ -1,6 +1,6 @@
 // The head and the body of an injected request, made from options like those of `app.inject()`.
 
-import { Readable, type Writable } from 'node:stream'
+import { Readable } from 'node:stream'
 import type { InjectDuplexOptions, OutgoingFields } from '../../types/index.d.ts'
 import { OptionError } from '../errors.ts'
 import { type Framing, requestFraming } from '../transfer/framing.ts'
@@ -17,6 +17,9 @@ export interface RequestStart {
   formats: ClientFormats
   /** The client offers to switch protocols, or asks for a tunnel. */
   offersSwitch: boolean
+  /** The fields of these names. */
+  connection: string | undefined
+  upgrade: string | undefined
   /** The body waits for a 100 (Continue). */
   expectsContinue: boolean
 }
@@ -34,8 +37,11 @@ export interface RequestParts extends Pick<ClientOptions, 'headers' | 'cookies' 
   isUnchecked?: boolean
 }
 
-/** The stream to which the body of a request is written. */
-type Body = Writable & { endBody (content: string | Uint8Array): void }
+/** Where the body of a request is written to. */
+interface Body {
+  endBody (content: string | Uint8Array): void
+  sendFrom (source: Readable): void
+}
 
 /** Every option: one that is misspelt must not be ignored. */
 const OPTIONS: Readonly<Record<keyof ClientOptions, true>> = {
@@ -93,6 +99,8 @@ export function requestStart (options: RequestParts): RequestStart {
   return {
     method,
     offersSwitch: switches,
+    connection: fields.connection?.toString(),
+    upgrade: fields.upgrade?.toString(),
     formats,
     head: isUnchecked ? writeUncheckedRequestHead(method, target, fields, minorVersion) : checkedHead(method, target, fields, framing),
     framing,
@@ -122,13 +130,9 @@ function checkPayload (payload: unknown): void {
 export function writePayload (options: Pick<InjectDuplexOptions, 'payload'>, client: Body): void {
   const payload = payloadOf(options)
   if (payload === undefined) return
-  if (isIterable(payload)) {
-    const source = Readable.from(payload)
-    source.on('error', (error) => client.destroy(error))
-    source.pipe(client)
-  } else {
-    client.endBody(payload)
-  }
+  // Not in object mode, in which a chunk that is no bytes would throw when it is written.
+  if (isIterable(payload)) client.sendFrom(Readable.from(payload, { objectMode: false }))
+  else client.endBody(payload)
 }
 
 /** Adds the field that frames the body, if the caller has set none. */
