@@ -9,7 +9,7 @@ import { Duplex, type Readable } from 'node:stream'
 import type { Socket } from 'node:net'
 import type { ClientCall, InterimHead, ResponseHead } from '../../types/client.d.ts'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
-import { AbortedError, OptionError, TrailersError } from '../errors.ts'
+import { AbortedError, OptionError, ServerGoneError, TrailersError } from '../errors.ts'
 import { ItemReader } from '../exchange/item-reader.ts'
 import { encodeItem, frameTexts } from '../items/codec.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
@@ -203,7 +203,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   sendFrom (source: Readable): void {
     this.source = source
     source.on('error', (error) => this.destroy(error))
-    this.on('close', () => source.destroy())
+    this.on('close', () => { if (!source.readableEnded) source.destroy() })
     source.pipe(this)
   }
 
@@ -293,8 +293,9 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   }
 
   private readonly onWritten: Done = (error) => {
-    // After an error the connection closes, which says more.
     if (!error) this.finishWrite()
+    else if (this.isOver) this.onConnectionLost(new ServerGoneError({ cause: error }))
+    // Otherwise the connection closes, which says more.
   }
 
   private finishWrite (error?: Error): void {

@@ -1,6 +1,7 @@
 // The head and the body of an injected request, made from options like those of `app.inject()`.
 
 import { Readable } from 'node:stream'
+import { ReadableStream } from 'node:stream/web'
 import type { InjectDuplexOptions, OutgoingFields } from '../../types/index.d.ts'
 import { OptionError } from '../errors.ts'
 import { type Framing, requestFraming } from '../transfer/framing.ts'
@@ -130,9 +131,14 @@ function checkPayload (payload: unknown): void {
 export function writePayload (options: Pick<InjectDuplexOptions, 'payload'>, client: Body): void {
   const payload = payloadOf(options)
   if (payload === undefined) return
-  // Not in object mode, in which a chunk that is no bytes would throw when it is written.
-  if (isIterable(payload)) client.sendFrom(Readable.from(payload, { objectMode: false }))
+  if (isIterable(payload)) client.sendFrom(sourceOf(payload))
   else client.endBody(payload)
+}
+
+/** A stream of bytes. In object mode, a chunk that is no bytes would throw when it is written. */
+function sourceOf (payload: AsyncIterable<unknown>): Readable {
+  if (payload instanceof Readable && !payload.readableObjectMode) return payload
+  return payload instanceof ReadableStream ? Readable.fromWeb(payload) : Readable.from(payload, { objectMode: false })
 }
 
 /** Adds the field that frames the body, if the caller has set none. */
