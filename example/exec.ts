@@ -25,20 +25,18 @@ export async function engine (app: FastifyInstance, { name, command }: { name: s
   const main = spawn(command[0], command.slice(1))
   const output: Buffer[] = []
   const changes = new EventEmitter().setMaxListeners(0)
-  let exitCode: number | null = null
+  const state = { Running: true, ExitCode: 0 }
   main.stdout.on('data', (chunk) => changes.emit('change', output.push(frame(1, chunk))))
   main.stderr.on('data', (chunk) => changes.emit('change', output.push(frame(2, chunk))))
-  onExit(main, (code) => {
-    exitCode = code
-    changes.emit('change')
-  })
+  onExit(main, (exitCode) => changes.emit('change', Object.assign(state, { Running: false, ExitCode: exitCode })))
   app.addHook('preClose', async () => { main.kill() })
 
+  const change = (signal: AbortSignal): Promise<unknown> => once(changes, 'change', { signal }).catch(() => {})
   async function * follow (position: number, signal: AbortSignal): AsyncGenerator<Buffer> {
     while (true) {
       while (position < output.length) yield output[position++]
-      if (exitCode !== null || signal.aborted) return
-      await once(changes, 'change', { signal }).catch(() => {})
+      if (!state.Running || signal.aborted) return
+      await change(signal)
     }
   }
 
@@ -47,11 +45,11 @@ export async function engine (app: FastifyInstance, { name, command }: { name: s
     app.addHook<ById>('onRequest', async ({ params }) => {
       if (params.id !== name && params.id !== id) throw failure(404, `No such container: ${params.id}`)
     })
-    app.get('/json', async () => ({ Id: id, Name: `/${name}`, State: { Running: exitCode === null }, Config: { OpenStdin: true, Tty: false } }))
+    app.get('/json', async () => ({ Id: id, Name: `/${name}`, State: state, Config: { OpenStdin: true, Tty: false } }))
     app.post('/wait', { duplex: true }, async function * ({ signal }, reply) {
       reply.type('application/json').duplex.flushHeaders() // `docker attach` goes on when it has the head
-      for await (const _ of follow(output.length, signal)) continue
-      yield JSON.stringify({ StatusCode: exitCode })
+      while (state.Running && !signal.aborted) await change(signal)
+      yield JSON.stringify({ StatusCode: state.ExitCode })
     })
     app.get<ById>('/logs', { duplex: true }, async function * ({ query, signal }, reply) {
       reply.type(MULTIPLEXED)
@@ -82,7 +80,7 @@ export async function engine (app: FastifyInstance, { name, command }: { name: s
       const { Cmd: [file, ...args], Env, WorkingDir, Tty = false, AttachStdin = false } = exec.config
       const env = { ...process.env, ...Object.fromEntries((Env ?? []).map((variable) => variable.split(/=(.*)/s, 2))) }
       const child = spawn(file, args, { env, cwd: WorkingDir || undefined })
-      onExit(child, (code) => Object.assign(exec, { Running: false, ExitCode: code }))
+      onExit(child, (exitCode) => Object.assign(exec, { Running: false, ExitCode: exitCode }))
       await once(child, 'spawn').catch(({ message }) => { throw failure(400, message) })
       exec.Running = true
 
