@@ -8,7 +8,7 @@ import { duplexProxy } from 'fastify-duplex/proxy'
 import { listen } from './listen.ts'
 
 declare module 'fastify' {
-  interface FastifyRequest { user: string }
+  interface FastifyRequest { userName: string }
 }
 
 export interface GatewayOptions {
@@ -21,7 +21,7 @@ export interface GatewayOptions {
 }
 
 export async function gateway (app: FastifyInstance, { upstream, path = '/v1', users }: GatewayOptions): Promise<void> {
-  app.decorateRequest('user', '')
+  app.decorateRequest('userName', '')
 
   // Runs before a byte goes to the server. The rest of a request that is refused is not passed on.
   app.addHook('onRequest', async (request, reply) => {
@@ -30,7 +30,7 @@ export async function gateway (app: FastifyInstance, { upstream, path = '/v1', u
     if (scheme.toLowerCase() !== 'bearer' || known === undefined) {
       return reply.code(401).header('www-authenticate', 'Bearer').send({ statusCode: 401, error: 'Unauthorized', message: 'A token is required' })
     }
-    request.user = users[known]
+    request.userName = users[known]
   })
 
   await app.register(duplexProxy, {
@@ -38,10 +38,10 @@ export async function gateway (app: FastifyInstance, { upstream, path = '/v1', u
     rewritePrefix: path,
     upstream,
     forwarded: true,
-    rewriteRequest: (head, { user }) => {
+    rewriteRequest: (head, { userName }) => {
       // The server trusts x-user. What the client sends under this name is replaced.
       const { authorization, cookie, ...headers } = head.headers
-      return { ...head, headers: { ...headers, 'x-user': user } }
+      return { ...head, headers: { ...headers, 'x-user': userName } }
     }
   })
 }

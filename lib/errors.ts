@@ -51,7 +51,7 @@ export const ConnectError = createError('FST_ERR_DUPLEX_CONNECT', 'Cannot connec
 export const ServerGoneError = createError('FST_ERR_DUPLEX_SERVER_GONE', 'The server went away before the exchange was over', 502)
 export const ServerTimeoutError = createError('FST_ERR_DUPLEX_SERVER_TIMEOUT', 'The server has not %s within %s ms', 504)
 export const UpstreamError = createError('FST_ERR_DUPLEX_UPSTREAM', 'The response of the upstream server cannot be passed on: %s', 502)
-export const PathError = createError('FST_ERR_DUPLEX_PATH', 'The path has dot segments, which could lead out of "%s"', 400)
+export const PathError = createError('FST_ERR_DUPLEX_PATH', 'The request-target cannot be passed on: %s', 400)
 export const AgentClosedError = createError('FST_ERR_DUPLEX_AGENT_CLOSED', 'The agent of this call was closed', 500)
 
 // Mistakes of the handler: thrown by the method it called, or emitted on the writable side.

@@ -10,12 +10,13 @@ import { FastifyError, RegisteredError } from './errors.ts'
 import { Registry } from './exchange/registry.ts'
 import { wrapGenerator } from './fastify/handler.ts'
 import { hasInjectedBody, keepSignalDuring, makeTargetRoutable, missingFromFastify, otherServers, prepareRequests, prependOnRoute, restoreTargets, surroundPreClose } from './fastify/internals.ts'
-import { makeDuplex } from './fastify/route.ts'
+import { makeDuplex, noteWebSocketRoute } from './fastify/route.ts'
 import { type RouteSetup, getAuthority, getDuplex } from './fastify/route-exchange.ts'
 import { checkAllSeen } from './fastify/unseen-routes.ts'
 import { gateOf } from './handoff/gate.ts'
 import { missingFromNode } from './handoff/probe.ts'
 import { isWatchedByOther, routeStreams, watch } from './handoff/server.ts'
+import { WebSocketRoutes } from './handoff/websocket-routes.ts'
 import { otherRuntime } from './node/runtime.ts'
 import { DEFAULT_OPTIONS, MAX_TIMEOUT, type ResolvedOptions, resolveOptions } from './options.ts'
 import { IdleWatch } from './transport/idle-watch.ts'
@@ -55,7 +56,10 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
   app.decorateRequest('authority', { getter: getAuthority })
   app.decorateReply('duplex', { getter: getDuplex })
   prepareRequests(app)
-  prependOnRoute(app, wrapGenerator)
+  prependOnRoute(app, (route) => {
+    noteWebSocketRoute(route, gate)
+    wrapGenerator(route)
+  })
   app.addHook('onRoute', function (route) {
     makeDuplex.call(this, route, setup)
   })
@@ -67,6 +71,7 @@ function setUp (server: object, options: ResolvedOptions): RouteSetup {
   const idleWatch = new IdleWatch(options.idleTimeout)
   const gate = gateOf(server, () => ({
     routesConnect: false,
+    webSocketRoutes: new WebSocketRoutes(),
     onConnect: makeTargetRoutable,
     onUnclaimedConnect (request) { claimRaw(request, app, idleWatch, options)?.refuse() }
   }))

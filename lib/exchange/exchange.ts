@@ -57,7 +57,7 @@ export interface ExchangeStream extends Duplex {
   /** Whether somebody listens for content. */
   readonly isRead: boolean
   onContent (content: Landed, last: boolean): boolean
-  onBodyEnd (): boolean
+  onBodyEnd (): boolean | null
   /** Ends the readable side. */
   endRequest (): void
   /** Reports when the reader leaves. */
@@ -145,7 +145,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     return this.life.request === 'stopped' ? false : this.stream!.onContent(content, last)
   }
 
-  onBodyEnd (): boolean {
+  onBodyEnd (): boolean | null {
     return this.stream!.onBodyEnd()
   }
 

@@ -45,6 +45,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private itemWriter: ItemWriter | null = null
   private itemFields: readonly string[] = NO_NAMES // added to the head
   bodyIsComplete = false
+  private bodyEndListener: (() => void) | null = null // not null while the end is kept back
   readonly originalMethods = methods
   // Writing. A Writable has one write under way at a time.
   writesAtOnce = false // set by the relay
@@ -414,7 +415,27 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     return this.writeCallback !== ignore && this.writeSize === size && this.writableLength === size
   }
 
-  onBodyEnd (): boolean {
+  /**
+   * Keeps back the end of the request, for a proxy: whether a tunnel follows the body, it knows only when its upstream server has that
+   * body and has answered.
+   *
+   * @param onBodyEnd called when the body was read from the connection
+   */
+  holdBodyEnd (onBodyEnd: () => void): void {
+    this.bodyEndListener = onBodyEnd
+  }
+
+  releaseBodyEnd (): void {
+    if (this.bodyEndListener === null || this.destroyed) return
+    this.bodyEndListener = null
+    this.transport.read()
+  }
+
+  onBodyEnd (): boolean | null {
+    if (this.bodyEndListener !== null) {
+      this.bodyEndListener()
+      return null
+    }
     const { reply } = this
     // A handler that reads behind the body waits for bytes from the tunnel. But the client sends none before it has the head.
     if (this.responseFraming === null && !reply.sent && !this.exchange.answerHasBegun && isTunnel(reply.request.method, reply.statusCode)) {

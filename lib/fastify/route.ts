@@ -6,6 +6,8 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from
 import type { FastifyDuplexOptions } from '../../types/index.d.ts'
 import { AbortedError, BodySchemaError } from '../errors.ts'
 import { type DeclaredItems, optionsOfRoute, resolveOptions } from '../options.ts'
+import type { Gate } from '../handoff/gate.ts'
+import { kPassesHandshakes } from '../handoff/websocket-routes.ts'
 import { IdleWatch } from '../transport/idle-watch.ts'
 import { claimRaw } from '../transport/raw.ts'
 import { skipBodyParsing } from './admission.ts'
@@ -40,6 +42,12 @@ export function makeDuplex (this: FastifyInstance, route: RouteOptions, plugin: 
   options.onResponse = [options.onResponse ?? []].flat().concat(passFailure)
   options.handler = wrapHandler(options.handler)
   options.errorHandler = wrapRouteErrorHandler(options.errorHandler)
+}
+
+/** Called before other plugins wrap the handler, as @fastify/websocket does. */
+export function noteWebSocketRoute ({ url, handler, websocket, wsHandler }: RouteOptions & { websocket?: boolean, wsHandler?: unknown }, { webSocketRoutes }: Gate): void {
+  if (kPassesHandshakes in handler) webSocketRoutes.add(url, true)
+  else if (websocket || wsHandler) webSocketRoutes.add(url, false)
 }
 
 function setUp (plugin: RouteSetup, { receive, send, ...routeOptions }: FastifyDuplexOptions & DeclaredItems, bodyLimit = plugin.options.bodyLimit): RouteSetup {

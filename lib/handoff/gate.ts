@@ -1,10 +1,12 @@
 // CONNECT and Upgrade requests: does the app route them, or do they go to Node's listeners for 'connect' and 'upgrade'?
 
 import type { IncomingMessage } from 'node:http'
+import type { WebSocketRoutes } from './websocket-routes.ts'
 
 export interface Gate {
   /** Whether there is a duplex route for CONNECT. */
   routesConnect: boolean
+  readonly webSocketRoutes: WebSocketRoutes
   /** Called before a CONNECT request is routed. */
   onConnect (request: IncomingMessage): void
   /**
@@ -29,9 +31,10 @@ export function gateOf (server: object, make: () => Gate): Gate {
 
 /**
  * Whether a CONNECT or Upgrade request goes to the listeners for 'connect' or 'upgrade' instead of being routed. A request for
- * WebSocket does: @fastify/websocket listens. A request for any other protocol is routed, although Node would give it to that
- * listener too. CONNECT is routed if there is a route for it.
+ * WebSocket does: @fastify/websocket listens. But if a proxy has the route, it is routed. So is a request for any other protocol,
+ * although Node would give it to that listener too. CONNECT is routed if there is a route for it.
  */
-export function belongsToUpgradeListener ({ method, headers }: IncomingMessage, gate: Gate): boolean {
-  return method === 'CONNECT' ? !gate.routesConnect : /(?:^|[,\s])websocket(?:$|[,/\s])/i.test(headers.upgrade!)
+export function belongsToUpgradeListener ({ method, url, headers }: IncomingMessage, { routesConnect, webSocketRoutes }: Gate): boolean {
+  if (method === 'CONNECT') return !routesConnect
+  return /(?:^|[,\s])websocket(?:$|[,/\s])/i.test(headers.upgrade!) && !webSocketRoutes.isProxied(url!)
 }

@@ -8,6 +8,7 @@ import { hasKnownCallbacks, parserOf } from '../node/parser.ts'
 import { bytesOf } from '../relay/read-buffers.ts'
 import { type Handoff, claim } from './handoff.ts'
 import { watch } from './server.ts'
+import { WebSocketRoutes } from './websocket-routes.ts'
 
 let missing: string | null | undefined
 
@@ -46,7 +47,7 @@ function tryHandoff (socket: Socket): string | null {
       })
     })
     server.on('clientError', () => { nonsenseWasRefused = true })
-    watch(server, { routesConnect: false, onConnect: ignore, onUnclaimedConnect: ignore })
+    watch(server, { routesConnect: false, webSocketRoutes: new WebSocketRoutes(), onConnect: ignore, onUnclaimedConnect: ignore })
     server.emit('connection', socket)
     if (!hasKnownCallbacks(parserOf(socket))) return 'parser'
     if (findListeners(socket) === null || !stopsFeedingOnListen(socket)) return 'listeners'

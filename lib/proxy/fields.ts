@@ -1,8 +1,10 @@
 // Which fields a proxy passes on, and which belong to one connection only (RFC 9110 section 7.6.1).
 
+import type { IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
-import { isTrailerField, trimBlanks } from '../transfer/field-lines.ts'
+import { isTrailerField, listElements } from '../transfer/field-lines.ts'
+import { isContentLength } from '../transfer/framing.ts'
 
 /** Fields of the connection, of the proxy itself, and those that our own writers set. */
 const NOT_PASSED_ON: ReadonlySet<string> = new Set([
@@ -11,25 +13,45 @@ const NOT_PASSED_ON: ReadonlySet<string> = new Set([
 ])
 
 /** The fields of a request to pass on, by lower-case name. Not from `headers`, in which Node drops some that are repeated. */
-export function requestFields (rawHeaders: readonly string[]): OutgoingFields {
+export function requestFields ({ rawHeaders, httpVersionMajor, httpVersionMinor }: IncomingMessage): OutgoingFields {
   const fields: OutgoingFields = Object.create(null)
+  const options: string[] = []
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = rawHeaders[i].toLowerCase()
-    if (NOT_PASSED_ON.has(name) || name === 'content-length' || name.startsWith(':')) continue
     const value = rawHeaders[i + 1]
-    const previous = fields[name]
-    fields[name] = previous === undefined ? value : [...[previous].flat() as string[], value]
+    if (name === 'connection') options.push(...listElements(value))
+    else if (isPassedOn(name)) fields[name] = fields[name] === undefined ? value : [fields[name], value].flat() as string[]
   }
+  for (const name of options) if (name !== 'host') delete fields[name] // every request has a Host field, whatever the client says
+  // HTTP/2 may split the field, which HTTP/1.1 may not (RFC 9113 section 8.2.3).
+  if (Array.isArray(fields.cookie)) fields.cookie = fields.cookie.join('; ')
+  // HTTP/1.0 has no expectations (RFC 9110 section 10.1.1).
+  if (httpVersionMajor === 1 && httpVersionMinor === 0) delete fields.expect
   return fields
+}
+
+/** Whether a field of a request is passed on as it is. */
+export function isPassedOn (name: string): boolean {
+  return !NOT_PASSED_ON.has(name) && name !== 'content-length' && !name.startsWith(':')
 }
 
 /** The fields of a response to pass on. */
 export function responseFields (headers: Readonly<Record<string, string | string[]>>): OutgoingFields {
   const fields: OutgoingFields = Object.create(null)
-  const options = optionsOf(headers.connection)
+  const options = listElements(headers.connection)
   for (const name of Object.keys(headers)) {
     if (!NOT_PASSED_ON.has(name) && !options.includes(name)) fields[name] = headers[name]
   }
+  // The length frames the body, whatever `connection` says. It may be repeated, or have leading zeros.
+  const [length] = listElements(headers['content-length'])
+  if (/^\d+$/.test(length) && isContentLength(Number(length))) fields['content-length'] = Number(length)
+  else delete fields['content-length']
+  return fields
+}
+
+/** The fields of an interim response, which has no body. */
+export function interimFields (headers: Readonly<Record<string, string | string[]>>): OutgoingFields {
+  const { 'content-length': _, ...fields } = responseFields(headers)
   return fields
 }
 
@@ -38,22 +60,17 @@ export function trailersToPass (trailers: Trailers): OutgoingFields {
   return Object.fromEntries(Object.entries(trailers).filter(([name]) => isTrailerField(name)))
 }
 
-/** Removes the fields that the Connection field of a message names. */
-export function dropConnectionOptions (fields: OutgoingFields, connection: string | string[] | undefined): void {
-  for (const name of optionsOf(connection)) delete fields[name]
-}
-
-function optionsOf (connection: string | string[] | undefined): string[] {
-  return connection === undefined ? [] : String(connection).split(',').map((option) => trimBlanks(option).toLowerCase())
-}
-
-/** Says who the client is: Forwarded (RFC 7239), and the older fields for the same. */
-export function addForwarded (fields: OutgoingFields, { ip, protocol, host }: Pick<FastifyRequest, 'protocol' | 'host'> & { ip: string }): void {
-  const node = ip.includes(':') ? `"[${ip}]"` : ip
-  append(fields, 'forwarded', `for=${node};host=${quoted(host)};proto=${protocol}`)
-  append(fields, 'x-forwarded-for', ip)
-  fields['x-forwarded-host'] ??= host
-  fields['x-forwarded-proto'] ??= protocol
+/**
+ * Says who the client is: Forwarded (RFC 7239), and the older fields for the same. What earlier proxies have said about addresses stays in
+ * front. Host and protocol are those that Fastify tells: with `trustProxy`, they come from earlier proxies.
+ */
+export function addForwarded (fields: OutgoingFields, { socket, protocol, host }: Pick<FastifyRequest, 'socket' | 'protocol' | 'host'>): void {
+  const { remoteAddress } = socket // undefined on a Unix socket
+  const node = remoteAddress === undefined ? 'unknown' : remoteAddress.includes(':') ? `"[${remoteAddress}]"` : remoteAddress
+  append(fields, 'forwarded', `for=${node};${host === '' ? '' : `host=${quoted(host)};`}proto=${protocol}`)
+  if (remoteAddress !== undefined) append(fields, 'x-forwarded-for', remoteAddress)
+  fields['x-forwarded-host'] = host === '' ? undefined : host
+  fields['x-forwarded-proto'] = protocol
 }
 
 function append (fields: OutgoingFields, name: string, element: string): void {

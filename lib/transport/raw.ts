@@ -146,17 +146,28 @@ export class RawTransport implements Transport, Borrower, Watched {
   private deliver (): void {
     if (this.isFlowing) {
       this.handoff.read()
-    } else if (this.completeBody()) {
+      return
+    }
+    const isComplete = this.completeBody()
+    if (isComplete === true) {
       this.exchange!.onRequestEnd()
-    } else {
+    } else if (isComplete === false) {
       if (this.handoff.expectsContinue) this.writeContinue()
       this.startFlow()
     }
   }
 
-  /** At the end of the body, continues with the tunnel behind it, if there is one. @returns whether the request is complete */
-  private completeBody (): boolean {
-    if (this.reader === this.bodyReader && this.reader.done && this.exchange!.onBodyEnd()) this.reader = new CloseReader()
+  /**
+   * At the end of the body, continues with the tunnel behind it, if there is one.
+   *
+   * @returns whether the request is complete; null if it is not known yet whether there is a tunnel
+   */
+  private completeBody (): boolean | null {
+    if (this.reader === this.bodyReader && this.reader.done) {
+      const isTunnel = this.exchange!.onBodyEnd()
+      if (isTunnel === null) return null
+      if (isTunnel) this.reader = new CloseReader()
+    }
     return this.reader.done
   }
 
@@ -188,10 +199,13 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.stopDraining()
     if (this.exchange === null) {
       this.returnOrClose()
-    } else if (this.completeBody()) {
+      return
+    }
+    const isComplete = this.completeBody()
+    if (isComplete === true) {
       this.tellNodeIfKept()
       this.exchange.onRequestEnd()
-    } else if (wantsMore) {
+    } else if (isComplete === false && wantsMore) {
       this.startFlow()
     }
   }

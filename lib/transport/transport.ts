@@ -20,9 +20,10 @@ export interface ExchangeEvents {
   /**
    * The body of the request was read to its end. The exchange may now send the response head that opens a tunnel.
    *
-   * @returns whether the connection is a tunnel now: then everything that the client sends after the body is content too
+   * @returns whether the connection is a tunnel now: then everything that the client sends after the body is content too. Null if that
+   *   is not known yet: `onBodyEnd` is called again after the next call of `read`
    */
-  onBodyEnd (): boolean
+  onBodyEnd (): boolean | null
   /** The request is complete. In a tunnel: the client has ended its side. */
   onRequestEnd (): void
   /** The request cannot be read any further: it is malformed, too long, or cut off. */

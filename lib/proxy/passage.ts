@@ -1,0 +1,181 @@
+// One exchange on its way to the upstream server and back: what comes in on one side is written to the other, under backpressure,
+// and each side is told how the other has ended.
+
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { InterimHead, ResponseHead } from '../../types/client.d.ts'
+import type { ForwardedResponse, ProxyOptions } from '../../types/proxy.d.ts'
+import type { OutgoingFields } from '../../types/transfer.d.ts'
+import type { Call } from '../client/call.ts'
+import { UpstreamError } from '../errors.ts'
+import type { HttpDuplex } from '../exchange/http-duplex.ts'
+import { listElements } from '../transfer/field-lines.ts'
+import { interimFields, responseFields, trailersToPass } from './fields.ts'
+
+/** What a reply had before the head of the upstream server was put into it. */
+interface Before { readonly statusCode: number, readonly headers: OutgoingFields, readonly names: string[] }
+
+export class Passage {
+  private readonly request: FastifyRequest
+  private readonly reply: FastifyReply
+  private readonly duplex: HttpDuplex
+  private readonly call: Call
+  private readonly rewriteResponse: ProxyOptions['rewriteResponse']
+  private before: Before | null = null
+
+  constructor (request: FastifyRequest, reply: FastifyReply, call: Call, { rewriteResponse }: ProxyOptions) {
+    this.request = request
+    this.reply = reply
+    this.duplex = reply.duplex as HttpDuplex
+    this.call = call
+    this.rewriteResponse = rewriteResponse
+  }
+
+  /** @returns a promise that resolves when the exchange is over. If it has failed, the stream has the error, which is answered if it can be */
+  run (): Promise<void> {
+    const { call, duplex } = this
+    call.on('information', (head: InterimHead) => this.passInterimHead(head))
+    call.on('response', (head: ResponseHead) => this.onResponse(head))
+    call.on('end', () => this.endResponse())
+    call.on('error', (error) => this.fail(upstreamError(error)))
+    // To read is to ask for the body: a client that expects a 100 gets it then.
+    if (call.request.expectsContinue) call.on('continue', () => this.passRequest())
+    else if (!call.request.offersSwitch || call.request.framing.kind !== 'none') this.passRequest()
+    return new Promise((resolve) => {
+      duplex.on('close', () => {
+        // When the client leaves, the server need not go on. And behind an early answer, nobody reads the rest of the request.
+        call.destroy()
+        if (!this.reply.sent) this.restoreReply()
+        resolve()
+      })
+    })
+  }
+
+  private passRequest (): void {
+    const { duplex, call } = this
+    duplex.on('end', () => {
+      this.passTrailers()
+      if (call.head === null) call.endBody()
+      else call.end()
+    })
+    const stop = (): void => {
+      duplex.unpipe(call)
+      duplex.stopReading()
+    }
+    // Before the end of the request: the server has answered, and does not want the rest.
+    call.on('finish', stop).on('close', stop)
+    duplex.pipe(call, { end: false })
+    if (call.request.offersSwitch && call.head === null) this.endBodyBeforeSwitch()
+  }
+
+  private passTrailers (): void {
+    const { duplex, call } = this
+    if (duplex.framing.request === 'chunked') call.setTrailers(trailersToPass(duplex.trailers))
+  }
+
+  /** The client offers to switch protocols behind its body. The server decides when it has the body: `onResponse` learns what follows. */
+  private endBodyBeforeSwitch (): void {
+    const { duplex, call } = this
+    let passed = 0
+    let isRead = false
+    const endWhenPassed = (): void => {
+      if (!isRead || passed < duplex.bytesRead || call.head !== null) return
+      isRead = false
+      this.passTrailers()
+      call.endBody()
+    }
+    duplex.holdBodyEnd(() => {
+      isRead = true
+      endWhenPassed()
+    })
+    duplex.on('data', (content: Buffer) => {
+      passed += content.length
+      endWhenPassed()
+    })
+  }
+
+  private passInterimHead ({ statusCode, headers }: InterimHead): void {
+    const { duplex } = this
+    if (statusCode !== 100 && !duplex.destroyed) duplex.writeInformation(statusCode, interimFields(headers))
+  }
+
+  private onResponse (head: ResponseHead): void {
+    const { duplex, call } = this
+    if (duplex.destroyed) return
+    try {
+      this.passHead(head)
+    } catch (error) {
+      this.fail(error as Error)
+      return
+    }
+    if (call.request.offersSwitch) this.passTunnel()
+    call.pipe(duplex, { end: false })
+    // The head is sent with the first content, unless that keeps the client waiting.
+    setImmediate(() => this.flushHead())
+  }
+
+  private passTunnel (): void {
+    const { duplex, call } = this
+    if (call.request.framing.kind !== 'none') duplex.releaseBodyEnd()
+    else if (call.isTunnel) this.passRequest()
+  }
+
+  private passHead ({ statusCode, statusMessage, headers }: ResponseHead): void {
+    const { reply, request } = this
+    if (statusCode === 101) this.checkSwitch(headers.upgrade)
+    let head: ForwardedResponse = { statusCode, headers: responseFields(headers) }
+    if (this.rewriteResponse !== undefined) head = this.rewriteResponse(head, request, reply)
+    this.before = { statusCode: reply.statusCode, headers: reply.getHeaders() as OutgoingFields, names: Object.keys(head.headers) }
+    reply.code(head.statusCode)
+    for (const name of this.before.names) reply.header(name, head.headers[name])
+    if (statusCode === 101) reply.header('upgrade', headers.upgrade)
+    if (request.raw.httpVersionMajor === 1 && head.statusCode === statusCode) reply.raw.statusMessage = statusMessage
+  }
+
+  /** @throws {UpstreamError} FST_ERR_DUPLEX_UPSTREAM: the server has switched to a protocol that was not offered */
+  private checkSwitch (upgrade: string | string[] | undefined): void {
+    const offered = listElements(this.request.headers.upgrade)
+    const chosen = listElements(upgrade)
+    if (chosen.length === 0 || !chosen.every((protocol) => offered.includes(protocol))) throw new UpstreamError(`it has switched to "${chosen.join(', ')}"`)
+  }
+
+  private flushHead (): void {
+    const { duplex } = this
+    if (duplex.headersSent || duplex.destroyed) return
+    try {
+      duplex.flushHeaders()
+    } catch (error) {
+      this.fail(error as Error)
+    }
+  }
+
+  private endResponse (): void {
+    const { duplex, call } = this
+    if (Object.keys(call.trailers).length > 0) this.flushHead() // decides whether there can be trailers
+    if (duplex.framing.response === 'chunked') duplex.setTrailers(trailersToPass(call.trailers))
+    duplex.end()
+  }
+
+  /** Before the response has begun, error handlers answer. Behind its head, only the cut connection can tell the client. */
+  private fail (error: Error): void {
+    this.duplex.unpipe(this.call)
+    this.duplex.destroy(error)
+  }
+
+  /** The answer to an error must not have the fields of the response, such as its content-encoding. */
+  private restoreReply (): void {
+    const { reply, before } = this
+    if (before === null) return
+    reply.code(before.statusCode)
+    if (reply.request.raw.httpVersionMajor === 1) reply.raw.statusMessage = ''
+    for (const name of [...before.names, 'upgrade']) {
+      reply.removeHeader(name)
+      if (before.headers[name] !== undefined) reply.header(name, before.headers[name])
+    }
+  }
+}
+
+/** A response that is malformed is no fault of the client. */
+function upstreamError (error: Error & { statusCode?: number }): Error {
+  const { statusCode = 500 } = error
+  return statusCode === 502 || statusCode === 504 ? error : new UpstreamError(error.message, { cause: error })
+}
