@@ -12,10 +12,12 @@ import { idle } from './measures/idle.ts'
 import { items } from './measures/items.ts'
 import { micro } from './measures/micro.ts'
 import { roundTrips } from './measures/round-trips.ts'
+import { type Relayed, proxy } from './measures/proxy.ts'
 import { type Routes, routes } from './measures/routes.ts'
 import { type Options, readOptions } from './options.ts'
 import { ITEM_PEERS, PEERS, type Peer, buildPeers, isAvailable } from './peers.ts'
-import { reportLengths, reportMicro, reportOpen, reportRoutes, reportTables } from './report.ts'
+import { reportLengths, reportMicro, reportOpen, reportRelayed, reportRoutes, reportTables } from './report.ts'
+import { ORIGIN } from './proxies.ts'
 import { type Results } from './results.ts'
 import { Fleet } from './rounds.ts'
 import { reportTargets } from './targets.ts'
@@ -29,6 +31,7 @@ const MIB = 2 ** 20
 async function run (options: Options): Promise<void> {
   const { only, full } = options
   const isChosen = (peer: Peer): boolean => isAvailable(peer) && (options.peers === null || options.peers.has(peer.id))
+  let relayed: Relayed[] = []
   const peers = PEERS.filter(isChosen)
   const itemPeers = ITEM_PEERS.filter(isChosen)
   const results: Results = { machine: describeMachine(), isolation: describeIsolation(), peers: [...peers, ...itemPeers], columns: [] }
@@ -39,7 +42,14 @@ async function run (options: Options): Promise<void> {
   if (only.has('idle')) {
     results.columns.push({ id: 'idle', table: 'Echo', label: 'idle exchange', title: 'Memory of an idle open exchange', unit: 'KiB', rate: false, samples: await idle(peers, full ? 5 : 3) })
   }
+  if (only.has('proxy') && isThereOrigin()) {
+    const through = await proxy(isChosen, { ...options, idleRounds: full ? 5 : 3 })
+    results.peers.push(...through.peers)
+    results.columns.push(...through.columns)
+    relayed = through.relayed
+  }
   if (results.columns.length > 0) console.log(reportTables(results) + '\n')
+  if (relayed.length > 0) console.log(reportRelayed(relayed) + '\n')
 
   const plugin = peers.find(({ id }) => id === 'plugin')
   let ordinary: Routes | null = null
@@ -91,6 +101,12 @@ async function compareItems (peers: Peer[], { columns }: Results, { seconds, rou
   } finally {
     await fleet.stop()
   }
+}
+
+function isThereOrigin (): boolean {
+  const isThere = isAvailable(ORIGIN)
+  if (!isThere) console.log('SKIPPED: the proxies, whose origin is in Go')
+  return isThere
 }
 
 async function showGrowth (plugin: Peer, { full, rounds }: Options): Promise<void> {

@@ -2,7 +2,7 @@
 
 import { parseArgs } from 'node:util'
 
-export const MEASURES = ['bulk', 'roundtrips', 'exchanges', 'items', 'idle', 'routes', 'growth', 'micro'] as const
+export const MEASURES = ['bulk', 'roundtrips', 'exchanges', 'items', 'idle', 'proxy', 'routes', 'growth', 'micro'] as const
 export type Measure = typeof MEASURES[number]
 
 export interface Options {
@@ -24,7 +24,9 @@ const HELP = `npm run bench -- [options]
   --peers a,b     which peers to measure; default: all of plugin, plugin-iterate, plugin-yield, plugin-write,
                   plugin-node-<major>, net, http, fastify, fastify-pipeline, ws, fastify-websocket, http2,
                   go-tutorial, go-best, go-full-duplex, hyper; of items: items-yield, items-send, items-batches,
-                  items-fastify, items-fastify-mapper, items-websocket, items-grpc, items-go, items-limit
+                  items-fastify, items-fastify-mapper, items-websocket, items-grpc, items-go, items-limit; of proxies:
+                  proxy, proxy-fastify, proxy-http-proxy-3, proxy-httpxy, proxy-haproxy, proxy-haproxy-tcp, proxy-nginx,
+                  proxy-nginx-tcp
   --seconds n     how long one peer is measured in one round
   --rounds n      how many rounds are measured
   --full          more rounds and longer bodies; also bulk over 8 connections, and upload and download alone

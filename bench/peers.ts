@@ -20,13 +20,15 @@ export interface Peer {
   command: string[]
   /** The peer also serves /up and /down. */
   hasOneWay: boolean
+  /** It is known that the peer stops in some measures. That is a result then, and no failure of the benchmark. */
+  mayStall?: boolean
 }
 
 export function onNode (id: string, label: string, protocol: Protocol, script: string, args: string[] = [], hasOneWay = true, node = process.execPath): Peer {
   return { id, label, protocol, command: [node, '--expose-gc', join(__dirname, 'peers', script), ...args], hasOneWay }
 }
 
-function compiled (id: string, label: string, binary: string, args: string[] = []): Peer {
+export function compiled (id: string, label: string, binary: string, args: string[] = []): Peer {
   return { id, label, protocol: http1, command: [join(BINARIES, binary), ...args], hasOneWay: false }
 }
 

@@ -2,6 +2,7 @@
 
 import type { Point } from './measures/growth.ts'
 import type { Line } from './measures/micro.ts'
+import type { Relayed } from './measures/proxy.ts'
 import type { Routes } from './measures/routes.ts'
 import type { Peer } from './peers.ts'
 import { BASE, type Column, type Results, detail, figure, ratio } from './results.ts'
@@ -20,13 +21,17 @@ function reportTable (name: string, { columns, peers }: Results): string {
   const ownColumns = columns.filter(({ table }) => table === name)
   const measured = peers.filter(({ id }) => ownColumns.some(({ samples }) => samples.has(id)))
   const table = (cell: (column: Column, id: string) => string, head: (column: Column) => string): string => {
-    return markdownTable([name, ...ownColumns.map(head)], measured.map((peer) => [peer.label, ...ownColumns.map((column) => column.samples.has(peer.id) ? cell(column, peer.id) : '-')]))
+    return markdownTable([name, ...ownColumns.map(head)], measured.map((peer) => [peer.label, ...ownColumns.map((column) => {
+      const samples = column.samples.get(peer.id)
+      return samples === undefined ? '-' : samples.length === 0 ? 'stalls' : cell(column, peer.id)
+    })]))
   }
   const base = measured.find(({ id }) => id === (ownColumns[0].base ?? BASE))
+  const server = ownColumns[0].server ?? 'server'
   return [
-    base === undefined ? '' : `Times ${base.label}, per second of the server's processor time:\n\n` + table(ratioCell, ({ label, rate, unit }) => rate ? label : `${label}, ${unit}`),
-    'Per second of the server\'s processor time:\n\n' + table(figureCell, ({ label, unit }) => `${label}, ${unit}`),
-    'By wall-clock time, with the share of it in which the server was busy:\n\n' + table(wallCell, ({ label, unit }) => `${label}, ${unit}`)
+    base === undefined ? '' : `Times ${base.label}, per second of the ${server}'s processor time:\n\n` + table(ratioCell, ({ label, rate, unit }) => rate ? label : `${label}, ${unit}`),
+    `Per second of the ${server}'s processor time:\n\n` + table(figureCell, ({ label, unit }) => `${label}, ${unit}`),
+    `By wall-clock time, with the share of it in which the ${server} was busy:\n\n` + table(wallCell, ({ label, unit }) => `${label}, ${unit}`)
   ].filter((text) => text !== '').join('\n\n')
 }
 
@@ -58,6 +63,11 @@ export function round (value: number): string {
 export function reportRoutes ({ ratio, from, to, pairs }: Routes): string {
   return `Ordinary routes with the plugin: ${ratio.toFixed(3)} × the rate without it, per second of processor time ` +
     `(${from.toFixed(3)} to ${to.toFixed(3)} with 95 % confidence, ${pairs} pairs of processes)`
+}
+
+export function reportRelayed (shares: Relayed[]): string {
+  const cells = shares.map(({ share }) => `${(share * 100).toFixed(0)} %`)
+  return markdownTable(['', ...shares.map(({ direction, chunks }) => `${direction}, ${chunks}`)], [['Content that the proxy of this plugin wrote without a copy', ...cells]])
 }
 
 export function reportLengths (peer: Peer, points: Point[]): string {

@@ -16,6 +16,8 @@ export interface Column {
   rate: boolean
   /** Id of the peer that ratios refer to. Default: `BASE` */
   base?: string
+  /** What is measured. Default: the server */
+  server?: string
   samples: Samples
 }
 
@@ -41,8 +43,8 @@ function comparable (column: Column, sample: Sample, by: By): number {
 }
 
 export function figure (column: Column, id: string, by: By = 'processor'): number | null {
-  const samples = column.samples.get(id)
-  return samples === undefined ? null : median(samples.map((sample) => comparable(column, sample, by)))
+  const samples = column.samples.get(id) ?? []
+  return samples.length === 0 ? null : median(samples.map((sample) => comparable(column, sample, by)))
 }
 
 export function detail (column: Column, id: string, name: 'busy' | 'p50' | 'p99'): number | null {
@@ -52,8 +54,8 @@ export function detail (column: Column, id: string, name: 'busy' | 'p50' | 'p99'
 
 /** The figure of a peer divided by that of another: the median of the ratios of each round. */
 export function ratio (column: Column, id: string, other: string, by: By = 'processor'): number | null {
-  const samples = column.samples.get(id)
-  const others = column.samples.get(other)
-  if (samples === undefined || others === undefined) return null
+  const samples = column.samples.get(id) ?? []
+  const others = column.samples.get(other) ?? []
+  if (samples.length === 0 || others.length === 0) return null
   return median(samples.map((sample, round) => comparable(column, sample, by) / comparable(column, others[round], by)))
 }

@@ -18,23 +18,32 @@ export interface Sample extends Measured {
   busy: number
 }
 
-/** Samples by peer, in the order of the rounds. It lacks peers that failed, or that cannot be measured so. */
+/**
+ * Samples by peer, in the order of the rounds. It lacks peers that failed, or that cannot be measured so. Peers that stalled have
+ * no samples.
+ */
 export type Samples = Map<string, Sample[]>
 
 /** One server process for each peer. */
 export class Fleet {
   private readonly servers: Server[] = []
+  private readonly limit: number
 
-  static async start (peers: Peer[]): Promise<Fleet> {
-    const fleet = new Fleet()
+  private constructor (limit: number) {
+    this.limit = limit
+  }
+
+  /** @param limit for one peer in one round, in milliseconds: a peer that hangs must not block the others */
+  static async start (peers: Peer[], limit = 60_000): Promise<Fleet> {
+    const fleet = new Fleet(limit)
     for (const peer of peers) {
-      await attempt(peer, 'start', async () => { fleet.servers.push(await Server.start(peer)) })
+      await attempt(peer, 'start', limit, async () => { fleet.servers.push(await Server.start(peer)) })
     }
     return fleet
   }
 
   async stop (): Promise<void> {
-    await Promise.all(this.servers.map((server) => server.stop()))
+    await Promise.all(this.servers.splice(0).map((server) => server.stop()))
   }
 
   /** Runs `measure` once per server and round. `prepare` runs once per server before that, and skips it by returning null. */
@@ -42,45 +51,53 @@ export class Fleet {
     const samples: Samples = new Map()
     const prepared = new Map<Server, T>()
     for (const server of this.servers) {
-      await attempt(server.peer, what, async () => {
+      const outcome = await attempt(server.peer, what, this.limit, async () => {
         const ready = await prepare(server)
         if (ready === null) return
         prepared.set(server, ready)
         samples.set(server.peer.id, [])
       })
+      if (outcome === 'stalled') samples.set(server.peer.id, [])
     }
     for (let round = 0; round < count; round++) {
       for (const [server, ready] of prepared) {
-        const succeeded = await attempt(server.peer, what, async () => {
+        const outcome = await attempt(server.peer, what, this.limit, async () => {
           const before = server.processorTime
           const start = performance.now()
           const measured = await measure(server, ready)
           const busy = (server.processorTime - before) / ((performance.now() - start) / 1000)
           samples.get(server.peer.id)!.push({ ...measured, busy })
         })
-        if (succeeded) continue
+        if (outcome === 'done') continue
         prepared.delete(server)
-        samples.delete(server.peer.id)
+        if (outcome === 'stalled') samples.set(server.peer.id, [])
+        else samples.delete(server.peer.id)
       }
     }
     return samples
   }
 }
 
-/** Time limit for one peer in one round, in milliseconds: a peer that hangs must not block the others. */
-const LIMIT = 60_000
+type Outcome = 'done' | 'stalled' | 'failed'
 
-async function attempt (peer: Peer, what: string, run: () => Promise<void>): Promise<boolean> {
+async function attempt (peer: Peer, what: string, limit: number, run: () => Promise<void>): Promise<Outcome> {
   const timeout = new AbortController()
+  const stall = sleep(limit, 'stalled' as const, { signal: timeout.signal })
+  stall.catch(() => {}) // that it was aborted
   try {
-    await Promise.race([run(), sleep(LIMIT, null, timeout).then(() => { throw new Error(`no result within ${LIMIT} ms`) })])
-    return true
+    const outcome = await Promise.race([run().then(() => 'done' as const), stall])
+    if (outcome === 'stalled') report('STALLED', `no result within ${limit} ms`, peer.mayStall !== true)
+    return outcome
   } catch (error) {
-    console.error(`FAILED: ${peer.id}, ${what}: ${(error as Error).message}`)
-    process.exitCode = 1
-    return false
+    report('FAILED', (error as Error).message, true)
+    return 'failed'
   } finally {
     timeout.abort()
+  }
+
+  function report (outcome: string, reason: string, isFailure: boolean): void {
+    console.error(`${outcome}: ${peer.id}, ${what}: ${reason}`)
+    if (isFailure) process.exitCode = 1
   }
 }
 

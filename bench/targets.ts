@@ -2,6 +2,7 @@
 
 import { markdownTable } from './report.ts'
 import type { Routes } from './measures/routes.ts'
+import { PROXY } from './proxies.ts'
 import { type By, type Results, figure, ratio } from './results.ts'
 
 interface Target {
@@ -43,6 +44,16 @@ const TARGETS: Target[] = [
     { column: `items-${shape}`, peer, against: 'items-go', atLeast: 1 },
     { column: `items-${shape}`, peer, against: 'items-limit', atLeast: 0.6 }
   ])),
+  ...['up', 'down'].flatMap((direction) => [
+    { column: `proxy-${direction}-64`, peer: PROXY, against: 'proxy-fastify', atLeast: 5 },
+    { column: `proxy-${direction}-1024`, peer: PROXY, against: 'proxy-fastify', atLeast: 5 },
+    { column: `proxy-${direction}-16384`, peer: PROXY, against: 'proxy-fastify', atLeast: 1.5 },
+    { column: `proxy-${direction}-65536`, peer: PROXY, against: 'proxy-fastify', atLeast: 1.5 },
+    { column: `proxy-${direction}-16384`, peer: PROXY, against: 'proxy-haproxy', atLeast: 0.5 },
+    { column: `proxy-${direction}-65536`, peer: PROXY, against: 'proxy-haproxy', atLeast: 0.5 }
+  ]),
+  { column: 'proxy-round-trips', peer: PROXY, against: 'proxy-fastify', atLeast: 1.5 },
+  { column: 'proxy-exchanges', peer: PROXY, against: 'proxy-fastify', atLeast: 1.2 },
   { column: 'echo-1024', against: 'net', atLeast: 1, isStretch: true },
   { column: 'echo-16384', against: 'net', atLeast: 1, isStretch: true },
   { column: 'echo-65536', against: 'net', atLeast: 1, isStretch: true }

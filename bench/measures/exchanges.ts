@@ -10,12 +10,12 @@ const HELLO = Buffer.from('hello')
 const WARM_UP = 10_000
 export const SHORT: ShortExchange = { path: '/echo', content: HELLO, response: HELLO }
 
-export async function exchanges (fleet: Fleet, rounds: number, seconds: number): Promise<Samples> {
+export async function exchanges (fleet: Fleet, rounds: number, seconds: number, short = SHORT): Promise<Samples> {
   return fleet.rounds(rounds, 'exchanges', async (server) => {
-    if (server.protocol.encodeExchange(SHORT.path, HELLO, 0) === null) return null
-    return warmUp(server, SHORT)
+    if (server.protocol.encodeExchange(short.path, short.content, 0) === null) return null
+    return warmUp(server, short)
   }, async (server) => {
-    const done = await runExchanges(server, SHORT, CONNECTIONS, seconds)
+    const done = await runExchanges(server, short, CONNECTIONS, seconds)
     return { value: done.exchanges / done.seconds }
   })
 }

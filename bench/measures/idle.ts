@@ -11,13 +11,13 @@ const EXCHANGES = 4000
 const WARM_UP = 200
 
 /** Each round starts new processes, because a process does not return memory to the system. */
-export async function idle (peers: Peer[], rounds: number): Promise<Samples> {
+export async function idle (peers: Peer[], rounds: number, limit?: number): Promise<Samples> {
   const samples: Samples = new Map()
   for (let round = 0; round < rounds; round++) {
-    const fleet = await Fleet.start(peers)
+    const fleet = await Fleet.start(peers, limit)
     try {
-      for (const [id, [sample]] of await fleet.rounds(1, 'idle exchanges', warmUp, measure)) {
-        samples.set(id, [...samples.get(id) ?? [], sample])
+      for (const [id, measured] of await fleet.rounds(1, 'idle exchanges', warmUp, measure)) {
+        samples.set(id, [...samples.get(id) ?? [], ...measured])
       }
     } finally {
       await fleet.stop()
@@ -31,7 +31,7 @@ async function warmUp (server: Server): Promise<void> {
 }
 
 async function measure (server: Server): Promise<Measured> {
-  const open = Math.min(EXCHANGES, connectionLimit())
+  const open = Math.min(EXCHANGES, connectionLimit() >> 1) // a proxy needs two connections for each
   const before = await server.measureMemory()
   const talkers = await openTalkers(server, open)
   const after = await server.measureMemory()

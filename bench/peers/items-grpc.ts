@@ -17,5 +17,5 @@ server.addService(rowsService, {
 })
 server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, port) => {
   if (error) throw error
-  announce(port)
+  announce({ port })
 })

@@ -5,19 +5,20 @@ import type { AddressInfo, Server } from 'node:net'
 import { Readable, Writable } from 'node:stream'
 import { PATTERN, PERIOD } from '../client/pattern.ts'
 
-export function serve (server: Server): void {
-  const onListening = (): void => announce((server.address() as AddressInfo).port)
+/** @param count what to tell the parent with each collection of garbage */
+export function serve (server: Server, count: () => object = () => ({})): void {
+  const onListening = (): void => announce({ port: (server.address() as AddressInfo).port }, count)
   if (server.listening) onListening()
   else server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, onListening)
 }
 
-export function announce (port: number): void {
-  sendToParent({ port })
+export function announce (where: { port: number, pid?: number }, count: () => object = () => ({})): void {
+  sendToParent(where)
   process.stdin.on('data', () => {
     // Twice: the second collection frees what finalizers have released in the first.
     globalThis.gc?.()
     globalThis.gc?.()
-    sendToParent({ collected: true })
+    sendToParent({ collected: true, ...count() })
   })
   process.stdin.on('end', () => process.exit())
 }

@@ -1,5 +1,6 @@
 // Go's net/http. The argument chooses one of three echo handlers: "tutorial" and "best" use http.Hijacker, "full-duplex"
-// uses http.ResponseController.EnableFullDuplex. All serve items, too.
+// uses http.ResponseController.EnableFullDuplex. All serve items, too. With "origin" it is the server behind the proxies,
+// which must cost as little as possible.
 package main
 
 import (
@@ -112,6 +113,87 @@ func fullDuplex(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// Reads an upload, and answers with its length.
+func up(w http.ResponseWriter, r *http.Request) {
+	conn, rw, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	const size = 256 * 1024
+	in := httputil.NewChunkedReader(bufio.NewReaderSize(afterHead(conn, rw.Reader), size))
+	buffer := make([]byte, size)
+	length := 0
+	for {
+		n, err := in.Read(buffer)
+		length += n
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return
+		}
+	}
+	digits := strconv.Itoa(length)
+	fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(digits), digits)
+}
+
+const period = 64 * 1024
+
+// The content of all downloads: see client/pattern.ts.
+var pattern = func() []byte {
+	bytes := make([]byte, period)
+	state := uint32(1)
+	for i := range bytes {
+		state = state*1103515245 + 12345
+		bytes[i] = byte('a' + (state>>16)%26)
+	}
+	return bytes
+}()
+
+// Sends a download in chunks that were made in advance, many in one write.
+func down(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	length, _ := strconv.Atoi(query.Get("length"))
+	size, _ := strconv.Atoi(query.Get("size"))
+	if size < 1 || period%size != 0 {
+		return
+	}
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	var chunks bytes.Buffer
+	for at := 0; at < period; at += size {
+		fmt.Fprintf(&chunks, "%x\r\n%s\r\n", size, pattern[at:at+size])
+	}
+	encoded := bytes.Repeat(chunks.Bytes(), 4)
+	if _, err := conn.Write([]byte(head)); err != nil {
+		return
+	}
+	for ; length > 0; length -= 4 * period {
+		if length < 4*period {
+			encoded = encoded[:len(encoded)/4*(length/period)]
+		}
+		if _, err := conn.Write(encoded); err != nil {
+			return
+		}
+	}
+	conn.Write([]byte("0\r\n\r\n"))
+}
+
+// Answers a short request with its content.
+func short(w http.ResponseWriter, r *http.Request) {
+	content, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+	w.Write(content)
+}
+
 type row struct {
 	Id     int     `json:"id"`
 	Name   string  `json:"name"`
@@ -159,7 +241,7 @@ func items(w http.ResponseWriter, r *http.Request) {
 }
 
 func main() {
-	handlers := map[string]http.HandlerFunc{"tutorial": tutorial, "best": best, "full-duplex": fullDuplex}
+	handlers := map[string]http.HandlerFunc{"tutorial": tutorial, "best": best, "full-duplex": fullDuplex, "origin": fullDuplex}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		panic(err)
@@ -168,6 +250,9 @@ func main() {
 	go serveParent()
 	http.HandleFunc("/echo", handlers[os.Args[1]])
 	http.HandleFunc("/rows", items)
+	http.HandleFunc("/up", up)
+	http.HandleFunc("/down", down)
+	http.HandleFunc("/short", short)
 	panic(http.Serve(listener, nil))
 }
 
