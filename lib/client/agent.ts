@@ -23,6 +23,7 @@ export class Agent implements PublicAgent {
       if (name === 'tls') continue
       if (!Object.hasOwn(DEFAULT_AGENT_OPTIONS, name)) throw new OptionError(name, 'there is no such option')
       if (value === undefined) continue
+      if (name === 'maxConnections' && value === Infinity) continue
       if (!Number.isInteger(value) || value < 1 || value > MAX_TIMEOUT) throw new OptionError(name, `expected a whole number from 1 to ${MAX_TIMEOUT}`)
     }
     const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
