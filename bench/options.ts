@@ -25,7 +25,7 @@ const HELP = `npm run bench -- [options]
                   plugin-node-<major>, net, http, fastify, fastify-pipeline, ws, fastify-websocket, http2,
                   go-tutorial, go-best, go-full-duplex, hyper; of items: items-yield, items-send, items-batches,
                   items-fastify, items-fastify-mapper, items-websocket, items-grpc, items-go, items-limit; of proxies:
-                  proxy, proxy-fastify, proxy-http-proxy-3, proxy-httpxy, proxy-haproxy, proxy-haproxy-tcp, proxy-nginx,
+                  proxy, proxy-net, proxy-fastify, proxy-http-proxy-3, proxy-httpxy, proxy-haproxy, proxy-haproxy-tcp, proxy-nginx,
                   proxy-nginx-tcp
   --seconds n     how long one peer is measured in one round
   --rounds n      how many rounds are measured

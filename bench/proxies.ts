@@ -22,6 +22,7 @@ export function proxies (port: number): Peer[] {
   const hasStream = nginx && isThere('the nginx proxy, TCP', 'the stream module of nginx', existsSync(NGINX_STREAM_MODULE))
   return [
     proxy(PROXY, 'this plugin, `proxy`', 'duplex.js'),
+    proxy('proxy-net', 'bare `net` pipe, TCP', 'net.js'),
     proxy('proxy-fastify', '@fastify/http-proxy', 'fastify.js'),
     proxy('proxy-http-proxy-3', 'http-proxy-3', 'http-proxy-3.js'),
     proxy('proxy-httpxy', 'httpxy', 'httpxy.js'),
