@@ -10,17 +10,17 @@ const HELLO = Buffer.from('hello')
 const WARM_UP = 10_000
 export const SHORT: ShortExchange = { path: '/echo', content: HELLO, response: HELLO }
 
-export async function exchanges (fleet: Fleet, rounds: number, seconds: number, short = SHORT): Promise<Samples> {
+export async function exchanges (fleet: Fleet, rounds: number, seconds: number, short = SHORT, warmUpCount = WARM_UP): Promise<Samples> {
   return fleet.rounds(rounds, 'exchanges', async (server) => {
     if (server.protocol.encodeExchange(short.path, short.content, 0) === null) return null
-    return warmUp(server, short)
+    return warmUp(server, short, warmUpCount)
   }, async (server) => {
     const done = await runExchanges(server, short, CONNECTIONS, seconds)
     return { value: done.exchanges / done.seconds }
   })
 }
 
-export async function warmUp (target: Target, short: ShortExchange): Promise<void> {
+export async function warmUp (target: Target, short: ShortExchange, atLeast = WARM_UP): Promise<void> {
   let count = 0
-  while (count < WARM_UP) count += (await runExchanges(target, short, CONNECTIONS, 0.1)).exchanges
+  while (count < atLeast) count += (await runExchanges(target, short, CONNECTIONS, 0.1)).exchanges
 }

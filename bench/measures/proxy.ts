@@ -15,10 +15,12 @@ import { idle } from './idle.ts'
 import { roundTrips } from './round-trips.ts'
 
 /** Milliseconds after which a proxy that gives no result in a round is said to stall. */
-const LIMIT = 15_000
+const LIMIT = 30_000
 const SIZES: [number, string][] = [[64, '64 B'], [1024, '1 KiB'], [16384, '16 KiB'], [65536, '64 KiB']]
 const KIB = PATTERN.subarray(0, 1024)
 const SHORT: ShortExchange = { path: '/short', content: KIB, response: KIB }
+/** A proxy runs more code than a server. */
+const WARM_UP = 25_000
 const RELAYED_LENGTH = 256 * 2 ** 20
 
 export interface Relayed {
@@ -53,7 +55,7 @@ export async function proxy (isChosen: (peer: Peer) => boolean, { seconds, round
     }
     const table = 'Through a proxy'
     add('round-trips', table, 'round trips', 'round trips over 64 connections', 'per s', await roundTrips(fleet, rounds, seconds))
-    add('exchanges', table, 'short exchanges', 'short keep-alive exchanges', 'per s', await exchanges(fleet, rounds, seconds, SHORT))
+    add('exchanges', table, 'short exchanges', 'short keep-alive exchanges', 'per s', await exchanges(fleet, rounds, Math.max(seconds, 0.5), SHORT, WARM_UP))
     await fleet.stop()
     add('idle', table, 'idle exchange', 'memory of an idle open exchange', 'KiB', await idle(peers, idleRounds, LIMIT))
     const own = peers.find(({ id }) => id === PROXY)
