@@ -158,7 +158,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     this.connection = connection
     if (this.awaitsContinue) this.sendHead()
     else if (this.waitingContent !== null) this.writeInTurn(this.takeWaiting())
-    else process.nextTick(sendHeadAlone, this)
+    else setImmediate(sendHeadAlone, this) // content may follow soon, from a pipe
   }
 
   /** Sends the head by itself, unless it was sent with content. */
@@ -475,11 +475,12 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   }
 
   override _destroy (error: Error | null, done: Done): void {
-    const failure = error ?? new AbortedError()
     // An incomplete exchange makes the connection unusable. After a complete one, the next request may use it.
     if (!this.isOver) this.connection?.abort()
-    this.reject(failure)
     done(error)
+    if (this.head !== null && this.writeCallback === ignore) return // nobody waits: an error with its stack takes time
+    const failure = error ?? new AbortedError()
+    this.reject(failure)
     this.finishWrite(failure)
   }
 }

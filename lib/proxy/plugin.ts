@@ -9,7 +9,7 @@ import { proxy } from './proxy.ts'
 export async function duplexProxy (app: FastifyInstance, options: DuplexProxyOptions & RegisterOptions): Promise<void> {
   // `register` passes its own options on, too.
   const { duplex = true, httpMethods = app.supportedMethods, preHandler, config, prefix: _, logLevel: _level, logSerializers: _serializers, ...rest } = options
-  const agent = rest.agent ?? new Agent({ maxConnections: Number.MAX_SAFE_INTEGER })
+  const agent = rest.agent ?? new Agent({ maxConnections: Infinity })
   if (rest.agent === undefined) app.addHook('onClose', async () => { agent.close() })
   const handler = proxy({ ...rest, agent, prefix: app.prefix })
   const route = { method: httpMethods, duplex, handler, ...(preHandler !== undefined && { preHandler }), ...(config !== undefined && { config }) }

@@ -37,7 +37,7 @@ export class Upstream {
     this.options = options
     this.limits = limitsOf(options)
     // Its clients bound the number of connections. A limit here would make a request wait behind tunnels that stay open.
-    this.agent = options.agent as Agent | undefined ?? new Agent({ maxConnections: Number.MAX_SAFE_INTEGER })
+    this.agent = options.agent as Agent | undefined ?? new Agent({ maxConnections: Infinity })
     this.server = typeof options.upstream === 'function' ? null : this.serverAt(options.upstream)
   }
 
