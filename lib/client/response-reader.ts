@@ -34,7 +34,7 @@ export class ResponseReader {
   private readonly request: RequestStart
   private readonly limits: CallLimits
   private headReader: ResponseHeadReader
-  private headSize = 0 // of those before
+  private headSize = 0 // of all heads so far
   private body: BodyReader | null = null
 
   constructor (request: RequestStart, limits: CallLimits) {
@@ -80,11 +80,11 @@ export class ResponseReader {
     headReader.read(input)
     const { head, error, consumed } = headReader
     this.consumed = consumed
+    this.headSize += consumed
     this.isWithinHead = head === null
     // The limit of this reader is what the heads before have left.
     if (error !== null) this.error = error instanceof HeadLimitError ? new HeadLimitError(maxHeadSize) : error
     if (head === null) return
-    this.headSize += consumed
     if (head.statusCode < 200 && head.statusCode !== 101) this.onInterimHead(head)
     else this.onFinalHead(head)
   }
