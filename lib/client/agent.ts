@@ -107,7 +107,7 @@ class Pool implements ConnectionOwner {
     this.size++
     const fail = (error: Error): void => {
       settle()
-      socket.on('error', ignore).destroy()
+      socket.destroy()
       this.onGone()
       call.fail(error)
     }
@@ -171,5 +171,3 @@ class Pool implements ConnectionOwner {
     this.open(this.sent.get(call)!)
   }
 }
-
-function ignore (): void {}

@@ -96,7 +96,6 @@ export class ClientConnection implements CallConnection {
   }
 
   pause (): void {
-    if (this.isPaused) return
     this.isPaused = this.hasPaused = true
     stopReading(this.socket)
   }
@@ -179,9 +178,9 @@ export class ClientConnection implements CallConnection {
     const { call, socket, timeouts: { bodyTimeout } } = this
     if (call === null) {
       this.close()
-    } else if (this.isPaused || this.hasPaused || (!call.hasSentRequest && socket.writableLength === 0)) {
+    } else if (this.hasPaused || (!call.hasSentRequest && socket.writableLength === 0)) {
       // It was our side that has not read on, or it has to send more.
-      this.hasPaused = false
+      this.hasPaused = this.isPaused
       socket.setTimeout(bodyTimeout)
     } else {
       this.fail(new ServerTimeoutError('sent or taken anything', bodyTimeout))

@@ -52,7 +52,7 @@ export function connect ({ address, isSecure }: Origin, { tls: options }: AgentO
   // `allowHalfOpen`: a server may end its side while a request is still being sent.
   const socketOptions = { ...address, allowHalfOpen: true, noDelay: true }
   if (!isSecure) return net.connect(socketOptions as net.NetConnectOpts)
-  const host = 'host' in address ? address.host : ''
+  const { host } = address as { host: string }
   const servername = net.isIP(host) === 0 ? host : ''
   return tls.connect({ servername, ...options, ...socketOptions, ALPNProtocols: ['http/1.1'] } as tls.ConnectionOptions)
 }

@@ -142,6 +142,7 @@ t.test('requests of every kind', async (t) => {
   t.match(await request({ method: 'POST', payload: { a: 1 } }), { body: '{"a":1}', headers: { 'content-type': 'application/json' } })
   t.match(await request({ method: 'POST', payload: Readable.from(['a', 'b']) }), { framing: 'chunked', body: 'ab' })
   t.match(await request({ method: 'DELETE', payload: (async function * () { yield 'c'; yield Buffer.from('d') })() }), { framing: 'chunked', body: 'cd' })
+  t.match(await request({ method: 'POST', payload: new Blob(['web']).stream() }), { framing: 'chunked', body: 'web' })
   t.match(await request({ method: 'POST', payload: 'e', headers: { 'transfer-encoding': 'chunked' } }), { framing: 'chunked', body: 'e' })
   const written = call('/request', { method: 'POST', headers: { 'content-length': 4 } })
   written.write('te')
@@ -232,7 +233,7 @@ t.test('there is no server', async (t) => {
   const agent = new Agent()
   const closed = await play(t)
   closed.agent.close()
-  for (const url of ['unix:/nowhere/socket:/', 'http://127.0.0.1:1/', 'http://localhost:1/', 'http://nowhere.invalid/']) {
+  for (const url of ['unix:/nowhere/socket:/', 'http://127.0.0.1:1/', 'http://localhost:1/', 'http://nowhere.invalid/', 'https://nowhere.invalid/']) {
     const call = open(url, { agent })
     t.equal(await failureOf(call), 'FST_ERR_DUPLEX_CONNECT', url)
     t.match((call.errored as Error).message, /^Cannot connect to .*: .+/)
@@ -737,4 +738,33 @@ t.test('a payload that is a stream is closed with its call', async (t) => {
   late.destroy()
   await closed(late)
   t.strictSame(await outcomeOf(server.open({ payload: 'a', headers: { 'content-length': 3 } })), { statuses: [], content: '', trailers: {}, code: 'FST_ERR_DUPLEX_LENGTH' })
+})
+
+t.test('a call that is destroyed by the listener for its last content', async (t) => {
+  const server = await play(t)
+  for (const answer of [BODY('last'), BODY('last') + BODY('more'), OK('Transfer-Encoding: chunked') + '4\r\nlast\r\n0\r\n\r\n']) {
+    const call = server.open()
+    const peer = await server.peerOf(call)
+    let ended = false
+    call.on('data', () => call.destroy()).on('end', () => { ended = true })
+    await peer.answer(answer)
+    await closed(call)
+    await peer.closed
+    t.equal(ended, false)
+    t.equal(server.agent.connections, 0)
+  }
+})
+
+t.test('one call piped into another', async (t) => {
+  const { call } = await start(t, 'tcp')
+  const content = Buffer.alloc(8 * 1024 * 1024, 'abcdefghijklmnopqrstuvwxyz')
+  const source = call('/echo', { method: 'POST', payload: Readable.from([content]) })
+  const target = call('/echo', { method: 'POST' })
+  await Promise.all([source.response, target.write('') || once(target, 'drain')])
+  const back = text(target)
+  source.pipe(target)
+  t.equal(hash(await back), hash(content))
+  const plain = call('/echo', { method: 'POST', payload: Readable.from([content]) })
+  const passing = new PassThrough()
+  t.equal(hash(await text(plain.pipe(passing))), hash(content))
 })
