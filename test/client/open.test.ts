@@ -1,5 +1,6 @@
 // fastify-duplex/client over real sockets: what a call can do, with servers of this package and with servers that the test plays.
 
+import dns from 'node:dns'
 import { once } from 'node:events'
 import { PassThrough, Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
@@ -240,6 +241,13 @@ t.test('there is no server', async (t) => {
     t.equal(call.socket, null)
   }
   t.equal(agent.connections, 0)
+  const { lookup } = dns
+  t.teardown(() => { dns.lookup = lookup })
+  dns.lookup = ((_host: string, _options: object, done: Function) => process.nextTick(done, null, [{ address: '127.0.0.1', family: 4 }, { address: '127.0.0.2', family: 4 }])) as never
+  const both = open('http://two.invalid:1/', { agent })
+  t.equal(await failureOf(both), 'FST_ERR_DUPLEX_CONNECT')
+  t.match((both.errored as Error).message, /^Cannot connect to .*: .+/, 'several addresses')
+  dns.lookup = lookup
   // A server that never finishes the handshake.
   t.equal(await failureOf(open(`https://127.0.0.1:${port}/`, { agent: new Agent({ connectTimeout: 20 }) })), 'FST_ERR_DUPLEX_SERVER_TIMEOUT')
 })
@@ -764,6 +772,23 @@ t.test('one call piped into another', async (t) => {
   const back = text(target)
   source.pipe(target)
   t.equal(hash(await back), hash(content))
+  const server = await play(t)
+  const get = server.open()
+  const peer = await server.peerOf(get)
+  await peer.answer(OK('Transfer-Encoding: chunked'))
+  await get.response
+  const put = server.open({ method: 'PUT', headers: { expect: '100-continue' }, expectTimeout: 60_000 })
+  const other = await server.peerOf(put)
+  await other.head()
+  get.pipe(put)
+  await immediate()
+  peer.send('3\r\none\r\n')
+  await until(() => put.writableLength === 3)
+  peer.send('3\r\ntwo\r\n0\r\n\r\n')
+  other.send(head('100 Continue'))
+  t.equal((await other.until('0\r\n\r\n')).replaceAll(/\r\n|\d/g, ''), 'onetwo', 'what is piped waits with the call')
+  other.send(BODY('thanks'))
+  t.equal(await text(put), 'thanks')
   const plain = call('/echo', { method: 'POST', payload: Readable.from([content]) })
   const passing = new PassThrough()
   t.equal(hash(await text(plain.pipe(passing))), hash(content))
