@@ -14,6 +14,7 @@ import { after, afterEach, before, beforeEach, test } from 'node:test'
 import Docker from 'dockerode'
 import Fastify, { type FastifyInstance } from 'fastify'
 import duplex from 'fastify-duplex'
+import { open } from 'fastify-duplex/client'
 import { proxy } from 'fastify-duplex/proxy'
 import { engine } from './exec.ts'
 import { gateway } from './gateway.ts'
@@ -158,4 +159,26 @@ test('dockerode exec with a terminal, and without stdin', { skip: noShell }, asy
   assert.equal(await text(stream), 'out\nline\n', 'no frames')
   const plain = await client.getContainer('web').exec({ Cmd: ['echo', 'hi'], AttachStdout: true })
   assert.equal(String((await buffer(await plain.start({}))).subarray(8)), 'hi\n', 'a response, and no tunnel')
+})
+
+test('a process that has ended before the options come', { skip: noShell }, async () => {
+  const url = `http://127.0.0.1:${ports.direct}`
+  const created = await fetch(`${url}/containers/web/exec`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ Cmd: ['echo', 'hi'] }) })
+  const { Id: id } = await created.json() as { Id: string }
+  const call = open(`${url}/exec/${id}/start`, { method: 'POST', headers: { upgrade: 'tcp', 'content-length': 2 } })
+  let exec = { ExitCode: null }
+  while (exec.ExitCode === null) exec = await (await fetch(`${url}/exec/${id}/json`)).json() as typeof exec
+  call.write('{}')
+  call.end()
+  assert.equal((await call.response).statusCode, 101)
+  assert.equal(String((await buffer(call)).subarray(8)), 'hi\n')
+})
+
+test('a client that leaves ends its process', { skip: noShell }, async () => {
+  const client = new Docker({ host: '127.0.0.1', port: ports.direct, protocol: 'http' })
+  const exec = await client.getContainer('web').exec({ Cmd: ['cat'], AttachStdin: true, AttachStdout: true })
+  const stream = await exec.start({ hijack: true, stdin: true })
+  assert.equal((await exec.inspect()).Running, true)
+  stream.destroy()
+  while ((await exec.inspect()).Running);
 })

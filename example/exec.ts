@@ -8,7 +8,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { createHash, randomUUID } from 'node:crypto'
 import { EventEmitter, once } from 'node:events'
 import { constants } from 'node:os'
-import type { Readable, Writable } from 'node:stream'
+import { PassThrough, type Readable, type Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { listen } from './listen.ts'
@@ -80,22 +80,28 @@ export async function engine (app: FastifyInstance, { name, command }: { name: s
       const { Cmd: [file, ...args], Env, WorkingDir, Tty = false, AttachStdin = false } = exec.config
       const env = { ...process.env, ...Object.fromEntries((Env ?? []).map((variable) => variable.split(/=(.*)/s, 2))) }
       const child = spawn(file, args, { env, cwd: WorkingDir || undefined })
-      onExit(child, (exitCode) => Object.assign(exec, { Running: false, ExitCode: exitCode }))
+      const closed = new Promise<unknown>((resolve) => {
+        onExit(child, (exitCode) => resolve(Object.assign(exec, { Running: false, ExitCode: exitCode })))
+      })
       await once(child, 'spawn').catch(({ message }) => { throw failure(400, message) })
       exec.Running = true
+      // Output that nobody reads is dropped by Node when a process ends. Until the options have come, it waits here.
+      const [stdout, stderr] = [child.stdout, child.stderr].map((stream) => stream.pipe(new PassThrough()))
+      const kill = (): unknown => child.kill()
+      for (const event of ['close', 'shutdown']) duplex.once(event, kill) // the client leaves, or the app closes
 
       const { Detach } = await readOptions(request, reply, Tty ? 'application/vnd.docker.raw-stream' : MULTIPLEXED)
       if (!AttachStdin) child.stdin.end()
       if (Detach) {
-        for (const stream of [child.stdout, child.stderr]) stream.resume()
+        duplex.off('close', kill)
+        for (const stream of [stdout, stderr]) stream.resume()
         return reply.code(200).send()
       }
-      for (const event of ['close', 'shutdown']) duplex.once(event, () => child.kill()) // the client leaves, or the app closes
       receive(reply, AttachStdin ? child.stdin : null)
       const send = (type: number, source: Readable): Promise<void> => pipeline(source, async function * (chunks: Readable) {
         for await (const chunk of chunks) yield Tty ? chunk : frame(type, chunk)
       }, duplex, { end: false })
-      await Promise.all([once(child, 'close'), send(1, child.stdout), send(2, child.stderr)])
+      await Promise.all([closed, send(1, stdout), send(2, stderr)])
       duplex.end() // docker then asks for the exit code
     })
   }

@@ -8,7 +8,7 @@ import { duplexProxy } from 'fastify-duplex/proxy'
 import { listen } from './listen.ts'
 
 declare module 'fastify' {
-  interface FastifyRequest { userName: string }
+  interface FastifyRequest { username: string }
 }
 
 export interface GatewayOptions {
@@ -21,7 +21,7 @@ export interface GatewayOptions {
 }
 
 export async function gateway (app: FastifyInstance, { upstream, path = '/v1', users }: GatewayOptions): Promise<void> {
-  app.decorateRequest('userName', '')
+  app.decorateRequest('username', '')
 
   // Runs before a byte goes to the server. The rest of a request that is refused is not passed on.
   app.addHook('onRequest', async (request, reply) => {
@@ -30,7 +30,7 @@ export async function gateway (app: FastifyInstance, { upstream, path = '/v1', u
     if (scheme.toLowerCase() !== 'bearer' || known === undefined) {
       return reply.code(401).header('www-authenticate', 'Bearer').send({ statusCode: 401, error: 'Unauthorized', message: 'A token is required' })
     }
-    request.userName = users[known]
+    request.username = users[known]
   })
 
   await app.register(duplexProxy, {
@@ -38,10 +38,10 @@ export async function gateway (app: FastifyInstance, { upstream, path = '/v1', u
     rewritePrefix: path,
     upstream,
     forwarded: true,
-    rewriteRequest: (head, { userName }) => {
+    rewriteRequest: (head, { username }) => {
       // The server trusts x-user. What the client sends under this name is replaced.
       const { authorization, cookie, ...headers } = head.headers
-      return { ...head, headers: { ...headers, 'x-user': userName } }
+      return { ...head, headers: { ...headers, 'x-user': username } }
     }
   })
 }
