@@ -161,7 +161,7 @@ test('dockerode exec with a terminal, and without stdin', { skip: noShell }, asy
   assert.equal(String((await buffer(await plain.start({}))).subarray(8)), 'hi\n', 'a response, and no tunnel')
 })
 
-test('a process that has ended before the options come', { skip: noShell }, async () => {
+test('a process that has ended before the options come', { skip: noShell, timeout: 30_000 }, async () => {
   const url = `http://127.0.0.1:${ports.direct}`
   const created = await fetch(`${url}/containers/web/exec`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ Cmd: ['echo', 'hi'] }) })
   const { Id: id } = await created.json() as { Id: string }
@@ -174,7 +174,7 @@ test('a process that has ended before the options come', { skip: noShell }, asyn
   assert.equal(String((await buffer(call)).subarray(8)), 'hi\n')
 })
 
-test('a client that leaves ends its process', { skip: noShell }, async () => {
+test('a client that leaves ends its process', { skip: noShell, timeout: 30_000 }, async () => {
   const client = new Docker({ host: '127.0.0.1', port: ports.direct, protocol: 'http' })
   const exec = await client.getContainer('web').exec({ Cmd: ['cat'], AttachStdin: true, AttachStdout: true })
   const stream = await exec.start({ hijack: true, stdin: true })
