@@ -393,21 +393,6 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     return this.relay === null || isLast ? this.push(copyForUser(content)) : this.relay.push(content)
   }
 
-  /** The end of the response does not end the request: an upload may go on. A loop that is left before it destroys the call, as usual. */
-  override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
-    const chunks = this.iterator({ destroyOnReturn: false })
-    const iterator: NodeJS.AsyncIterator<any> = {
-      [Symbol.asyncIterator]: () => iterator,
-      [Symbol.asyncDispose]: async () => { await iterator.return!() },
-      next: () => chunks.next(),
-      return: () => {
-        if (!this.readableEnded) this.destroy()
-        return chunks.return!()
-      }
-    }
-    return iterator
-  }
-
   override pipe<T extends NodeJS.WritableStream> (destination: T, options?: { end?: boolean }): T {
     this.relay = null
     if (!isRelayTarget(destination)) return super.pipe(destination, options)
