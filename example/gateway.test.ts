@@ -143,7 +143,7 @@ test('ws', async () => {
   response.resume()
 })
 
-test('no path leads out of that of the server', { todo: 'an encoded prefix is not rewritten' }, async () => {
+test('no path leads out of that of the server', async () => {
   seen.length = 0
   for (const path of ['/%61pi/echo', '/a%70i/echo']) await (await fetch(address + path, { headers: { authorization } })).text()
   assert.deepEqual(seen.filter(({ url }) => !url!.startsWith('/v1')).map(({ url }) => url), [])

@@ -6,7 +6,7 @@ import type { InterimHead, ResponseHead } from '../../types/client.d.ts'
 import type { ForwardedResponse, ProxyOptions } from '../../types/proxy.d.ts'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
 import type { Call } from '../client/call.ts'
-import { UpstreamError } from '../errors.ts'
+import { AbortedError, UpstreamError } from '../errors.ts'
 import type { HttpDuplex } from '../exchange/http-duplex.ts'
 import { listElements } from '../transfer/field-lines.ts'
 import { interimFields, responseFields, trailersToPass } from './fields.ts'
@@ -40,7 +40,12 @@ export class Passage {
     // To read is to ask for the body: a client that expects a 100 gets it then.
     if (call.request.expectsContinue) call.on('continue', () => this.passRequest())
     else if (!call.request.offersSwitch || call.request.framing.kind !== 'none') this.passRequest()
-    return new Promise((resolve) => {
+    return new Promise((resolve, reject) => {
+      const { signal } = this.request
+      // A client that has closed its connection may look as if it had only ended its side. If nothing is sent to it, nothing else tells.
+      const onAbort = (): void => { if (signal.reason instanceof AbortedError) reject(signal.reason) }
+      if (signal.aborted) onAbort()
+      else signal.addEventListener('abort', onAbort, { once: true })
       duplex.on('close', () => {
         // When the client leaves, the server need not go on. And behind an early answer, nobody reads the rest of the request.
         call.destroy()
@@ -69,7 +74,7 @@ export class Passage {
 
   private passTrailers (): void {
     const { duplex, call } = this
-    if (duplex.framing.request === 'chunked') call.setTrailers(trailersToPass(duplex.trailers))
+    if (call.request.framing.kind === 'chunked') call.setTrailers(trailersToPass(duplex.trailers))
   }
 
   /** The client offers to switch protocols behind its body. The server decides when it has the body: `onResponse` learns what follows. */

@@ -66,7 +66,7 @@ export class Upstream {
       target: line.path,
       host: origin.host,
       minorVersion: 1,
-      headers: { 'user-agent': undefined, ...withoutOwnFields(headers), ...framingFields(request, duplex), ...connectionFields(request, duplex) }
+      headers: { 'user-agent': undefined, ...withoutOwnFields(headers), ...framingFields(request, duplex), ...connectionFields(request) }
     }), limits)
     return { call, send: () => agent.send(call, origin, limits) }
   }
@@ -80,19 +80,18 @@ function withoutOwnFields (headers: OutgoingFields): OutgoingFields {
 /** The body is framed as that of the client. */
 function framingFields ({ method, headers }: FastifyRequest, { framing: { request: kind } }: HttpDuplex): OutgoingFields {
   if (kind === 'length') return { 'content-length': Number(listElements(headers['content-length'])[0]) }
-  if (kind !== 'none') return { 'transfer-encoding': 'chunked' }
+  if (kind !== 'none') return { 'transfer-encoding': 'chunked', trailer: headers.trailer }
   return WITHOUT_BODY.has(method) && headers['content-length'] === undefined ? {} : { 'content-length': 0 }
 }
 
-function connectionFields (request: FastifyRequest, duplex: HttpDuplex): OutgoingFields {
-  const { te, trailer } = request.headers
+function connectionFields (request: FastifyRequest): OutgoingFields {
+  const { te } = request.headers
   const fields: OutgoingFields = {}
   const options: string[] = []
   if (listElements(te).some((element) => /^trailers\s*(;|$)/.test(element))) {
     fields.te = 'trailers'
     options.push('te')
   }
-  if (duplex.framing.request === 'chunked' && trailer !== undefined) fields.trailer = trailer
   const protocols = offeredProtocols(request)
   if (protocols !== undefined) {
     fields.upgrade = protocols

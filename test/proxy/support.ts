@@ -57,6 +57,14 @@ export class Peer {
     return taken
   }
 
+  /** Waits for a number of bytes. @returns them, and takes them */
+  async atLeast (size: number): Promise<string> {
+    while (this.received.length < size && !this.isEnded) await new Promise<void>((resolve) => { this.wake = resolve })
+    const taken = this.received.slice(0, size)
+    this.received = this.received.slice(size)
+    return taken
+  }
+
   head (): Promise<string> {
     return this.until('\r\n\r\n')
   }
