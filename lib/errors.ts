@@ -67,9 +67,9 @@ export const UpgradeError = createError('FST_ERR_DUPLEX_UPGRADE', 'Cannot switch
 export const TunnelError = createError('FST_ERR_DUPLEX_TUNNEL', '%s needs the connection itself, which this request does not have', 501)
 export const DetachError = createError('FST_ERR_DUPLEX_DETACH', 'Cannot detach the connection: %s', 500)
 export const DetachedError = createError('FST_ERR_DUPLEX_DETACHED', 'The connection was detached from this exchange', 500)
-export const LengthError = createError('FST_ERR_DUPLEX_LENGTH', 'The response body has %s bytes than its content-length says', 500)
+export const LengthError = createError('FST_ERR_DUPLEX_LENGTH', 'The body has %s bytes than its content-length says', 500)
 export const NoItemsError = createError('FST_ERR_DUPLEX_NO_ITEMS', 'This route declares no items to %s: add a format, as in "duplex: { %s: jsonl(schema) }"', 500)
-export const TrailersError = createError('FST_ERR_DUPLEX_NO_TRAILERS', 'Trailers can only be set on a chunked response before its end', 500)
+export const TrailersError = createError('FST_ERR_DUPLEX_NO_TRAILERS', 'Trailers can only be set on a chunked message before its end', 500)
 
 /** What injectDuplex() reads instead of items. `statusCode` is that of the response. */
 export class ResponseError extends createError<'FST_ERR_DUPLEX_RESPONSE', number, [string]>('FST_ERR_DUPLEX_RESPONSE', 'The response is not in a format of "receive": %s', 500) {

@@ -3,12 +3,14 @@
 
 import type { Http2Server } from 'node:http2'
 import type { Server as HttpsServer } from 'node:https'
+import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import swagger from '@fastify/swagger'
 import type { JsonSchemaToTsProvider } from '@fastify/type-provider-json-schema-to-ts'
 import { Type, type TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyPluginAsync, type FastifyReply, type FastifyRequest, type RouteOptions } from 'fastify'
 import duplex, { type DuplexItemOptions, type DuplexOptions, type HttpDuplex, type InjectedDuplex, type ItemDuplex, type ItemHandler, type ItemRouteOptions, type Items } from 'fastify-duplex'
+import { Agent, type ClientCall, type InterimHead, type OpenOptions, type ResponseHead, open } from 'fastify-duplex/client'
 import { type CheckedItem, type ItemError, type ItemFormat, type ItemLimitError, type ItemOptions, type SendFormat, itemCodec, jsonSeq, jsonl, problemSchema, sse, withItemSchemas } from 'fastify-duplex/items'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import { z } from 'zod'
@@ -522,6 +524,61 @@ export async function inject (): Promise<void> {
   exactly<Items<unknown>>()(unknowns.items)
   unknowns.send({ any: 'thing' })
 }
+
+// open() of fastify-duplex/client. The types of items are those of a type provider; without one they are unknown.
+
+export async function call (signal: AbortSignal): Promise<void> {
+  const agent = new Agent({ maxConnections: 1, idleTimeout: 1, connectTimeout: 1, tls: { ca: 'a', servername: 'b' } })
+  exactly<number>()(agent.connections)
+  const bytes = open('http://a', { method: 'POST', path: '*', query: { a: 'b' }, headers: { a: ['b', 1] }, payload: readable, signal, agent, headersTimeout: 1, bodyTimeout: 1, expectTimeout: 1, maxHeadSize: 1, maxTrailerSize: 1, maxChunkExtensionSize: 1 })
+  exactly<ClientCall>()(bytes)
+  exactly<ClientCall>()(open(new URL('http://a')))
+  const head = await bytes.response
+  exactly<ResponseHead>()(head)
+  exactly<InterimHead[]>()(head.informational)
+  exactly<string | string[]>()(head.headers.a)
+  exactly<string>()(bytes.trailers.a)
+  exactly<Socket | null>()(bytes.socket)
+  exactly<ClientCall>()(bytes.setTrailers({ a: 1 }))
+  exactly<OpenOptions['payload']>()(undefined as string | Uint8Array | AsyncIterable<unknown> | object | undefined)
+  // @ts-expect-error
+  exactly<unknown>()(bytes.items)
+  // @ts-expect-error
+  bytes.send({})
+  // @ts-expect-error
+  open()
+  // @ts-expect-error no such option
+  open('http://a', { url: '/' })
+  // @ts-expect-error
+  open('http://a', { agent: {} })
+  // @ts-expect-error
+  new Agent({ maxSockets: 1 }).close()
+  // @ts-expect-error read-only
+  agent.connections = 1
+
+  const unknowns = open('http://a', { send: rows, receive: results })
+  exactly<Items<unknown>>()(unknowns.items)
+  unknowns.send({ any: 'thing' })
+  // @ts-expect-error only for servers to send
+  open('http://a', { send: sse(ResultSchema) })
+  // @ts-expect-error one format
+  open('http://a', { send: [rows] })
+
+  const typed = open<[typeof results, ReturnType<typeof events>], typeof rows, TypeBoxTypeProvider>('http://a', { send: rows, receive: [results, events()] })
+  exactly<Items<Result | Row>>()(typed.items)
+  for await (const item of typed.items) exactly<Result | Row>()(item)
+  exactly<boolean>()(typed.send({ id: 1, name: 'a' }))
+  // @ts-expect-error a property is missing
+  typed.send({ id: 1 })
+  // @ts-expect-error another format
+  open<typeof results, undefined, TypeBoxTypeProvider>('http://a', { receive: rows })
+  const sender = open<undefined, typeof rows, TypeBoxTypeProvider>('http://a', { send: rows })
+  sender.send({ id: 1, name: 'a' })
+  // @ts-expect-error it receives bytes
+  exactly<unknown>()(sender.items)
+}
+
+declare function events (): SendFormat<typeof RowSchema>
 
 // @fastify/swagger.
 

@@ -308,7 +308,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   private leaveBody (): void {
     if (this.request.offersSwitch) this.phase = this.afterBody
     this.connection!.onProgress()
-    if (this.waitingContent !== null && this.phase !== 'waiting') this.writeInTurn(this.takeWaiting())
+    if (this.waitingContent !== null) this.writeInTurn(this.takeWaiting())
   }
 
   /** The writable side may still become that of a tunnel. */

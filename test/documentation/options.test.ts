@@ -7,6 +7,8 @@ import { join } from 'node:path'
 import Fastify from 'fastify'
 import t from 'tap'
 import ts from 'typescript'
+import { DEFAULT_AGENT_OPTIONS } from '../../lib/client/agent.ts'
+import { DEFAULT_LIMITS } from '../../lib/client/limits.ts'
 import * as errors from '../../lib/errors.ts'
 import duplex from '../../lib/index.ts'
 import { jsonl } from '../../lib/items/index.ts'
@@ -109,6 +111,15 @@ t.test('options of formats: names and defaults are the same in README, types and
   t.throws(() => jsonl({}, { other: 1 } as object), { code: 'FST_ERR_DUPLEX_OPTION' })
 })
 
+t.test('options of the client: names and defaults are the same in types and code, and the README has them', async (t) => {
+  const section = readme.split(/^## /m).find((text) => text.startsWith('Client\n'))!
+  for (const [name, defaults] of [['OpenOptions', DEFAULT_LIMITS], ['AgentOptions', DEFAULT_AGENT_OPTIONS]] as const) {
+    const numbers = Object.entries(commentsIn('types/client.d.ts', name)).map(([option, comment]) => [option, /\bDefault: (\d+)/.exec(comment)?.[1]]).filter(([, value]) => value !== undefined)
+    t.strictSame(Object.fromEntries(numbers.map(([option, value]) => [option, Number(value)])), { ...defaults }, name)
+    for (const [option] of Object.entries(commentsIn('types/client.d.ts', name))) t.ok(section.includes(`\`${option}\``), `${name}: ${option}`)
+  }
+})
+
 function toBytes (text: string): number {
   const [, digits] = /^(\d+) MiB$/.exec(text) ?? []
   return Number(digits) * 1024 * 1024
@@ -149,7 +160,7 @@ t.test('errors: codes and statuses are the same in README and code', async (t) =
 })
 
 t.test('errors: no text names a code that does not exist', async (t) => {
-  for (const path of ['README.md', 'docs/transfer.md', 'types/index.d.ts', 'types/items.d.ts', 'types/transfer.d.ts']) {
+  for (const path of ['README.md', 'docs/transfer.md', 'types/index.d.ts', 'types/items.d.ts', 'types/transfer.d.ts', 'types/client.d.ts']) {
     const unknown = read(path).match(/FST_ERR_DUPLEX_[A-Z]\w*/g)!.filter((code) => !codes.has(code))
     t.strictSame(unknown, [], path)
   }
