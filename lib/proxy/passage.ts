@@ -82,9 +82,10 @@ export class Passage {
     const { duplex, call } = this
     let passed = 0
     let isRead = false
+    let isEnded = false
     const endWhenPassed = (): void => {
-      if (!isRead || passed < duplex.bytesRead || call.head !== null) return
-      isRead = false
+      if (!isRead || isEnded || passed < duplex.bytesRead || call.head !== null) return
+      isEnded = true
       this.passTrailers()
       call.endBody()
     }
