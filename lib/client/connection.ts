@@ -144,7 +144,8 @@ export class ClientConnection implements CallConnection {
     if (!call.isPersistent || !this.isClean || socket.readableEnded || !socket.writable) {
       this.retire()
       socket.setTimeout(bodyTimeout) // the server may not take the last bytes
-      socket.destroySoon()
+      if (call.hasSentRequest) socket.destroySoon()
+      else resetConnection(socket) // the server need not wait for the rest
       return
     }
     this.uses++
