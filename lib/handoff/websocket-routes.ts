@@ -38,10 +38,16 @@ function segmentsOf (path: string): string[] {
   })
 }
 
+/** The expression of a parameter is not tried: such a route takes any handshake that has something in that place. */
 function matches (pattern: readonly string[], path: readonly string[]): boolean {
   for (let i = 0; i < pattern.length; i++) {
     if (i < path.length && pattern[i].endsWith('*')) return true
-    if (i >= path.length || !(pattern[i] === path[i] || (pattern[i].includes(':') && path[i] !== ''))) return false
+    if (i >= path.length || !matchesSegment(pattern[i], path[i])) return false
   }
   return pattern.length === path.length
+}
+
+function matchesSegment (pattern: string, segment: string): boolean {
+  const colon = pattern.indexOf(':')
+  return colon === -1 ? pattern === segment : segment.length > colon && segment.startsWith(pattern.slice(0, colon))
 }

