@@ -74,7 +74,7 @@ export class Passage {
 
   private passTrailers (): void {
     const { duplex, call } = this
-    if (call.request.framing.kind === 'chunked') call.setTrailers(trailersToPass(duplex.trailers))
+    if (call.request.framing.kind === 'chunked' && !call.hasSentRequest) call.setTrailers(trailersToPass(duplex.trailers))
   }
 
   /** The client offers to switch protocols behind its body. The server decides when it has the body: `onResponse` learns what follows. */
