@@ -116,6 +116,10 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     return this.hasSentRequest && this.reader.isPersistent
   }
 
+  get hasSentHead (): boolean {
+    return this.headToSend === ''
+  }
+
   /** The server has begun a head, and we wait for the rest of it. */
   get isWithinHead (): boolean {
     return this.reader.isWithinHead

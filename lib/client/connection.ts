@@ -202,6 +202,7 @@ export class ClientConnection implements CallConnection {
       this.close() // nobody has asked for it, and it must not be taken for the response to the next request
       return
     }
+    if (!call.hasSentHead && this.retry(call)) return // the same, for the request that is about to be sent
     this.hasReceived = true
     this.receive(call, data)
   }
@@ -241,7 +242,7 @@ export class ClientConnection implements CallConnection {
 
   /** A server may close an idle connection while a request is on its way. Then it has not read that request. */
   private retry (call: Call): boolean {
-    if (this.hasReceived || this.uses === 0 || !call.mayRepeat) return false
+    if (this.hasReceived || this.uses === 0 || (call.hasSentHead && !call.mayRepeat)) return false
     this.leave()
     this.isUsable = false
     this.buffers.useShared()

@@ -224,6 +224,31 @@ t.test('the write that fails on a dead connection does not hold up the call', as
   t.equal(second.errored, null)
 })
 
+t.test('what comes on an idle connection before the next request is sent is no answer to that request', async (t) => {
+  const server = await play(t)
+  for (const act of [(peer: Peer) => peer.send(BODY('smuggled')), (peer: Peer) => peer.socket.resetAndDestroy(), (peer: Peer) => peer.socket.end()]) {
+    const call = server.open()
+    const peer = await server.peerOf(call)
+    await peer.answer(BODY('one'))
+    await text(call)
+    await immediate()
+    // In this turn of the event loop the call gets its connection. In the next one, it reads before it writes.
+    act(peer)
+    const next = server.open({ method: 'POST' })
+    t.equal(server.agent.connections, 1)
+    await until(() => server.peers.at(-1) !== peer)
+    const fresh = server.peers.at(-1)!
+    next.end('body')
+    t.match(await fresh.until('0\r\n\r\n'), /^POST [^]*\r\nbody\r\n0/)
+    fresh.send(BODY('two', 'Connection: close'))
+    t.equal(await text(next), 'two')
+    t.equal(peer.received, '')
+    peer.socket.destroy()
+    fresh.socket.destroy()
+    await until(() => server.agent.connections === 0)
+  }
+})
+
 t.test('agent.close()', async (t) => {
   const server = await play(t, { agent: { maxConnections: 2 } })
   const idle = server.open()
