@@ -55,7 +55,7 @@ export class ClientConnection implements CallConnection {
     this.buffers = new ReadBuffers(socket)
     socket.on('data', (data: Buffer) => this.onData(asLanded(data)))
     socket.on('end', () => this.onEnd())
-    socket.on('error', (error) => { this.error = error })
+    socket.on('error', (error) => this.onError(error))
     socket.on('close', () => this.onClose())
     socket.on('timeout', () => this.onTimeout())
     this.buffers.open((data) => {
@@ -230,6 +230,12 @@ export class ClientConnection implements CallConnection {
     const { call } = this
     if (call === null) this.close()
     else if (!this.retry(call)) call.onEnd()
+  }
+
+  private onError (error: Error): void {
+    this.error = error
+    // Not only when the socket has closed: a request that is about to be sent would be written to it.
+    if (this.call !== null && !this.call.hasSentHead) this.retry(this.call)
   }
 
   private onClose (): void {
