@@ -217,10 +217,8 @@ const tests: [string, (code: string, t: Test) => Promise<void>][] = [
   ['import { Agent, open }', async (code, t) => {
     const app = await make(t)
     app.post('/upper', { duplex: true }, async function * (_request, reply) {
-      for await (const chunk of reply.duplex) {
-        yield String(chunk).toUpperCase()
-        return
-      }
+      const { value: chunk } = await reply.duplex[Symbol.asyncIterator]().next()
+      yield String(chunk).toUpperCase()
     })
     const address = await app.listen({ port: 0, host: '127.0.0.1' })
     const written: string[] = []
