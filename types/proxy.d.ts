@@ -24,15 +24,18 @@ export interface ForwardedResponse {
 export interface ProxyOptions extends Pick<OpenOptions, 'agent' | 'headersTimeout' | 'bodyTimeout' | 'expectTimeout' | 'maxHeadSize' | 'maxTrailerSize' | 'maxChunkExtensionSize'> {
   /** `http:`, `https:` or `unix:/path/of/socket`. A path in it is put in front of that of the request. A function chooses one for each request */
   upstream: string | URL | ((request: FastifyRequest) => string | URL)
-  /** Taken off the path of the request. Default: nothing */
+  /** Taken off the path of the request, if it is there. Parameters (`:name`) stand for any segment. Default: nothing */
   prefix?: string
   /** Put in the place of `prefix`. Default: nothing */
   rewritePrefix?: string
-  /** Whether to add the fields Forwarded (RFC 7239) and X-Forwarded-For, -Host and -Proto. Default: false */
+  /**
+   * Whether to add the fields Forwarded (RFC 7239) and X-Forwarded-For, -Host and -Proto. Addresses are appended to those that the client has
+   * sent. Host and protocol replace them: with `trustProxy`, they are those of the proxy before. Default: false
+   */
   forwarded?: boolean
   /** Whether the upstream server gets the Host field of the client, instead of its own. Default: false */
   preserveHost?: boolean
-  /** Changes the head of the request. Returns it, or another one. */
+  /** Changes the head of the request. Returns it, or another one. Fields of the connection and of the framing are ignored in it. */
   rewriteRequest?: (head: ForwardedRequest, request: FastifyRequest) => ForwardedRequest
   /** Changes the head of the response. Returns it, or another one. */
   rewriteResponse?: (head: ForwardedResponse, request: FastifyRequest, reply: FastifyReply) => ForwardedResponse
@@ -46,7 +49,8 @@ export interface ProxyOptions extends Pick<OpenOptions, 'agent' | 'headersTimeou
  * Before the response has begun, the error handlers answer failures: FST_ERR_DUPLEX_CONNECT, _SERVER_GONE or _UPSTREAM with 502,
  * _SERVER_TIMEOUT with 504. After that the response is cut off. When the client leaves, the call of the upstream server is aborted at once.
  *
- * With `prefix`, or with a path in `upstream`, a path that could lead out of it with `..` is refused: FST_ERR_DUPLEX_PATH.
+ * A path with dot segments, which could lead out of the route, is refused: FST_ERR_DUPLEX_PATH. A client that ends its side counts as
+ * gone, except in a tunnel.
  *
  * @throws FST_ERR_DUPLEX_OPTION
  */

@@ -8,7 +8,6 @@ import type { OutgoingFields } from '../../types/transfer.d.ts'
 import type { Call } from '../client/call.ts'
 import { AbortedError, UpstreamError } from '../errors.ts'
 import type { HttpDuplex } from '../exchange/http-duplex.ts'
-import { listElements } from '../transfer/field-lines.ts'
 import { interimFields, responseFields, trailersToPass } from './fields.ts'
 
 /** What a reply had before the head of the upstream server was put into it. */
@@ -100,13 +99,11 @@ export class Passage {
   }
 
   private passInterimHead ({ statusCode, headers }: InterimHead): void {
-    const { duplex } = this
-    if (statusCode !== 100 && !duplex.destroyed) duplex.writeInformation(statusCode, interimFields(headers))
+    if (statusCode !== 100) this.duplex.writeInformation(statusCode, interimFields(headers))
   }
 
   private onResponse (head: ResponseHead): void {
     const { duplex, call } = this
-    if (duplex.destroyed) return
     try {
       this.passHead(head)
     } catch (error) {
@@ -127,7 +124,6 @@ export class Passage {
 
   private passHead ({ statusCode, statusMessage, headers }: ResponseHead): void {
     const { reply, request } = this
-    if (statusCode === 101) this.checkSwitch(headers.upgrade)
     let head: ForwardedResponse = { statusCode, headers: responseFields(headers) }
     if (this.rewriteResponse !== undefined) head = this.rewriteResponse(head, request, reply)
     this.before = { statusCode: reply.statusCode, headers: reply.getHeaders() as OutgoingFields, names: Object.keys(head.headers) }
@@ -135,13 +131,6 @@ export class Passage {
     for (const name of this.before.names) reply.header(name, head.headers[name])
     if (statusCode === 101) reply.header('upgrade', headers.upgrade)
     if (request.raw.httpVersionMajor === 1 && head.statusCode === statusCode) reply.raw.statusMessage = statusMessage
-  }
-
-  /** @throws {UpstreamError} FST_ERR_DUPLEX_UPSTREAM: the server has switched to a protocol that was not offered */
-  private checkSwitch (upgrade: string | string[] | undefined): void {
-    const offered = listElements(this.request.headers.upgrade)
-    const chosen = listElements(upgrade)
-    if (chosen.length === 0 || !chosen.every((protocol) => offered.includes(protocol))) throw new UpstreamError(`it has switched to "${chosen.join(', ')}"`)
   }
 
   private flushHead (): void {

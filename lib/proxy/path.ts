@@ -35,7 +35,6 @@ export class PathMap {
     if (url === '*') return url
     // An absolute-form target is for proxies that the client has chosen. A server gets a path (RFC 9112 section 3.2.1).
     const path = url.replace(/^https?:\/\/[^/?#]*/i, '')
-    if (!/^[\x21-\x7e]*$/.test(path)) throw new PathError('it has bytes that are not allowed')
     if (path.includes('#')) throw new PathError('it has a fragment')
     if (path.startsWith('?')) throw new PathError('it has no path') // routers disagree about where the path begins
     if (DOT_SEGMENT.test(path)) throw new PathError('it has dot segments, which could lead out of the route')

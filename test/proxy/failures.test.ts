@@ -482,6 +482,21 @@ t.test('clients that leave during the hooks', async (t) => {
   }
 })
 
+t.test('a client that ends its side during the hooks', async (t) => {
+  const origin = await upstream(t)
+  const { connect, logged } = await serveProxy(t, origin.url, {
+    setup (app) {
+      app.addHook('preHandler', async ({ signal }) => { if (!signal.aborted) await once(signal, 'abort') })
+    }
+  })
+  const wire = await connect()
+  const left = logged(LEFT)
+  wire.send(GET('/')).socket.end()
+  await left
+  for (const peer of origin.peers) await peer.ended
+  t.equal(wire.pending, 0)
+})
+
 t.test('when the app closes, exchanges may finish', async (t) => {
   const origin = await upstream(t)
   const { app, connect } = await serveProxy(t, origin.url, { serve: { plugin: { closeGrace: 60_000 }, fastify: { forceCloseConnections: false } } })
