@@ -279,6 +279,9 @@ t.test('a request is sent again only if nothing of it was read', async (t) => {
   t.equal(origin.peers.length, length)
 })
 
+/** Behind each request, for a route of the proxy's own app. */
+const NEXT = 'GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'
+
 t.test('smuggling: the server behind the proxy sees one request or none, framed by our writer', async (t) => {
   const seen: { method: string, target: string, fields: Record<string, string>, content: string }[] = []
   let strays = 0
@@ -290,30 +293,31 @@ t.test('smuggling: the server behind the proxy sees one request or none, framed 
       entry.content = content
       seen.push(entry)
       reply.duplex.setTrailers({ ...reply.duplex.trailers })
-      reply.duplex.end(content)
+      reply.duplex.end(content, 'latin1')
     })
     app.setNotFoundHandler(async () => { strays++ })
-    app.server.on('clientError', () => { strays++ })
+    app.server.on('clientError', (error: NodeJS.ErrnoException) => { if (error.code !== 'ECONNRESET') strays++ }) // a request that is cut off is no request
   })
   const { app } = await serveProxy(t, `http://127.0.0.1:${origin.port}`, { duplex: LIMITS, serve: { fastify: { forceCloseConnections: true } } })
   const talk = overTcp(app)
   for (const [rule, name, bytes, expected] of requests) {
-    for (const segments of [[bytes], [bytes.slice(0, -3), bytes.slice(-3)], [bytes, GET('/next')]]) {
+    for (const segments of [[bytes + NEXT], [bytes.slice(0, -3), bytes.slice(-3) + NEXT], [bytes, NEXT]]) {
       seen.length = 0
       const title = `${rule} ${name}`
-      const answers = await talk(segments.map((part) => Buffer.from(part, 'latin1')), true)
+      const answers = await talk(segments.map((part) => Buffer.from(part, 'latin1')))
       t.equal(strays, 0, title)
-      t.ok(seen.length <= 1, `${title}: one request or none`)
       if (!expected.accepted) {
         t.strictSame(seen, [], `${title}: none`)
-        t.match(answers[0]?.status ?? 0, expected.status)
+        t.strictSame(answers.map(({ status }) => status), [expected.status], title)
         continue
       }
-      if (segments.length === 3 || seen.length === 0) continue // a client that has ended its side counts as gone
+      t.equal(seen.length, 1, `${title}: one request`)
       const [{ fields, content }] = seen
       t.equal(content, expected.content, title)
-      t.equal(fields['transfer-encoding'] ?? fields['content-length'] ?? 'none', expected.framing === 'chunked' ? 'chunked' : expected.framing === 'length' ? String(content.length) : fields['content-length'] ?? 'none', `${title}: ${expected.framing}`)
-      if (fields['content-length'] !== undefined) t.equal(fields['content-length'], String(content.length))
+      t.strictSame([fields['transfer-encoding'], Number(fields['content-length'] ?? 0)], expected.framing === 'chunked' ? ['chunked', 0] : [undefined, content.length], `${title}: ${expected.framing}`)
+      // The response of the server has no length: to HTTP/1.0 it ends with the connection.
+      const isKept = expected.persistent && !bytes.includes('HTTP/1.0\r\n')
+      t.strictSame(answers.map((answer) => answer.content), isKept ? [content, 'next'] : [content], `${title}: the next request is the next one`)
     }
   }
 })
