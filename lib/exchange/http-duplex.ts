@@ -426,7 +426,6 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   releaseBodyEnd (): void {
-    if (this.bodyEndListener === null || this.destroyed) return
     this.bodyEndListener = null
     this.transport.read()
   }

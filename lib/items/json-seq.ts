@@ -16,8 +16,6 @@ const RS = 0x1e
 
 export class JsonSeqDecoder extends RecordDecoder {
   private hasBegun = false
-  /** The item has been read. Before the next RS, there may be whitespace. */
-  private isBehindItem = false
   private textEnd = new TextEnd()
   protected override readonly mayEndWithin = true
   /** What stands before the first RS is no item. */
@@ -61,10 +59,6 @@ export class JsonSeqDecoder extends RecordDecoder {
   protected override findEnd (chunk: Buffer, from: number, to: number, isFirst: boolean): number {
     if (isFirst) this.textEnd = new TextEnd()
     return this.textEnd.find(chunk, from, to)
-  }
-
-  protected override onItemEnd (): void {
-    this.isBehindItem = true
   }
 
   protected lineEndSize (last: number, before: number, behind: Behind): number {

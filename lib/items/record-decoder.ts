@@ -40,6 +40,8 @@ export abstract class RecordDecoder implements ItemDecoder {
   private readonly partial: ByteBuffer
   /** Drops the rest of a record that is too long, up to its delimiter. */
   protected isDropping = false
+  /** What is dropped stands behind an item, and not within one. */
+  protected isBehindItem = false
   private run = NO_RUN
   private runAt = 0
   private isRunSuspect = false
@@ -123,9 +125,6 @@ export abstract class RecordDecoder implements ItemDecoder {
   protected findEnd (chunk: Buffer, from: number, to: number, isFirst: boolean): number {
     return -1
   }
-
-  /** An item has come whose rest is to be dropped. */
-  protected onItemEnd (): void {}
 
   /** The byte of the body that is at a position of the chunk. */
   protected bodyOffset (at: number): number {
@@ -240,7 +239,7 @@ export abstract class RecordDecoder implements ItemDecoder {
   /** Makes a run of one record. It may be the view of `partial`, which is empty afterwards. */
   private decodeRecord (bytes: Buffer, offset: number, behind: Behind): void {
     if (this.isTooLong(bytes, behind)) this.failLimit(offset)
-    if (behind === 'rest') this.onItemEnd()
+    this.isBehindItem = behind === 'rest'
     const run = decode(bytes, offset)
     this.partial.clear()
     if (run === null) {

@@ -502,8 +502,13 @@ t.test('a server that answers early, and leaves', async (t) => {
     if (way === 'destroy') {
       await t.rejects(wire.response(), { code: 'FST_ERR_DUPLEX_TRUNCATED' }, 'cut off, even before the head if a reset overtakes it')
     } else {
-      const { statusCode, body } = await wire.response()
-      t.strictSame([statusCode, body.length], [403, answer.length], `${way}: the answer arrives whole`)
+      try {
+        const { statusCode, body } = await wire.response()
+        t.strictSame([statusCode, body.length], [403, answer.length], `${way}: the answer arrives whole`)
+      } catch (error) {
+        // The reset of a server that does not read on may overtake its answer.
+        t.match([way, error], ['destroySoon', { code: 'FST_ERR_DUPLEX_TRUNCATED' }])
+      }
     }
     sending = false
     wire.socket.destroy()
