@@ -64,6 +64,18 @@ export function optionsOfRoute (duplex: unknown): DuplexOptions & DeclaredItems 
 }
 
 /**
+ * Refuses an option that is misspelt, rather than ignore it.
+ *
+ * @param known has every option by its name
+ * @throws {OptionError} FST_ERR_DUPLEX_OPTION
+ */
+export function checkNames (options: object, known: object): void {
+  for (const name of Object.keys(options)) {
+    if (!Object.hasOwn(known, name)) throw new OptionError(name, 'there is no such option')
+  }
+}
+
+/**
  * Merges `options` into `defaults`. An option that is undefined keeps its default.
  *
  * @throws {OptionError} FST_ERR_DUPLEX_OPTION: an option is unknown, of another type, or out of range

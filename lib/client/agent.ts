@@ -1,7 +1,6 @@
 // The pool of connections: for each origin a bounded number, of which the idle ones are used again, the last one first. Calls that
 // find none free wait in turn.
 
-import type { Socket } from 'node:net'
 import type { Agent as PublicAgent, AgentOptions } from '../../types/client.d.ts'
 import { AbortedError, AgentClosedError, ConnectError, OptionError, ServerTimeoutError } from '../errors.ts'
 import { MAX_TIMEOUT } from '../options.ts'
@@ -118,7 +117,7 @@ class Pool implements ConnectionOwner {
     const event = origin.isSecure ? 'secureConnect' : 'connect'
     const onConnect = (): void => {
       settle()
-      this.onOpen(socket, job)
+      this.start(new ClientConnection(socket, this), job)
     }
     const settle = (): void => {
       clearTimeout(timer)
@@ -127,10 +126,6 @@ class Pool implements ConnectionOwner {
     }
     socket.on('error', onError).on(event, onConnect)
     call.on('close', onClose)
-  }
-
-  private onOpen (socket: Socket, job: Job): void {
-    this.start(new ClientConnection(socket, this), job)
   }
 
   onIdle (connection: ClientConnection): void {

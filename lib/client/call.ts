@@ -157,7 +157,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
 
   // The request
 
-  /** It is this call's turn to send its request. What was written waits no longer. */
+  /** Called when the request may be sent, with everything that was written before. */
   start (connection: CallConnection): void {
     this.connection = connection
     if (this.awaitsContinue) this.sendHead()
@@ -222,24 +222,19 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   }
 
   override _write (content: Buffer, _encoding: BufferEncoding, done: Done): void {
-    this.startWrite([content], content.length, done)
+    this.startWrite([content], done)
   }
 
   override _writev (chunks: { chunk: Buffer }[], done: Done): void {
-    let size = 0
-    const content = chunks.map(({ chunk }) => {
-      size += chunk.length
-      return chunk
-    })
-    this.startWrite(content, size, done)
+    this.startWrite(chunks.map(({ chunk }) => chunk), done)
   }
 
   override _final (done: Done): void {
-    this.startWrite([], 0, done)
+    this.startWrite([], done)
   }
 
-  private startWrite (content: readonly Buffer[], size: number, done: Done): void {
-    this.writeSize = size
+  private startWrite (content: readonly Buffer[], done: Done): void {
+    this.writeSize = sizeOf(content)
     this.writeCallback = done
     this.writeInTurn(content)
   }
@@ -320,7 +315,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     return this.request.offersSwitch && this.phase !== 'refused'
   }
 
-  /** Drops what is written from now on. The writer goes on to its end: that the server wants no more is no error. */
+  /** Drops what is written from now on. These writes do not fail: it is no error that the server wants no more. */
   private refuseWrites (): void {
     this.phase = this.afterBody = 'refused'
     this.awaitsContinue = false

@@ -2,13 +2,13 @@
 
 import type { ClientCall, OpenOptions } from '../../types/client.d.ts'
 import { OptionError } from '../errors.ts'
+import { checkNames } from '../options.ts'
 import { Agent } from './agent.ts'
 import { Call } from './call.ts'
 import { limitsOf } from './limits.ts'
 import { parseTarget } from './origin.ts'
 import { requestStart, writePayload } from './request.ts'
 
-/** Every option: one that is misspelt must not be ignored. */
 const OPTIONS: Readonly<Record<keyof OpenOptions, true>> = {
   method: true, path: true, query: true, headers: true, payload: true, receive: true, send: true, signal: true, agent: true, headersTimeout: true, bodyTimeout: true, expectTimeout: true, maxHeadSize: true, maxTrailerSize: true, maxChunkExtensionSize: true
 }
@@ -17,19 +17,15 @@ const defaultAgent = new Agent()
 
 /** See the public types. */
 export function open (url: string | URL, options: OpenOptions = {}): ClientCall {
-  for (const name of Object.keys(options)) {
-    if (!Object.hasOwn(OPTIONS, name)) throw new OptionError(name, 'there is no such option')
-  }
+  checkNames(options, OPTIONS)
   const { signal, agent = defaultAgent, query } = options
   signal?.throwIfAborted()
   if (!(agent instanceof Agent)) throw new OptionError('agent', 'expected an Agent')
   const { origin, path } = parseTarget(url)
   const limits = limitsOf(options)
-  // The target of CONNECT is a host and a port, and so is its Host field (RFC 9112 section 3.2.3).
-  const isConnect = options.method?.toUpperCase() === 'CONNECT'
-  if (isConnect && options.path === undefined) throw new OptionError('path', 'CONNECT needs the host and the port of its target')
+  if (options.method?.toUpperCase() === 'CONNECT' && options.path === undefined) throw new OptionError('path', 'CONNECT needs the host and the port of its target')
   const target = withQuery(options.path ?? path, query)
-  const start = requestStart({ ...options, target, host: isConnect ? target : origin.host, minorVersion: 1 })
+  const start = requestStart({ ...options, target, host: origin.host, minorVersion: 1 })
   if (start.offersSwitch && start.framing.kind !== 'none' && options.payload === undefined) throw new OptionError('payload', 'a request that switches protocols needs all of its body')
   const call = new Call(start, limits)
   if (signal !== undefined) {

@@ -1,9 +1,10 @@
-// The head and the body of an injected request, made from options like those of `app.inject()`.
+// The head and the body of a request, made from the options of `open()` or of `injectDuplex()`.
 
 import { Readable } from 'node:stream'
 import { ReadableStream } from 'node:stream/web'
 import type { InjectDuplexOptions, OutgoingFields } from '../../types/index.d.ts'
 import { OptionError } from '../errors.ts'
+import { checkNames } from '../options.ts'
 import { type Framing, requestFraming } from '../transfer/framing.ts'
 import { asksToClose } from '../transfer/connection-field.ts'
 import { writeUncheckedRequestHead } from '../transfer/head-writer.ts'
@@ -44,7 +45,6 @@ interface Body {
   sendFrom (source: Readable): void
 }
 
-/** Every option: one that is misspelt must not be ignored. */
 const OPTIONS: Readonly<Record<keyof ClientOptions, true>> = {
   method: true, url: true, path: true, query: true, headers: true, cookies: true, payload: true, httpVersion: true, remoteAddress: true, receive: true, send: true
 }
@@ -81,7 +81,7 @@ export function requestStart (options: RequestParts): RequestStart {
   const { target, minorVersion, isUnchecked = false } = options
   const formats = clientFormats(options)
   const method = (options.method ?? (formats.send === null ? 'GET' : 'POST')).toUpperCase()
-  // Without a prototype, `__proto__` is a name like any other.
+  // The Host field of CONNECT is its target (RFC 9112 section 3.2.3). Without a prototype, `__proto__` is a name like any other.
   const fields: OutgoingFields = Object.assign(Object.create(null), { host: method === 'CONNECT' ? target : options.host, 'user-agent': 'fastify-duplex' })
   for (const [name, value] of Object.entries(options.headers ?? {})) fields[name.toLowerCase()] = value
   const cookies = Object.entries(options.cookies ?? {}).map(([name, value]) => `${name}=${value}`)
@@ -116,9 +116,7 @@ function checkedHead (method: string, target: string, fields: OutgoingFields, fr
 }
 
 function checkOptions (options: ClientOptions): void {
-  for (const name of Object.keys(options)) {
-    if (!Object.hasOwn(OPTIONS, name)) fail(name, 'there is no such option')
-  }
+  checkNames(options, OPTIONS)
   const { httpVersion = '1.1' } = options
   if (httpVersion !== '1.0' && httpVersion !== '1.1') fail('httpVersion', 'expected "1.0" or "1.1"')
 }

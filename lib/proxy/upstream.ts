@@ -10,6 +10,7 @@ import { type Limits, limitsOf } from '../client/limits.ts'
 import { type Origin, parseTarget } from '../client/origin.ts'
 import { requestStart } from '../client/request.ts'
 import { OptionError } from '../errors.ts'
+import { checkNames } from '../options.ts'
 import { listElements } from '../transfer/field-lines.ts'
 import { addForwarded, isPassedOn, requestFields } from './fields.ts'
 import { PathMap } from './path.ts'
@@ -20,9 +21,6 @@ const OPTIONS: Readonly<Record<keyof ProxyOptions, true>> = {
   upstream: true, prefix: true, rewritePrefix: true, forwarded: true, preserveHost: true, rewriteRequest: true, rewriteResponse: true, agent: true, headersTimeout: true, bodyTimeout: true, expectTimeout: true, maxHeadSize: true, maxTrailerSize: true, maxChunkExtensionSize: true
 }
 
-/** Methods whose requests need not say that they have no body (RFC 9110 section 8.6). */
-const WITHOUT_BODY: ReadonlySet<string> = new Set(['GET', 'HEAD', 'DELETE', 'OPTIONS', 'TRACE', 'CONNECT'])
-
 export class Upstream {
   readonly options: ProxyOptions
   private readonly limits: Limits
@@ -31,9 +29,7 @@ export class Upstream {
 
   /** @throws {OptionError} FST_ERR_DUPLEX_OPTION */
   constructor (options: ProxyOptions) {
-    for (const name of Object.keys(options)) {
-      if (!Object.hasOwn(OPTIONS, name)) throw new OptionError(name, 'there is no such option')
-    }
+    checkNames(options, OPTIONS)
     this.options = options
     this.limits = limitsOf(options)
     // Its clients bound the number of connections. A limit here would make a request wait behind tunnels that stay open.
@@ -77,11 +73,11 @@ function withoutOwnFields (headers: OutgoingFields): OutgoingFields {
   return Object.fromEntries(Object.entries(headers).filter(([name]) => isPassedOn(name.toLowerCase()) || name === 'proxy-authorization'))
 }
 
-/** The body is framed as that of the client. */
-function framingFields ({ method, headers }: FastifyRequest, { framing: { request: kind } }: HttpDuplex): OutgoingFields {
+/** The body is framed as that of the client. Whether the head says that there is none is up to its writer. */
+function framingFields ({ headers }: FastifyRequest, { framing: { request: kind } }: HttpDuplex): OutgoingFields {
   if (kind === 'length') return { 'content-length': Number(listElements(headers['content-length'])[0]) }
   if (kind !== 'none') return { 'transfer-encoding': 'chunked', trailer: headers.trailer }
-  return WITHOUT_BODY.has(method) && headers['content-length'] === undefined ? {} : { 'content-length': 0 }
+  return { 'content-length': 0 }
 }
 
 function connectionFields (request: FastifyRequest): OutgoingFields {

@@ -9,6 +9,7 @@ import type { Test } from 'tap'
 import * as client from '../../lib/client/index.ts'
 import type * as types from '../../types/client.d.ts'
 import type { AgentOptions, ClientCall, OpenOptions } from '../../types/client.d.ts'
+import { endOf } from '../support/ended.ts'
 import { TLS, type Transport, socketPath } from '../support/wire.ts'
 
 /** What the package exports, with its public types. */
@@ -35,13 +36,9 @@ export class Peer {
       this.wake()
     })
     socket.on('error', (error: NodeJS.ErrnoException) => { code = error.code! })
-    this.ended = new Promise((resolve) => {
-      const end = (): void => {
-        this.isEnded = true
-        this.wake()
-        resolve()
-      }
-      socket.on('end', end).on('close', end)
+    this.ended = endOf(socket, () => {
+      this.isEnded = true
+      this.wake()
     })
     this.closed = new Promise((resolve) => socket.on('close', () => resolve(code)))
   }

@@ -7,6 +7,7 @@ import type { Test } from 'tap'
 import { Agent } from '../../lib/client/agent.ts'
 import { proxy } from '../../lib/proxy/proxy.ts'
 import type { ProxyOptions } from '../../types/proxy.d.ts'
+import { endOf } from '../support/ended.ts'
 import { type Start } from '../support/http1.ts'
 import { type ServeOptions, type Served, serve } from '../support/wire.ts'
 
@@ -37,13 +38,9 @@ export class Peer {
       socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code!))
       socket.on('end', () => resolve('end'))
     })
-    this.ended = new Promise((resolve) => {
-      const end = (): void => {
-        this.isEnded = true
-        this.wake()
-        resolve()
-      }
-      socket.on('end', end).on('close', end)
+    this.ended = endOf(socket, () => {
+      this.isEnded = true
+      this.wake()
     })
   }
 

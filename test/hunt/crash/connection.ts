@@ -5,6 +5,7 @@ import net from 'node:net'
 import type { Duplex } from 'node:stream'
 import tls from 'node:tls'
 import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises'
+import { endOf } from '../../support/ended.ts'
 import type { Transport } from './kinds.ts'
 
 /** Opens a connection to the app of a child. */
@@ -45,13 +46,9 @@ export class Connection {
   constructor (socket: Duplex) {
     this.socket = socket
     socket.on('error', () => {})
-    this.ended = new Promise((resolve) => {
-      const end = (): void => {
-        this.isEnded = true
-        this.wake()
-        resolve()
-      }
-      socket.on('end', end).on('close', end)
+    this.ended = endOf(socket, () => {
+      this.isEnded = true
+      this.wake()
     })
   }
 
