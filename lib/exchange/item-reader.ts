@@ -15,7 +15,7 @@ export interface ItemSource extends Readable {
 
 type Result = IteratorResult<unknown, undefined>
 
-const DONE: Result = { value: undefined, done: true }
+const DONE: IteratorReturnResult<undefined> = { value: undefined, done: true }
 
 /** How many items are decoded ahead of the one that is asked for. In a row they take less time than each between two turns of a loop. */
 const AHEAD = 64
@@ -88,19 +88,28 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   }
 
   private readonly readBatch = async (): Promise<IteratorResult<unknown[], undefined>> => {
-    const first = await this.readItem()
-    return first.done === true ? first : { value: await this.batchFrom(first.value), done: false }
+    await this.letOthersRun()
+    for (;;) {
+      const batch = await this.decodeBatch()
+      if (batch.length > 0) return { value: batch, done: false }
+      this.throwFailure()
+      if (!await this.readMore()) return DONE
+    }
   }
 
-  private async batchFrom (first: unknown): Promise<unknown[]> {
-    const batch = [first]
+  /** @returns the items that were read, up to the first that fails */
+  private async decodeBatch (): Promise<unknown[]> {
+    const batch = this.ahead.slice(this.taken)
+    this.taken = this.ahead.length
     try {
-      for (let item; batch.length < MAX_RUN && (item = this.nextItem()) !== NO_ITEM;) batch.push(isPromise(item) ? await item : item)
+      if (batch.length > 0) batch.push(await batch.pop()) // only the last one may be a promise
+      for (let item; batch.length < MAX_RUN && !this.hasFailure && (item = this.decodeItem()) !== NO_ITEM;) {
+        batch.push(isPromise(item) ? await item : item)
+      }
     } catch (error) {
-      // The items before it come first.
-      this.failure = error
-      this.hasFailure = true
+      this.failAfterItems(error)
     }
+    this.decoded += batch.length
     return batch
   }
 
@@ -114,9 +123,20 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
       this.taken++
       return item
     }
-    if (!this.hasFailure) return NO_ITEM
+    this.throwFailure()
+    return NO_ITEM
+  }
+
+  private throwFailure (): void {
+    if (!this.hasFailure) return
     this.hasFailure = false
     throw this.failure
+  }
+
+  /** The items before the one that failed come first. */
+  private failAfterItems (error: unknown): void {
+    this.failure = error
+    this.hasFailure = true
   }
 
   private decodeAhead (): void {
@@ -134,9 +154,7 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
         return
       }
     } catch (error) {
-      // The items before it come first.
-      this.failure = error
-      this.hasFailure = true
+      this.failAfterItems(error)
     }
   }
 
@@ -172,23 +190,32 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   }
 
   private readonly readItem = async (): Promise<Result> => {
-    const { decoder, stream } = this
-    if (this.decoded >= MAX_RUN) {
-      this.decoded = 0
-      await immediate()
-    }
+    await this.letOthersRun()
     for (;;) {
       const item = this.nextItem()
       if (item !== NO_ITEM) return resultOf(item)
-      const { value: chunk, done } = await this.readChunk()
-      if (done !== true) {
-        decoder.write(typeof chunk === 'string' ? Buffer.from(chunk, stream.readableEncoding!) : chunk)
-        continue
-      }
-      if (!stream.bodyIsComplete || this.isEnded) return DONE
-      this.isEnded = true
-      decoder.end()
+      if (!await this.readMore()) return DONE
     }
+  }
+
+  private async letOthersRun (): Promise<void> {
+    if (this.decoded < MAX_RUN) return
+    this.decoded = 0
+    await immediate()
+  }
+
+  /** @returns whether there may be more items */
+  private async readMore (): Promise<boolean> {
+    const { decoder, stream } = this
+    const { value: chunk, done } = await this.readChunk()
+    if (done !== true) {
+      decoder.write(typeof chunk === 'string' ? Buffer.from(chunk, stream.readableEncoding!) : chunk)
+      return true
+    }
+    if (!stream.bodyIsComplete || this.isEnded) return false
+    this.isEnded = true
+    decoder.end()
+    return true
   }
 
   private async readChunk (): Promise<IteratorResult<Buffer | string>> {
