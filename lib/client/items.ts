@@ -21,6 +21,9 @@ export interface ClientFormats {
   readonly send: ItemFormat | null
 }
 
+/** Bytes in both directions. */
+export const NO_FORMATS: ClientFormats = Object.freeze({ receive: [], send: null })
+
 /** @throws {OptionError} FST_ERR_DUPLEX_OPTION: these are no formats, or they are in the wrong direction */
 export function clientFormats ({ receive, send }: ClientOptions): ClientFormats {
   const formats = receive === undefined ? [] : [receive].flat() as SendFormat[]

@@ -3,13 +3,14 @@
 import { Readable } from 'node:stream'
 import { ReadableStream } from 'node:stream/web'
 import type { InjectDuplexOptions, OutgoingFields } from '../../types/index.d.ts'
+import type { OutgoingRequestHead } from '../../types/transfer.d.ts'
 import { OptionError } from '../errors.ts'
 import { checkNames } from '../options.ts'
 import { type Framing, requestFraming } from '../transfer/framing.ts'
 import { asksToClose } from '../transfer/connection-field.ts'
 import { writeUncheckedRequestHead } from '../transfer/head-writer.ts'
 import { writeRequestHead } from '../transfer/request-head-writer.ts'
-import { type ClientFormats, type ClientOptions, clientFormats } from './items.ts'
+import { type ClientFormats, type ClientOptions, NO_FORMATS, clientFormats } from './items.ts'
 
 export interface RequestStart {
   method: string
@@ -97,22 +98,33 @@ export function requestStart (options: RequestParts): RequestStart {
     'content-length': fields['content-length']?.toString(),
     'transfer-encoding': fields['transfer-encoding']?.toString()
   }, minorVersion)
-  return {
-    method,
-    offersSwitch: switches,
-    connection: fields.connection?.toString(),
-    upgrade: fields.upgrade?.toString(),
-    formats,
-    head: isUnchecked ? writeUncheckedRequestHead(method, target, fields, minorVersion) : checkedHead(method, target, fields, framing),
-    framing,
-    expectsContinue: framing.kind !== 'none' && String(fields.expect).toLowerCase() === '100-continue'
-  }
+  if (isUnchecked) return startOf({ method, target, fields, framing }, writeUncheckedRequestHead(method, target, fields, minorVersion), formats)
+  // The writer derives the fields that frame the body, and the Connection field.
+  const { 'content-length': _length, 'transfer-encoding': _coding, trailer, ...others } = fields
+  return checkedStart({ method, target, fields: others, framing }, trailer?.toString(), formats)
 }
 
-/** The writer derives the fields that frame the body, and the Connection field. */
-function checkedHead (method: string, target: string, fields: OutgoingFields, framing: Framing): string {
-  const { 'content-length': _length, 'transfer-encoding': _coding, trailer, ...others } = fields
-  return writeRequestHead({ method, target, fields: others, framing }, !asksToClose(fields.connection), trailer?.toString())
+/**
+ * A request whose head is complete, but for the fields that the writer derives.
+ *
+ * @param trailer the value of the `Trailer` field, if the framing is chunked
+ * @throws {FieldError} FST_ERR_DUPLEX_FIELD
+ */
+export function checkedStart (head: OutgoingRequestHead, trailer?: string, formats: ClientFormats = NO_FORMATS): RequestStart {
+  return startOf(head, writeRequestHead(head, !asksToClose(head.fields.connection), trailer), formats)
+}
+
+function startOf ({ method, fields: { connection, upgrade, expect }, framing }: OutgoingRequestHead, head: string, formats: ClientFormats): RequestStart {
+  return {
+    method,
+    offersSwitch: method === 'CONNECT' || upgrade !== undefined,
+    connection: connection?.toString(),
+    upgrade: upgrade?.toString(),
+    formats,
+    head,
+    framing,
+    expectsContinue: framing.kind !== 'none' && expect !== undefined && String(expect).toLowerCase() === '100-continue'
+  }
 }
 
 function checkOptions (options: ClientOptions): void {

@@ -95,6 +95,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     return { request: this.summary.requestFraming.kind, response: this.responseFraming?.kind }
   }
 
+  get requestFraming (): Framing {
+    return this.summary.requestFraming
+  }
+
   get trailers (): Trailers {
     return this.summary.trailers
   }

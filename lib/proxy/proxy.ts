@@ -1,9 +1,9 @@
 // A handler that passes its exchange on to another server: it is the client of that server.
 
 import type { RouteHandlerMethod } from 'fastify'
-import type { HttpDuplex } from '../../types/index.d.ts'
 import type { ProxyOptions } from '../../types/proxy.d.ts'
 import { OptionError } from '../errors.ts'
+import type { HttpDuplex } from '../exchange/http-duplex.ts'
 import { kPassesHandshakes } from '../handoff/websocket-routes.ts'
 import { Passage } from './passage.ts'
 import { Upstream } from './upstream.ts'

@@ -1,17 +1,18 @@
 // The server that requests are passed on to, and the head of the request that it gets.
 
 import type { FastifyRequest } from 'fastify'
-import type { HttpDuplex } from '../../types/index.d.ts'
-import type { ProxyOptions } from '../../types/proxy.d.ts'
+import type { ForwardedRequest, ProxyOptions } from '../../types/proxy.d.ts'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
 import { Agent } from '../client/agent.ts'
 import { Call } from '../client/call.ts'
 import { type Limits, limitsOf } from '../client/limits.ts'
 import { type Origin, parseTarget } from '../client/origin.ts'
-import { requestStart } from '../client/request.ts'
+import { checkedStart } from '../client/request.ts'
 import { OptionError } from '../errors.ts'
+import type { HttpDuplex } from '../exchange/http-duplex.ts'
 import { checkNames } from '../options.ts'
 import { listElements } from '../transfer/field-lines.ts'
+import { CHUNKED, type Framing } from '../transfer/framing.ts'
 import { addForwarded, isPassedOn, requestFields } from './fields.ts'
 import { PathMap } from './path.ts'
 
@@ -55,36 +56,34 @@ export class Upstream {
     else if (!preserveHost) fields.host = origin.host
     else if (raw.httpVersionMajor > 1) fields.host = request.host
     if (forwarded) addForwarded(fields, request)
-    const head = { method, path, headers: fields }
-    const { headers, ...line } = rewriteRequest === undefined ? head : rewriteRequest(head, request)
-    const call = new Call(requestStart({
-      method: line.method,
-      target: line.path,
-      host: origin.host,
-      minorVersion: 1,
-      headers: { 'user-agent': undefined, ...withoutOwnFields(headers), ...framingFields(request, duplex), ...connectionFields(request) }
-    }), limits)
+    let head: ForwardedRequest = { method, path, headers: fields }
+    if (rewriteRequest !== undefined) head = withoutOwnFields(rewriteRequest(head, request))
+    addConnectionFields(head.headers, request)
+    const start = checkedStart({ method: head.method, target: head.path, fields: head.headers, framing: framingOf(duplex) }, request.headers.trailer)
+    const call = new Call(start, limits)
     return { call, send: () => agent.send(call, origin, limits) }
   }
 }
 
 /** Without the fields that the proxy sets itself: `rewriteRequest` may have set some, in any case. */
-function withoutOwnFields (headers: OutgoingFields): OutgoingFields {
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => isPassedOn(name.toLowerCase()) || name === 'proxy-authorization'))
+function withoutOwnFields ({ method, path, headers }: ForwardedRequest): ForwardedRequest {
+  const fields: OutgoingFields = Object.create(null)
+  for (const key of Object.keys(headers)) {
+    const name = key.toLowerCase()
+    if (isPassedOn(name) || name === 'proxy-authorization') fields[name] = headers[key]
+  }
+  return { method: method.toUpperCase(), path, headers: fields }
 }
 
-/** The body is framed as that of the client. Whether the head says that there is none is up to its writer. */
-function framingFields ({ headers }: FastifyRequest, { framing: { request: kind } }: HttpDuplex): OutgoingFields {
-  if (kind === 'length') return { 'content-length': Number(listElements(headers['content-length'])[0]) }
-  if (kind !== 'none') return { 'transfer-encoding': 'chunked', trailer: headers.trailer }
-  return { 'content-length': 0 }
+/** The body is framed as that of the client. */
+function framingOf ({ requestFraming: framing }: HttpDuplex): Framing {
+  return framing.kind === 'length' || framing.kind === 'none' ? framing : CHUNKED
 }
 
-function connectionFields (request: FastifyRequest): OutgoingFields {
+function addConnectionFields (fields: OutgoingFields, request: FastifyRequest): void {
   const { te } = request.headers
-  const fields: OutgoingFields = {}
   const options: string[] = []
-  if (listElements(te).some((element) => /^trailers\s*(;|$)/.test(element))) {
+  if (te !== undefined && listElements(te).some((element) => /^trailers\s*(;|$)/.test(element))) {
     fields.te = 'trailers'
     options.push('te')
   }
@@ -94,7 +93,6 @@ function connectionFields (request: FastifyRequest): OutgoingFields {
     options.push('upgrade')
   }
   if (options.length > 0) fields.connection = options.join(', ')
-  return fields
 }
 
 /** The protocols that the client would switch to. HTTP/1.0 and HTTP/2 have no such offers. */

@@ -68,7 +68,8 @@ export function trimBlanks (text: string): string {
 
 /** The elements of a list (RFC 9110 section 5.6.1), in lower case, without the empty ones. */
 export function listElements (value: OutgoingFields[string]): string[] {
-  return String(value ?? '').split(',').map((element) => trimBlanks(element).toLowerCase()).filter((element) => element !== '')
+  if (value === undefined) return []
+  return String(value).split(',').map((element) => trimBlanks(element).toLowerCase()).filter((element) => element !== '')
 }
 
 /** Whether a byte is SP or HTAB, of which OWS and BWS consist (RFC 9110 section 5.6.3). */

@@ -28,7 +28,7 @@ export function framingFields (rawHeaders: readonly string[]): FramingFields {
 
 /** There is no body, and nothing may be written. */
 export const NO_BODY: Framing = Object.freeze({ kind: 'none', length: 0 })
-const CHUNKED: Framing = Object.freeze({ kind: 'chunked', length: 0 })
+export const CHUNKED: Framing = Object.freeze({ kind: 'chunked', length: 0 })
 export const UNTIL_CLOSE: Framing = Object.freeze({ kind: 'close', length: 0 })
 /** After the messages: bytes of another protocol, up to the end of the connection. */
 export const TUNNEL: Framing = Object.freeze({ kind: 'close', length: 0 })
