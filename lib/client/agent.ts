@@ -5,7 +5,7 @@ import type { Agent as PublicAgent, AgentOptions } from '../../types/client.d.ts
 import { AbortedError, AgentClosedError, ConnectError, OptionError, ServerTimeoutError } from '../errors.ts'
 import { MAX_TIMEOUT } from '../options.ts'
 import type { Call } from './call.ts'
-import { ClientConnection, type ConnectionOwner, type ConnectionTimeouts } from './connection.ts'
+import { ClientConnection, type ConnectionOwner, type ConnectionTimeouts, type Job } from './connection.ts'
 import { type Origin, connect } from './origin.ts'
 
 export const DEFAULT_AGENT_OPTIONS = Object.freeze({ maxConnections: 256, idleTimeout: 4000, connectTimeout: 10_000 })
@@ -52,19 +52,12 @@ export class Agent implements PublicAgent {
   }
 }
 
-/** A call that is to be sent. */
-interface Job {
-  readonly call: Call
-  readonly timeouts: ConnectionTimeouts
-}
-
 class Pool implements ConnectionOwner {
   private readonly origin: Origin
   private readonly options: Options
   private readonly onEmpty: () => void
   private readonly idle: ClientConnection[] = []
   private readonly waiting = new Set<Job>() // in turn
-  private readonly sent = new WeakMap<Call, Job>()
   private isClosed = false
   /** Connections, with those that are being opened. */
   size = 0
@@ -77,7 +70,7 @@ class Pool implements ConnectionOwner {
 
   send (job: Job): void {
     const connection = this.idle.pop()
-    if (connection !== undefined) this.start(connection, job)
+    if (connection !== undefined) connection.start(job)
     else if (this.size < this.options.maxConnections) this.open(job)
     else this.wait(job)
   }
@@ -92,11 +85,6 @@ class Pool implements ConnectionOwner {
     for (const connection of this.idle.splice(0)) connection.close()
     for (const { call } of this.waiting) call.fail(new AgentClosedError())
     this.waiting.clear()
-  }
-
-  private start (connection: ClientConnection, job: Job): void {
-    this.sent.set(job.call, job)
-    connection.start(job.call, job.timeouts)
   }
 
   private open (job: Job): void {
@@ -117,7 +105,7 @@ class Pool implements ConnectionOwner {
     const event = origin.isSecure ? 'secureConnect' : 'connect'
     const onConnect = (): void => {
       settle()
-      this.start(new ClientConnection(socket, this), job)
+      new ClientConnection(socket, this).start(job)
     }
     const settle = (): void => {
       clearTimeout(timer)
@@ -131,7 +119,7 @@ class Pool implements ConnectionOwner {
   onIdle (connection: ClientConnection): void {
     const job = this.nextWaiting()
     if (job !== undefined) {
-      this.start(connection, job)
+      connection.start(job)
     } else if (this.isClosed) {
       connection.close()
     } else {
@@ -161,8 +149,8 @@ class Pool implements ConnectionOwner {
     return undefined
   }
 
-  retry (call: Call): void {
+  retry (job: Job): void {
     this.size--
-    this.open(this.sent.get(call)!)
+    this.open(job)
   }
 }

@@ -44,7 +44,6 @@ export interface CallConnection {
 }
 
 export class Call extends Duplex implements ClientCall, RelayTarget {
-  readonly response: Promise<ResponseHead>
   readonly request: RequestStart
   readonly originalMethods = methods
   hasSentRequest = false
@@ -72,8 +71,9 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   private readonly reader: ResponseReader
   private relay: Relay | null = null
   private itemReader: ItemReader | null = null
-  private resolve!: (response: ResponseHead) => void
-  private reject!: (error: Error) => void
+  private responsePromise: Promise<ResponseHead> | null = null
+  private resolve: (response: ResponseHead) => void = ignore
+  private reject: (error: Error) => void = ignore
 
   constructor (request: RequestStart, limits: CallLimits) {
     super()
@@ -82,14 +82,25 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     this.awaitsContinue = request.expectsContinue
     this.reader = new ResponseReader(request, limits)
     this.writer = bodyWriter(request.framing)
-    this.response = new Promise((resolve, reject) => {
+    // A caller may use only the promise, or only the stream. An error of the other one must not be unhandled.
+    this.on('error', ignore)
+    if (request.framing.kind === 'none') this.endBody()
+  }
+
+  get response (): Promise<ResponseHead> {
+    this.responsePromise ??= this.waitForResponse()
+    return this.responsePromise
+  }
+
+  private waitForResponse (): Promise<ResponseHead> {
+    const promise = new Promise<ResponseHead>((resolve, reject) => {
       this.resolve = resolve
       this.reject = reject
     })
-    // A caller may use only the promise, or only the stream. An error of the other one must not be unhandled.
-    this.response.catch(ignore)
-    this.on('error', ignore)
-    if (request.framing.kind === 'none') this.endBody()
+    promise.catch(ignore)
+    if (this.head !== null) this.resolve(this.head)
+    else if (this.destroyed) this.reject(this.errored ?? new AbortedError())
+    return promise
   }
 
   get socket (): Socket | null {

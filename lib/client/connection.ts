@@ -20,6 +20,12 @@ export interface ConnectionTimeouts {
   readonly expectTimeout: number
 }
 
+/** A call that is to be sent. */
+export interface Job {
+  readonly call: Call
+  readonly timeouts: ConnectionTimeouts
+}
+
 /** What the pool is told of its connection. */
 export interface ConnectionOwner {
   /** The call is over, and the connection may be used for another one. */
@@ -27,7 +33,7 @@ export interface ConnectionOwner {
   /** The connection is closed, or must not be used again. Called once. */
   onUnusable (connection: ClientConnection): void
   /** The connection was dead before the call. The call is to be sent on a new one, in the place of this one. */
-  retry (call: Call): void
+  retry (job: Job): void
 }
 
 export class ClientConnection implements CallConnection {
@@ -65,7 +71,7 @@ export class ClientConnection implements CallConnection {
     })
   }
 
-  start (call: Call, timeouts: ConnectionTimeouts): void {
+  start ({ call, timeouts }: Job): void {
     this.call = call
     this.timeouts = timeouts
     this.hasReceived = false
@@ -254,7 +260,7 @@ export class ClientConnection implements CallConnection {
     this.buffers.useShared()
     this.socket.destroy()
     call.repeat()
-    this.owner.retry(call)
+    this.owner.retry({ call, timeouts: this.timeouts })
     return true
   }
 }
