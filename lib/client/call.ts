@@ -13,7 +13,7 @@ import { AbortedError, OptionError, ServerGoneError, TrailersError } from '../er
 import { ItemReader } from '../exchange/item-reader.ts'
 import { encodeItem, frameTexts } from '../items/codec.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
-import { type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
+import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
 import { ResponseItems, toJson } from './items.ts'
@@ -43,7 +43,7 @@ export interface CallConnection {
   abort (): void
 }
 
-export class Call extends Duplex implements ClientCall, RelayTarget {
+export class Call extends Duplex implements ClientCall, RelayTarget, ContentSource {
   readonly request: RequestStart
   readonly originalMethods = methods
   hasSentRequest = false
@@ -70,6 +70,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   // The response
   private readonly reader: ResponseReader
   private relay: Relay | null = null
+  receiver: ContentReceiver | null = null
   private itemReader: ItemReader | null = null
   private responsePromise: Promise<ResponseHead> | null = null
   private resolve: (response: ResponseHead) => void = ignore
@@ -382,6 +383,10 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   // The response
 
   override _read (): void {
+    this.receiveMore()
+  }
+
+  receiveMore (): void {
     // After the response, the connection may have another call.
     if (!this.hasReceivedResponse) this.connection?.read()
   }
@@ -399,6 +404,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
   }
 
   private pushContent (content: Landed, isLast: boolean): boolean {
+    if (this.receiver !== null) return this.receiver.onContent(content, isLast)
     // The last content is not relayed: it waits for the end, which may follow in the same tick.
     return this.relay === null || isLast ? this.push(copyForUser(content)) : this.relay.push(content)
   }
@@ -445,8 +451,9 @@ export class Call extends Duplex implements ClientCall, RelayTarget {
     if (error !== null) this.fail(error)
     if (!done || this.hasReceivedResponse) return
     this.hasReceivedResponse = true
-    this.push(null)
-    this.connection!.onProgress()
+    if (this.receiver === null) this.push(null)
+    else this.receiver.onEnd()
+    this.connection?.onProgress()
   }
 
   // Ending

@@ -12,7 +12,7 @@ import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trail
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, NoItemsError, StatusError, TrailersError } from '../errors.ts'
 import { isPiped } from '../node/streams.ts'
 import { type Landed, asLanded, copyForUser } from '../relay/read-buffers.ts'
-import { type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
+import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
 import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { Transport, WriteCallback } from '../transport/transport.ts'
@@ -26,7 +26,7 @@ import { writeHead } from './response-head.ts'
 /** What remains of the transport after a clean finish. */
 type Summary = Pick<Transport, 'requestFraming' | 'socket' | 'trailers'>
 
-export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStream, RelayTarget {
+export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStream, RelayTarget, ContentSource {
   bytesRead = 0
   bytesWritten = 0
   private summary: Summary
@@ -57,6 +57,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private endWasWritten = false // the end of the body was given to the transport
   /** The relay of the last pipe into another exchange. */
   private relay: Relay | null = null
+  receiver: ContentReceiver | null = null
 
   constructor (exchange: Exchange, reply: FastifyReply) {
     super({ highWaterMark: exchange.options.highWaterMark })
@@ -389,6 +390,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   // Reading
 
   override _read (): void {
+    this.receiveMore()
+  }
+
+  receiveMore (): void {
     this.transport.read()
   }
 
@@ -399,6 +404,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       this.exchange.onReadError(new BodyLimitError(bodyLimit))
       return false
     }
+    if (this.receiver !== null) return this.receiver.onContent(content, last)
     // The last content of a body is not relayed: it waits for the end of the response, which may follow in the same tick.
     return this.relay === null || last ? this.push(copyForUser(content)) : this.relay.push(content)
   }
@@ -431,7 +437,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   releaseBodyEnd (): void {
     this.bodyEndListener = null
-    this.transport.read()
+    this.receiveMore()
   }
 
   onBodyEnd (): boolean | null {
@@ -453,13 +459,18 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   endRequest (): void {
     this.bodyIsComplete = this.exchange.life.request === 'complete'
+    const { receiver } = this
     this.push(null)
+    if (receiver === null) return
+    this.receiver = null
+    receiver.onEnd()
+    this.resume() // nobody else reads the end
   }
 
   // Ending
 
   get isRead (): boolean {
-    return this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
+    return this.receiver !== null || this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
   }
 
   /** The reader may leave at any time. After the handler has returned, one that pauses has `drainTimeout` to resume. */
@@ -468,6 +479,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       this.exchange.happens('reader left')
       return
     }
+    if (this.receiver !== null) return
     if (!this.isReaderWatched) {
       this.isReaderWatched = true
       this.on('pause', this.onReaderChange).on('resume', this.stopPauseTimer)

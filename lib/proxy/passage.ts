@@ -8,6 +8,7 @@ import type { OutgoingFields } from '../../types/transfer.d.ts'
 import type { Call } from '../client/call.ts'
 import { AbortedError, UpstreamError } from '../errors.ts'
 import type { HttpDuplex } from '../exchange/http-duplex.ts'
+import { DirectRelay } from '../relay/relay.ts'
 import { interimFields, responseFields, trailersToPass } from './fields.ts'
 
 /** What a reply had before the head of the upstream server was put into it. */
@@ -34,7 +35,6 @@ export class Passage {
     const { call, duplex } = this
     call.on('information', (head: InterimHead) => this.passInterimHead(head))
     call.on('response', (head: ResponseHead) => this.onResponse(head))
-    call.on('end', () => this.endResponse())
     call.on('error', (error) => this.fail(upstreamError(error)))
     // To read is to ask for the body: a client that expects a 100 gets it then.
     if (call.request.expectsContinue) call.on('continue', () => this.passRequest())
@@ -56,19 +56,29 @@ export class Passage {
 
   private passRequest (): void {
     const { duplex, call } = this
-    duplex.on('end', () => {
-      this.passTrailers()
-      if (call.head === null) call.endBody()
-      else call.end()
-    })
     const stop = (): void => {
+      duplex.receiver = null
       duplex.unpipe(call)
       duplex.stopReading()
     }
     // Before the end of the request: the server has answered, and does not want the rest.
     call.on('finish', stop).on('close', stop)
-    duplex.pipe(call, { end: false })
     if (call.request.offersSwitch && call.head === null) this.endBodyBeforeSwitch()
+    // A hook may read or watch the body, too.
+    else if (duplex.isRead || duplex.readableLength > 0) duplex.on('end', () => this.endRequest()).pipe(call, { end: false })
+    else this.relayRequest()
+  }
+
+  private relayRequest (): void {
+    this.duplex.receiver = new DirectRelay(this.duplex, this.call, () => this.endRequest())
+    this.duplex.receiveMore()
+  }
+
+  private endRequest (): void {
+    const { call } = this
+    this.passTrailers()
+    if (call.head === null) call.endBody()
+    else call.end()
   }
 
   private passTrailers (): void {
@@ -79,23 +89,12 @@ export class Passage {
   /** The client offers to switch protocols behind its body. The server decides when it has the body: `onResponse` learns what follows. */
   private endBodyBeforeSwitch (): void {
     const { duplex, call } = this
-    let passed = 0
-    let isRead = false
-    let isEnded = false
-    const endWhenPassed = (): void => {
-      if (!isRead || isEnded || passed < duplex.bytesRead || call.head !== null) return
-      isEnded = true
+    duplex.holdBodyEnd(() => {
+      if (call.head !== null) return
       this.passTrailers()
       call.endBody()
-    }
-    duplex.holdBodyEnd(() => {
-      isRead = true
-      endWhenPassed()
     })
-    duplex.on('data', (content: Buffer) => {
-      passed += content.length
-      endWhenPassed()
-    })
+    this.relayRequest()
   }
 
   private passInterimHead ({ statusCode, headers }: InterimHead): void {
@@ -111,7 +110,7 @@ export class Passage {
       return
     }
     if (call.request.offersSwitch) this.passTunnel()
-    call.pipe(duplex, { end: false })
+    call.receiver = new DirectRelay(call, duplex, () => this.endResponse())
     // The head is sent with the first content, unless that keeps the client waiting.
     setImmediate(() => this.flushHead())
   }
@@ -145,6 +144,7 @@ export class Passage {
 
   private endResponse (): void {
     const { duplex, call } = this
+    if (duplex.destroyed) return
     if (Object.keys(call.trailers).length > 0) this.flushHead() // decides whether there can be trailers
     if (duplex.framing.response === 'chunked') duplex.setTrailers(trailersToPass(call.trailers))
     duplex.end()
@@ -152,7 +152,6 @@ export class Passage {
 
   /** Before the response has begun, error handlers answer. Behind its head, only the cut connection can tell the client. */
   private fail (error: Error): void {
-    this.duplex.unpipe(this.call)
     this.duplex.destroy(error)
   }
 

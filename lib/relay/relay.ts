@@ -55,54 +55,126 @@ export function pipeToRelay (source: Duplex, target: RelayTarget, pipe: () => vo
   return isUnseen && added.length === 1 ? new Relay(source, target, added[0]) : null
 }
 
-export class Relay {
-  private readonly source: Duplex
-  private readonly target: RelayTarget
-  private readonly listener: Function
+abstract class RelayTo {
+  protected readonly target: RelayTarget
 
-  constructor (source: Duplex, target: RelayTarget, listener: Function) {
-    this.source = source
+  constructor (target: RelayTarget) {
     this.target = target
-    this.listener = listener
   }
 
-  /** Pushes content to the source, from which the pipe writes it to the target. @returns the result of `push` */
+  /** Passes content on to the target, without a copy if possible. @returns whether more is wanted */
   push (content: Landed): boolean {
-    const { source, target } = this
+    const { target } = this
     const socket = isLanded(content) && this.isUnseen ? target.relaySocket : null
-    if (socket === null) return source.push(copyForUser(content))
-    if (content.length < COPY_BELOW) return this.pushAtOnce(Buffer.from(bytesOf(content)))
+    if (socket === null) return this.send(copyForUser(content))
+    if (content.length < COPY_BELOW) return this.sendAtOnce(Buffer.from(bytesOf(content)))
     const buffer = requestPrivateBuffer()
-    if (buffer === null) return source.push(copyForUser(content)) // in the shared buffer; the next read may go into a private one
+    if (buffer === null) return this.send(copyForUser(content)) // in the shared buffer; the next read may go into a private one
     try {
-      return this.pushAtOnce(bytesOf(content))
+      return this.sendAtOnce(bytesOf(content))
     } finally {
       // In `finally`: a listener for 'pause' may have thrown.
-      if (source.readableLength === 0 && target.isWritingOnly(content.length)) buffer.writingSocket = socket
+      if (this.isPassedOn && target.isWritingOnly(content.length)) buffer.writingSocket = socket
       else retire(buffer)
     }
   }
 
-  private pushAtOnce (content: Buffer): boolean {
-    const { source, target } = this
+  private sendAtOnce (content: Buffer): boolean {
+    const { target } = this
     target.writesAtOnce = true
     try {
-      return source.push(content)
+      return this.send(content)
     } finally {
       target.writesAtOnce = false
     }
   }
 
-  /** Whether the pipe writes content that is pushed now straight to the target, and no other code sees it. */
-  private get isUnseen (): boolean {
-    const { source, target } = this
-    const { originalMethods: methods } = target
-    if (source.readableFlowing !== true || source.readableLength > 0) return false
+  protected abstract send (content: Buffer): boolean
+
+  /** Whether content that is sent now goes straight to the target, and no other code sees it. */
+  protected get isUnseen (): boolean {
+    const { target, target: { originalMethods: methods } } = this
     // A replaced method may keep what passes through it.
+    return target.write === methods.write && target._write === methods._write && target._writev === methods._writev
+  }
+
+  /** Nothing of what was sent is left on this side. */
+  protected abstract readonly isPassedOn: boolean
+}
+
+/** From a stream that is piped into another one. */
+export class Relay extends RelayTo {
+  private readonly source: Duplex
+  private readonly listener: Function
+
+  constructor (source: Duplex, target: RelayTarget, listener: Function) {
+    super(target)
+    this.source = source
+    this.listener = listener
+  }
+
+  protected send (content: Buffer): boolean {
+    return this.source.push(content)
+  }
+
+  protected override get isUnseen (): boolean {
+    const { source } = this
+    if (!super.isUnseen || source.readableFlowing !== true || source.readableLength > 0) return false
     if (source.on !== on || source.emit !== emit || source.push !== push) return false
-    if (target.write !== methods.write || target._write !== methods._write || target._writev !== methods._writev) return false
     const listeners = source.listeners('data')
     return listeners.length === 1 && listeners[0] === this.listener
+  }
+
+  protected get isPassedOn (): boolean {
+    return this.source.readableLength === 0
+  }
+}
+
+/** Receives the content of a stream in place of its readable side. */
+export interface ContentReceiver {
+  /** @param last whether `onEnd` follows, or a tunnel. @returns whether more is wanted. If not, none comes until `receiveMore` is called */
+  onContent (content: Landed, last: boolean): boolean
+  onEnd (): void
+}
+
+/** A stream whose content can be received in this way. */
+export interface ContentSource {
+  receiver: ContentReceiver | null
+  receiveMore (): void
+}
+
+/** Passes content from one stream to another, under backpressure, as `pipe` does. The readable side of the source has no part in it. */
+export class DirectRelay extends RelayTo implements ContentReceiver {
+  readonly onEnd: () => void
+  private readonly source: ContentSource
+  private waitsForDrain = false
+
+  constructor (source: ContentSource, target: RelayTarget, onEnd: () => void) {
+    super(target)
+    this.source = source
+    this.onEnd = onEnd
+  }
+
+  onContent (content: Landed, last: boolean): boolean {
+    if (this.target.destroyed) return false
+    // The last content waits for the end, which follows in the same tick.
+    const wantsMore = last ? this.send(this.isUnseen ? Buffer.from(bytesOf(content)) : copyForUser(content)) : this.push(content)
+    if (!wantsMore && !this.waitsForDrain) {
+      this.waitsForDrain = true
+      this.target.once('drain', () => {
+        this.waitsForDrain = false
+        this.source.receiveMore()
+      })
+    }
+    return wantsMore
+  }
+
+  protected send (content: Buffer): boolean {
+    return this.target.write(content)
+  }
+
+  protected get isPassedOn (): boolean {
+    return true
   }
 }
 
