@@ -60,6 +60,8 @@ export interface ExchangeStream extends Duplex {
   onBodyEnd (): boolean | null
   /** Ends the readable side. */
   endRequest (): void
+  /** The client has ended its side behind its request. */
+  onHalfClose (reason: Error): void
   /** Reports when the reader leaves. */
   watchReader (): void
   /** Forgets the head. */
@@ -170,7 +172,9 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
   }
 
   onHalfClose (): void {
-    this.happens('client half-closed', new AbortedError())
+    const reason = new AbortedError()
+    this.happens('client half-closed', reason)
+    this.stream?.onHalfClose(reason)
   }
 
   onGone (error: Error): void {

@@ -6,7 +6,7 @@ import type { InterimHead, ResponseHead } from '../../types/client.d.ts'
 import type { ForwardedResponse, ProxyOptions } from '../../types/proxy.d.ts'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
 import type { Call } from '../client/call.ts'
-import { AbortedError, UpstreamError } from '../errors.ts'
+import { UpstreamError } from '../errors.ts'
 import type { HttpDuplex } from '../exchange/http-duplex.ts'
 import { DirectRelay } from '../relay/relay.ts'
 import { interimFields, responseFields, trailersToPass } from './fields.ts'
@@ -40,11 +40,9 @@ export class Passage {
     if (call.request.expectsContinue) call.on('continue', () => this.passRequest())
     else if (!call.request.offersSwitch || call.request.framing.kind !== 'none') this.passRequest()
     return new Promise((resolve, reject) => {
-      const { signal } = this.request
       // A client that has closed its connection may look as if it had only ended its side. If nothing is sent to it, nothing else tells.
-      const onAbort = (): void => { if (signal.reason instanceof AbortedError) reject(signal.reason) }
-      if (signal.aborted) onAbort()
-      else signal.addEventListener('abort', onAbort, { once: true })
+      if (duplex.clientHasEnded) reject(this.request.signal.reason)
+      duplex.halfCloseListener = reject
       duplex.on('close', () => {
         // When the client leaves, the server need not go on. And behind an early answer, nobody reads the rest of the request.
         call.destroy()
