@@ -87,8 +87,10 @@ export class Passage {
   /** The client offers to switch protocols behind its body. The server decides when it has the body: `onResponse` learns what follows. */
   private endBodyBeforeSwitch (): void {
     const { duplex, call } = this
+    let isEnded = false
     duplex.holdBodyEnd(() => {
-      if (call.head !== null) return
+      if (isEnded) return
+      isEnded = true
       this.passTrailers()
       call.endBody()
     })

@@ -71,6 +71,46 @@ for (const [kind, start] of Object.entries(starters)) {
     t.match(await wire.request(GET('/next')), { body: 'next' })
   })
 
+  t.test(`hooks that read or watch the body, ${kind}`, async (t) => {
+    const bodies: string[] = []
+    const origin = await upstream(t, async (peer) => {
+      for (;;) {
+        bodies.push((await peer.until('0\r\n\r\n')).split('\r\n\r\n')[1])
+        peer.send(ok('response'))
+      }
+    })
+    const kept: Buffer[] = []
+    const seen: string[] = []
+    const { connect } = await serveProxy(t, origin.url, {
+      start,
+      setup: (app) => {
+        app.addHook('preHandler', async ({ url }, { duplex }) => {
+          if (url === '/next') return
+          if (url.endsWith('watch')) duplex.on('data', (content) => { seen.push(content.toString()) })
+          if (url.endsWith('peek')) {
+            await once(duplex, 'readable')
+            seen.push(duplex.read(2).toString())
+          }
+          const { write } = duplex
+          if (url.endsWith('keep')) {
+            duplex.write = (...args: any[]) => {
+              kept.push(args[0])
+              return (write as Function).apply(duplex, args)
+            }
+          }
+        })
+      }
+    })
+    const wire = await connect()
+    for (const [url, passed] of [['/watch', 'hello'], ['/peek', 'llo'], ['/keep', 'hello']]) {
+      t.match(await wire.request(chunked(url, 'hello')), { statusCode: 200, body: 'response' })
+      t.match(await wire.request(GET('/next')), { body: 'next' })
+      t.equal(bodies.pop(), `${chunk(passed)}0`)
+    }
+    t.strictSame(seen, ['hello', 'he'])
+    t.equal(Buffer.concat(kept).toString(), 'response', 'what a hook has kept does not change')
+  })
+
   t.test(`interim responses, ${kind}`, async (t) => {
     const origin = await upstream(t)
     const { connect } = await serveProxy(t, origin.url, { start })

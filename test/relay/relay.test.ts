@@ -8,7 +8,8 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import { TLSSocket, connect as tlsConnect } from 'node:tls'
 import { satisfies } from 'semver'
 import t from 'tap'
-import { MAX_PRIVATE } from '../../lib/relay/read-buffers.ts'
+import { MAX_PRIVATE, asLanded } from '../../lib/relay/read-buffers.ts'
+import { DirectRelay, type RelayTarget } from '../../lib/relay/relay.ts'
 import type { ExchangeEvent, HttpDuplex } from '../../types/index.d.ts'
 import { CUT_OFF, GET, TLS, TRANSPORTS, type Wire, hash, serve, untilStuck } from '../support/wire.ts'
 import { END, FRAMINGS, MIB, chunks, content, countRelayed, echo, handled, hashOf, queued, relaysOver } from './support.ts'
@@ -371,3 +372,27 @@ for (const transport of ['tcp', 'unix'] as const) {
     })
   }
 }
+
+t.test('a source that delivers more than was wanted', async (t) => {
+  const { write, _write, _writev } = PassThrough.prototype
+  const target = Object.assign(new PassThrough({ highWaterMark: 1 }), {
+    originalMethods: { write, _write, _writev }, writesAtOnce: false, relaySocket: null, isWritingOnly: () => false
+  }) as PassThrough & RelayTarget
+  let asked = 0
+  const relay = new DirectRelay({ receiver: null, receiveMore: () => { asked++ } }, target, () => { target.end() })
+  const landed = (text: string): any => asLanded(Buffer.from(text))
+  t.notOk(relay.onContent(landed('one '), false))
+  t.notOk(relay.onContent(landed('two '), true))
+  t.equal(asked, 0)
+  const received: Buffer[] = []
+  target.on('data', (content) => received.push(content))
+  await once(target, 'drain')
+  await immediate()
+  t.equal(asked, 1, 'asks once for more')
+  relay.onContent(landed('three'), true)
+  relay.onEnd()
+  await once(target, 'end')
+  t.equal(Buffer.concat(received).toString(), 'one two three')
+  target.destroy()
+  t.notOk(relay.onContent(landed('late'), false), 'nothing is wanted by a target that is destroyed')
+})
