@@ -17,6 +17,7 @@ import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { Transport, WriteCallback } from '../transport/transport.ts'
 import type { Exchange, ExchangeStream } from './exchange.ts'
+import { ChunkIterator, type ChunkSource } from './chunk-iterator.ts'
 import { ItemReader } from './item-reader.ts'
 import { ItemWriter } from './item-writer.ts'
 import { type Receiving, type Sending, describeItems } from './items.ts'
@@ -26,7 +27,7 @@ import { writeHead } from './response-head.ts'
 /** What remains of the transport after a clean finish. */
 type Summary = Pick<Transport, 'requestFraming' | 'socket' | 'trailers'>
 
-export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStream, RelayTarget, ContentSource {
+export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStream, RelayTarget, ContentSource, ChunkSource {
   bytesRead = 0
   bytesWritten = 0
   private summary: Summary
@@ -35,6 +36,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private reply: FastifyReply
   private responseFraming: Framing | null = null // not null from the first write on
   private detachedSocket: Socket | null = null
+  loops = 0
+  requestHasEnded = false
   private isReaderWatched = false
   private pauseTimer: NodeJS.Timeout | undefined
   private requestHalf: RequestBody | null = null
@@ -80,7 +83,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
    * is dropped.
    */
   replace (previous: HttpDuplex | null): void {
-    this.push(null)
+    this.pushEnd()
     if (previous === null) return
     this.bytesRead = previous.bytesRead
     previous.destroy(new HeadSentError()) // code of the handler may still use it
@@ -174,7 +177,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   /** Whether code of the handler listens for errors of the stream or of its request half. */
   get handlesErrors (): boolean {
-    return this.listenerCount('error') > 1 || this.requestHalf?.handlesErrors === true
+    return this.loops > 0 || this.listenerCount('error') > 1 || this.requestHalf?.handlesErrors === true
   }
 
   flushHeaders (): void {
@@ -239,7 +242,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   /** A handler that leaves a `for await` loop may still write the response. So this does not destroy the stream, as it usually does. */
   override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
-    return this.iterator({ destroyOnReturn: false })
+    return new ChunkIterator(this)
   }
 
   // Writing
@@ -470,17 +473,22 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   endRequest (): void {
     this.bodyIsComplete = this.exchange.life.request === 'complete'
     const { receiver } = this
-    this.push(null)
+    this.pushEnd()
     if (receiver === null) return
     this.receiver = null
     receiver.onEnd()
     this.resume() // nobody else reads the end
   }
 
+  private pushEnd (): void {
+    this.requestHasEnded = true
+    this.push(null)
+  }
+
   // Ending
 
   get isRead (): boolean {
-    return this.receiver !== null || this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
+    return this.receiver !== null || this.loops > 0 || this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
   }
 
   /** The reader may leave at any time. After the handler has returned, one that pauses has `drainTimeout` to resume. */
@@ -515,13 +523,13 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   /** Whether the reader has paused, and there is no handler, and no target of a pipe, that would resume it. */
   private get isLeft (): boolean {
-    return this.exchange.life.handler === 'returned' && this.isPaused() && !isPiped(this) && this.requestHalf?.isPiped !== true
+    return this.exchange.life.handler === 'returned' && (this.isPaused() || this.loops > 0) && !isPiped(this) && this.requestHalf?.isPiped !== true
   }
 
   release (wasRead: boolean, requestEnded: boolean): void {
     this.stopPauseTimer()
     if (!requestEnded) this.destroy()
-    else if (!wasRead) this.resume() // otherwise the stream would not close, since its end was not read
+    else if (!wasRead && !this.readableEnded) this.resume() // otherwise the stream would not close, since its end was not read
   }
 
   override _destroy (error: Error | null, done: WriteCallback): void {

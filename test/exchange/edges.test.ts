@@ -361,6 +361,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
       app.post('/', { ...routeOptions, duplex: true }, async (_request, { duplex }) => {
         duplex.write('some')
         await duplex.toArray()
+        await immediate() // what fails in the turn of the first write was never sent
         return Promise.reject() // eslint-disable-line prefer-promise-reject-errors -- as sloppy handlers do
       })
     })
