@@ -95,6 +95,11 @@ function recordAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
     state.refuseLate('reply.send()')
     return this
   }
+  // The handler has returned behind its head, and the head was taken back since: Fastify would answer with nothing.
+  if (payload === undefined && state.isUnattended && state.unansweredFailure !== null) {
+    state.answerNow(state.unansweredFailure)
+    return this
+  }
   state.isHandlingError = false
   exchange!.happens('Fastify answers')
   const error = dropBadReason(this) ?? tunnelError(this, payload)

@@ -44,9 +44,14 @@ function isResponse (value: object): value is WebResponse {
  */
 export async function writeBody (body: Body, reply: FastifyReply): Promise<void> {
   const duplex = reply.duplex as HttpDuplex
-  if (isResponse(body) && !duplex.headersSent) takeHead(body, reply)
-  const content = isResponse(body) ? body.body : body
-  const isItems = duplex.sendsItems && !isResponse(body)
+  let content: AsyncIterable<unknown>
+  if (isResponse(body)) {
+    if (!duplex.headersSent) takeHead(body, reply)
+    content = body.body
+  } else {
+    content = body
+  }
+  const isItems = duplex.sendsItems && content === body
   if (reply.request.method === 'HEAD' || duplex.destroyed) cancelContent(content)
   else if (isReadable(content) && !isItems) return pipeline(content, duplex)
   else await copy(sourceOf(content), duplex, isItems)

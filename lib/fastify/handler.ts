@@ -72,9 +72,11 @@ function onReplyReturned (this: FastifyReply, fulfilled: () => void): void {
 
 async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {
   try {
-    const value = await valueOf(result, exchange, reply)
+    let value = await result
+    if (isBodyOf(value, exchange)) value = await writeBody(value, reply)
     exchange.isUnattended = true
-    const answer = exchange.stream?.headersSent ? reply : answerOf(exchange, value) // with `undefined`, Fastify would answer
+    // With `undefined`, Fastify would answer if Node does not know of the head.
+    const answer = exchange.stream?.headersSent && !reply.raw.headersSent ? reply : answerOf(exchange, value)
     exchange.onReturn(value)
     if (exchange.isAnsweringFailure) return reply
     const failure = failureBehind(value, exchange)
@@ -85,15 +87,14 @@ async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchan
 }
 
 /** What a handler has returned, if it must be waited for: its promise, or the writing of its body. Otherwise null. */
-function promiseOf (result: unknown, { stream }: RouteExchange, reply: FastifyReply): PromiseLike<unknown> | null {
-  if (isBody(result) && result !== stream) return writeBody(result, reply)
+function promiseOf (result: unknown, exchange: RouteExchange, reply: FastifyReply): PromiseLike<unknown> | null {
+  if (isBodyOf(result, exchange)) return writeBody(result, reply)
   return isPromise(result) && result !== reply as unknown ? result : null
 }
 
-/** What the promise of a handler is resolved with. If that is a body, it is written. */
-async function valueOf (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {
-  const value = await result
-  return isBody(value) && value !== exchange.stream ? writeBody(value, reply) : value
+/** Whether a handler has returned a body, other than the stream of its exchange. */
+function isBodyOf (value: unknown, { stream }: RouteExchange): value is Body {
+  return isBody(value) && value !== stream
 }
 
 /** Why the exchange has failed, if nobody has answered, and the handler has returned no answer either. Otherwise null. */
@@ -139,7 +140,8 @@ function wrapErrorHandler (handler: ErrorHandler): ErrorHandler {
 
 async function afterErrorHandler (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {
   try {
-    const value = await valueOf(result, exchange, reply)
+    let value = await result
+    if (isBodyOf(value, exchange)) value = await writeBody(value, reply)
     const failure = exchange.isLate(value) ? new SentLateError(LATE_VALUE) : failureBehind(value, exchange)
     if (failure !== null) throw failure
     return exchange.stream?.headersSent ? reply : answerOf(exchange, value)
