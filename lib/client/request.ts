@@ -8,6 +8,7 @@ import { OptionError } from '../errors.ts'
 import { checkNames } from '../options.ts'
 import { type Framing, requestFraming } from '../transfer/framing.ts'
 import { asksToClose } from '../transfer/connection-field.ts'
+import { FieldMap } from '../transfer/field-lines.ts'
 import { writeUncheckedRequestHead } from '../transfer/head-writer.ts'
 import { writeRequestHead } from '../transfer/request-head-writer.ts'
 import { type ClientFormats, type ClientOptions, NO_FORMATS, clientFormats } from './items.ts'
@@ -83,7 +84,7 @@ export function requestStart (options: RequestParts): RequestStart {
   const formats = clientFormats(options)
   const method = (options.method ?? (formats.send === null ? 'GET' : 'POST')).toUpperCase()
   // The Host field of CONNECT is its target (RFC 9112 section 3.2.3). Without a prototype, `__proto__` is a name like any other.
-  const fields: OutgoingFields = Object.assign(Object.create(null), { host: method === 'CONNECT' ? target : options.host, 'user-agent': 'fastify-duplex' })
+  const fields: OutgoingFields = Object.assign(new FieldMap(), { host: method === 'CONNECT' ? target : options.host, 'user-agent': 'fastify-duplex' })
   for (const [name, value] of Object.entries(options.headers ?? {})) fields[name.toLowerCase()] = value
   const cookies = Object.entries(options.cookies ?? {}).map(([name, value]) => `${name}=${value}`)
   if (cookies.length > 0) fields.cookie = cookies.join('; ')

@@ -3,7 +3,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
-import { isTrailerField, listElements } from '../transfer/field-lines.ts'
+import { FieldMap, isTrailerField, listElements } from '../transfer/field-lines.ts'
 import { isContentLength } from '../transfer/framing.ts'
 
 /** Fields of the connection, of the proxy itself, and those that our own writers set. */
@@ -14,7 +14,7 @@ const NOT_PASSED_ON: ReadonlySet<string> = new Set([
 
 /** The fields of a request to pass on, by lower-case name. Not from `headers`, in which Node drops some that are repeated. */
 export function requestFields ({ rawHeaders, httpVersionMajor, httpVersionMinor }: IncomingMessage): OutgoingFields {
-  const fields: OutgoingFields = Object.create(null)
+  const fields: OutgoingFields = new FieldMap()
   const options: string[] = []
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = rawHeaders[i].toLowerCase()
@@ -37,7 +37,7 @@ export function isPassedOn (name: string): boolean {
 
 /** The fields of a response to pass on. */
 export function responseFields (headers: Readonly<Record<string, string | string[]>>): OutgoingFields {
-  const fields: OutgoingFields = Object.create(null)
+  const fields: OutgoingFields = new FieldMap()
   const options = listElements(headers.connection)
   for (const name of Object.keys(headers)) {
     if (!NOT_PASSED_ON.has(name) && !options.includes(name)) fields[name] = headers[name]

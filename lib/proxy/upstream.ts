@@ -11,7 +11,7 @@ import { checkedStart } from '../client/request.ts'
 import { OptionError } from '../errors.ts'
 import type { HttpDuplex } from '../exchange/http-duplex.ts'
 import { checkNames } from '../options.ts'
-import { listElements } from '../transfer/field-lines.ts'
+import { FieldMap, listElements } from '../transfer/field-lines.ts'
 import { CHUNKED, type Framing } from '../transfer/framing.ts'
 import { addForwarded, isPassedOn, requestFields } from './fields.ts'
 import { PathMap } from './path.ts'
@@ -67,7 +67,7 @@ export class Upstream {
 
 /** Without the fields that the proxy sets itself: `rewriteRequest` may have set some, in any case. */
 function withoutOwnFields ({ method, path, headers }: ForwardedRequest): ForwardedRequest {
-  const fields: OutgoingFields = Object.create(null)
+  const fields: OutgoingFields = new FieldMap()
   for (const key of Object.keys(headers)) {
     const name = key.toLowerCase()
     if (isPassedOn(name) || name === 'proxy-authorization') fields[name] = headers[key]

@@ -29,6 +29,13 @@ const NOT_IN_TRAILERS: ReadonlySet<string> = new Set([
   'cache-control', 'expect', 'max-forwards', 'range', 'content-encoding', 'content-range', 'content-type'
 ])
 
+/**
+ * An object for fields that inherits no names, so that `__proto__` or `constructor` is a field like any other. V8 makes a hash table
+ * of Object.create(null), which takes five times as long.
+ */
+export const FieldMap = function () {} as unknown as new () => Record<string, any>
+FieldMap.prototype = Object.create(null)
+
 /** Whether `value` is a token (RFC 9110 section 5.6.2). */
 export function isToken (value: string): boolean {
   return TOKEN.test(value)

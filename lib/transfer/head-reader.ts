@@ -8,7 +8,7 @@ import { maxHeaderSize } from 'node:http'
 import type { Fields, ReceivedHead, RequestHead, ResponseHead } from '../../types/transfer.d.ts'
 import type * as types from '../../types/transfer.d.ts'
 import { AuthorityError, HeadError, TruncatedError, VersionError } from '../errors.ts'
-import { readFieldLine } from './field-lines.ts'
+import { FieldMap, readFieldLine } from './field-lines.ts'
 import { HeadBuffer } from './head-buffer.ts'
 import { checkHostField } from './host.ts'
 import { parseTarget } from './request-target.ts'
@@ -92,7 +92,7 @@ export class ResponseHeadReader extends HeadReader<ResponseHead> implements type
 
 /** Reads the field lines of a head. */
 function readFields (lines: readonly string[]): Pick<ReceivedHead, 'fields' | 'headers'> {
-  const fields: Fields = Object.create(null)
+  const fields: Fields = new FieldMap()
   const setCookies: string[] = []
   const cookies: string[] = []
   for (const line of lines) {
