@@ -163,7 +163,6 @@ export class ClientConnection implements CallConnection {
   private leave (): void {
     this.call = null
     this.stopTimers()
-    this.socket.setTimeout(0)
   }
 
   private retire (): void {
