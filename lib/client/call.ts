@@ -503,8 +503,8 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
 }
 
 /** The original methods, which the relay compares with. */
-const { write, _write, _writev } = Call.prototype
-const methods: Methods = { write, _write, _writev }
+const { write, end, _write, _writev } = Call.prototype
+const methods: Methods = { write, end, _write, _writev }
 
 function sendHeadAlone (call: Call): void {
   call.sendHead()

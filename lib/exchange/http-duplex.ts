@@ -567,8 +567,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 }
 
 /** The original methods, which the relay compares with. */
-const { on, off, removeAllListeners, write, _write, _writev } = HttpDuplex.prototype
-const methods: Methods = { write, _write, _writev }
+const { on, off, removeAllListeners, write, end, _write, _writev } = HttpDuplex.prototype
+const methods: Methods = { write, end, _write, _writev }
 
 /** Methods of a stream whose reader is watched. Not by 'removeListener', which Node does not always emit for streams. */
 const WATCHED = {

@@ -64,19 +64,19 @@ export class Passage {
     if (call.request.offersSwitch && call.head === null) this.endBodyBeforeSwitch()
     // A hook may read or watch the body, too.
     else if (duplex.isRead || duplex.readableLength > 0) duplex.on('end', () => this.endRequest()).pipe(call, { end: false })
-    else this.relayRequest()
+    else this.relayRequest(false)
   }
 
-  private relayRequest (): void {
-    this.duplex.receiver = new DirectRelay(this.duplex, this.call, () => this.endRequest())
+  private relayRequest (mayContinue: boolean): void {
+    this.duplex.receiver = new DirectRelay(this.duplex, this.call, (content) => this.endRequest(content), mayContinue)
     this.duplex.receiveMore()
   }
 
-  private endRequest (): void {
+  private endRequest (content?: Buffer): void {
     const { call } = this
     this.passTrailers()
-    if (call.head === null) call.endBody()
-    else call.end()
+    if (call.head === null) call.endBody(content)
+    else call.end(content)
   }
 
   private passTrailers (): void {
@@ -94,7 +94,7 @@ export class Passage {
       this.passTrailers()
       call.endBody()
     })
-    this.relayRequest()
+    this.relayRequest(true)
   }
 
   private passInterimHead ({ statusCode, headers }: InterimHead): void {
@@ -110,7 +110,7 @@ export class Passage {
       return
     }
     if (call.request.offersSwitch) this.passTunnel()
-    call.receiver = new DirectRelay(call, duplex, () => this.endResponse())
+    call.receiver = new DirectRelay(call, duplex, (content) => this.endResponse(content))
     // The head is sent with the first content, unless that keeps the client waiting.
     setImmediate(() => this.flushHead())
   }
@@ -142,12 +142,12 @@ export class Passage {
     }
   }
 
-  private endResponse (): void {
+  private endResponse (content?: Buffer): void {
     const { duplex, call } = this
     if (duplex.destroyed) return
     if (Object.keys(call.trailers).length > 0) this.flushHead() // decides whether there can be trailers
     if (duplex.framing.response === 'chunked') duplex.setTrailers(trailersToPass(call.trailers))
-    duplex.end()
+    duplex.end(content)
   }
 
   /** Before the response has begun, error handlers answer. Behind its head, only the cut connection can tell the client. */

@@ -8,7 +8,7 @@ import { COPY_BELOW } from '../transfer/body-writer.ts'
 import { type Landed, bytesOf, copyForUser, isLanded, retire, requestPrivateBuffer } from './read-buffers.ts'
 
 /** The methods of a stream through which content passes. */
-export type Methods = Pick<Duplex, 'write' | '_write' | '_writev'>
+export type Methods = Pick<Duplex, 'write' | 'end' | '_write' | '_writev'>
 
 /** A stream that content can be relayed to. */
 export interface RelayTarget extends Duplex {
@@ -95,7 +95,7 @@ abstract class RelayTo {
   protected get isUnseen (): boolean {
     const { target, target: { originalMethods: methods } } = this
     // A replaced method may keep what passes through it.
-    return target.write === methods.write && target._write === methods._write && target._writev === methods._writev
+    return target.write === methods.write && target.end === methods.end && target._write === methods._write && target._writev === methods._writev
   }
 
   /** Nothing of what was sent is left on this side. */
@@ -145,20 +145,31 @@ export interface ContentSource {
 
 /** Passes content from one stream to another, under backpressure, as `pipe` does. The readable side of the source has no part in it. */
 export class DirectRelay extends RelayTo implements ContentReceiver {
-  readonly onEnd: () => void
   private readonly source: ContentSource
+  private readonly end: (content?: Buffer) => void
+  private readonly mayContinue: boolean
   private waitsForDrain = false
+  private lastContent: Buffer | undefined
 
-  constructor (source: ContentSource, target: RelayTarget, onEnd: () => void) {
+  /**
+   * @param end ends the target, with the last content
+   * @param mayContinue whether a tunnel may follow the last content, instead of the end
+   */
+  constructor (source: ContentSource, target: RelayTarget, end: (content?: Buffer) => void, mayContinue = false) {
     super(target)
     this.source = source
-    this.onEnd = onEnd
+    this.end = end
+    this.mayContinue = mayContinue
   }
 
   onContent (content: Landed, last: boolean): boolean {
     if (this.target.destroyed) return false
-    // The last content waits for the end, which follows in the same tick.
-    const wantsMore = last ? this.send(this.isUnseen ? Buffer.from(bytesOf(content)) : copyForUser(content)) : this.push(content)
+    if (last && !this.mayContinue) {
+      // The end follows in the same tick.
+      this.lastContent = this.isUnseen ? Buffer.from(bytesOf(content)) : copyForUser(content)
+      return true
+    }
+    const wantsMore = this.push(content)
     if (!wantsMore && !this.waitsForDrain) {
       this.waitsForDrain = true
       this.target.once('drain', () => {
@@ -167,6 +178,10 @@ export class DirectRelay extends RelayTo implements ContentReceiver {
       })
     }
     return wantsMore
+  }
+
+  onEnd (): void {
+    this.end(this.lastContent)
   }
 
   protected send (content: Buffer): boolean {

@@ -374,15 +374,15 @@ for (const transport of ['tcp', 'unix'] as const) {
 }
 
 t.test('a source that delivers more than was wanted', async (t) => {
-  const { write, _write, _writev } = PassThrough.prototype
+  const { write, end, _write, _writev } = PassThrough.prototype
   const target = Object.assign(new PassThrough({ highWaterMark: 1 }), {
-    originalMethods: { write, _write, _writev }, writesAtOnce: false, relaySocket: null, isWritingOnly: () => false
+    originalMethods: { write, end, _write, _writev }, writesAtOnce: false, relaySocket: null, isWritingOnly: () => false
   }) as PassThrough & RelayTarget
   let asked = 0
-  const relay = new DirectRelay({ receiver: null, receiveMore: () => { asked++ } }, target, () => { target.end() })
+  const relay = new DirectRelay({ receiver: null, receiveMore: () => { asked++ } }, target, (content) => { target.end(content) })
   const landed = (text: string): any => asLanded(Buffer.from(text))
   t.notOk(relay.onContent(landed('one '), false))
-  t.notOk(relay.onContent(landed('two '), true))
+  t.notOk(relay.onContent(landed('two '), false))
   t.equal(asked, 0)
   const received: Buffer[] = []
   target.on('data', (content) => received.push(content))
