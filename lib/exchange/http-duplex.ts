@@ -36,6 +36,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private reply: FastifyReply
   private responseFraming: Framing | null = null // not null from the first write on
   private detachedSocket: Socket | null = null
+  /** Called in the tick behind the destruction, as a listener for 'close' would be. Generators need it, and a listener costs more. */
+  whenClosed: (() => void) | null = null
   loops = 0
   requestHasEnded = false
   private isReaderWatched = false
@@ -532,6 +534,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   override _destroy (error: Error | null, done: WriteCallback): void {
     const { exchange } = this
+    if (this.whenClosed !== null) process.nextTick(this.whenClosed)
     this.requestHalf?.onClose(error)
     this.itemWriter?.stop()
     if (exchange.endedWell && error === null) {

@@ -33,9 +33,9 @@ export function isBody (value: unknown): value is Body {
   return typeof (content as Partial<AsyncIterable<unknown>> | null)?.[Symbol.asyncIterator] === 'function' && (content as WebStream).locked !== true
 }
 
-/** Also one that was made in another realm, or by an undici from npm. As Fastify does it. */
+/** Also one that was made in another realm, or by an undici from npm. As Fastify does it, which takes longer than to see that it is iterable. */
 function isResponse (value: object): value is WebResponse {
-  return Object.prototype.toString.call(value) === '[object Response]'
+  return !(Symbol.asyncIterator in value) && Object.prototype.toString.call(value) === '[object Response]'
 }
 
 /**
@@ -94,14 +94,14 @@ function copy (source: Source, stream: HttpDuplex, isItems: boolean): Promise<vo
       resolve()
     }
     const fail = (error: unknown): void => {
-      stream.removeListener('close', onClose)
+      stream.whenClosed = null
       reject(error)
     }
     const write = (result: IteratorResult<unknown>): void => {
-      if (stream.destroyed) return // 'close' follows
+      if (stream.destroyed) return // `onClose` follows
       try {
         if (result.done === true) {
-          stream.removeListener('close', onClose)
+          stream.whenClosed = null
           resolve()
         } else if (isItems ? stream.send(result.value) : stream.write(result.value)) {
           take()
@@ -116,7 +116,7 @@ function copy (source: Source, stream: HttpDuplex, isItems: boolean): Promise<vo
     const take = (): void => {
       if (!stream.destroyed) next(source).then(write, fail)
     }
-    stream.on('close', onClose)
+    stream.whenClosed = onClose
     take()
   })
 }
