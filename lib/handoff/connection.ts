@@ -220,7 +220,7 @@ export class Connection {
     // The connection may have failed while earlier requests of the same buffer were read. Then Node has removed its listener
     // for 'error'. Usually the connection is being destroyed already, and 'close' follows. If a listener for 'clientError' has
     // left it open, it is destroyed here: nothing more may be read from it.
-    if (nodeListeners === null || !socket.listeners('error').includes(nodeListeners.error)) {
+    if (nodeListeners === null || socket.listenerCount('error', nodeListeners.error) === 0) {
       socket.destroy()
       return
     }
