@@ -60,7 +60,6 @@ function admit (state: RouteExchange, reply: FastifyReply): Error | null {
   const { framingError, requestFraming } = exchange.transport
   state.send = reply.send
   reply.send = recordAnswer
-  state.onTimeout = hooksOf(reply, 'onTimeout')
   if (framingError !== null) return framingError
   if (requestFraming.length > options.bodyLimit) return new BodyLimitError(options.bodyLimit)
   if (state.formatError !== null) return state.formatError

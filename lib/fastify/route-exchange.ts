@@ -17,7 +17,7 @@ import type { IdleWatch } from '../transport/idle-watch.ts'
 import { NodeTransport } from '../transport/node-pair.ts'
 import { targetOf } from '../transport/request-framing.ts'
 import type { App, Transport } from '../transport/transport.ts'
-import { type Hook, runHooks } from './hooks.ts'
+import { runHooks } from './hooks.ts'
 import { abortSignal, hijack, hooksOf } from './internals.ts'
 import type { ItemFormats } from './item-formats.ts'
 
@@ -43,8 +43,6 @@ export class RouteExchange implements ExchangeOwner {
   readonly setup: RouteSetup
   exchange: Exchange | null
   reply: FastifyReply | null = null
-  /** The hooks for 'onTimeout'. */
-  onTimeout: Hook[] = []
   handlerHasBegun = false
   /** The handler has returned, and its promise is resolved, if it has one: it will not throw when the stream fails. */
   isUnattended = false
@@ -142,9 +140,10 @@ export class RouteExchange implements ExchangeOwner {
     if (reply !== null && !(error instanceof AbortedError)) runHooks(hooksOf(reply, 'onError'), reply.request, reply, error)
   }
 
+  /** Not before admission, as Fastify does it. */
   onIdleTimeout (): void {
-    const { reply } = this
-    if (reply !== null) runHooks(this.onTimeout, reply.request, reply)
+    const { reply, send } = this
+    if (send !== null) runHooks(hooksOf(reply!, 'onTimeout'), reply!.request, reply)
   }
 
   hijack (): () => void {
