@@ -5,7 +5,7 @@
 
 import type { Duplex } from 'node:stream'
 import type { FastifyReply } from 'fastify'
-import type { HttpDuplex as PublicHttpDuplex } from '../../types/index.d.ts'
+import type { HttpDuplex as PublicHttpDuplex, OutgoingFields } from '../../types/index.d.ts'
 import { AbortedError, ClosingError, DestroyedError, IdleError, NotEndedError } from '../errors.ts'
 import type { Landed } from '../relay/read-buffers.ts'
 import { NO_BODY } from '../transfer/framing.ts'
@@ -34,6 +34,8 @@ export interface ExchangeOwner {
   readonly sending: Sending | null
   /** Why there is no such format, although the route has some. */
   readonly formatError: Error | null
+  /** The header fields of the reply. They are not a copy. */
+  headers (): OutgoingFields
   /** Called when the response is about to be cut off. */
   onCutOff (error: Error): void
   /** Answers with an error, unless the handler does so at once. */

@@ -308,7 +308,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (reply.sent || reply.raw.headersSent || exchange.answerHasBegun) throw new HeadSentError()
     if (this.sending !== null) this.itemFields = describeItems(reply, this.sending)
     try {
-      this.responseFraming = writeHead(this.transport, reply, content)
+      this.responseFraming = writeHead(this.transport, reply, exchange.owner.headers(), content)
     } catch (error) {
       this.removeItemFields()
       throw error

@@ -14,18 +14,19 @@ import { sendWrappedHead } from './wrapped-head.ts'
 /**
  * Gives the head of the response to the transport.
  *
+ * @param fields those of the reply
  * @param content the first content of the body, if there is any
  * @returns the framing of the body
  * @throws {NoBodyError} FST_ERR_DUPLEX_NO_BODY: there is content, but this response has no body
  * @throws the errors of `responseFraming` and of `Transport.writeHead`
  */
-export function writeHead (transport: Transport, reply: FastifyReply, content: unknown): Framing {
+export function writeHead (transport: Transport, reply: FastifyReply, fields: OutgoingFields, content: unknown): Framing {
   try {
-    return write(transport, reply, content)
+    return write(transport, reply, fields, content)
   } catch (error) {
-    const fields = reply.getHeaders() as OutgoingFields
     // The answer to this error uses the same headers: remove those that cannot be sent.
-    const refused = Object.keys(fields).filter((name) => !isSendable(name, fields[name]))
+    const present = reply.getHeaders() as OutgoingFields
+    const refused = Object.keys(present).filter((name) => !isSendable(name, present[name]))
     for (const name of refused) reply.removeHeader(name)
     // Only those that are there: Node would take any other for a field that it must not add itself.
     refused.filter((name) => reply.raw.hasHeader(name)).forEach((name) => { reply.raw.removeHeader(name) })
@@ -52,8 +53,8 @@ function reasonOf ({ request, raw }: FastifyReply): string | undefined {
   return isHttp2(request.raw) ? undefined : raw.statusMessage
 }
 
-function write (transport: Transport, reply: FastifyReply, content: unknown): Framing {
-  const start = startOf(reply, reply.getHeaders() as OutgoingFields, content)
+function write (transport: Transport, reply: FastifyReply, fields: OutgoingFields, content: unknown): Framing {
+  const start = startOf(reply, fields, content)
   // Where Node writes the head, it calls those who have wrapped `writeHead`.
   if (transport.rawSocket === null || !isHeadWrapped(reply.raw)) {
     transport.writeHead(start)

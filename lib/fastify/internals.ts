@@ -7,6 +7,7 @@ import { subscribe } from 'node:diagnostics_channel'
 import { EventEmitter } from 'node:events'
 import type { IncomingMessage, Server } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions, onRouteHookHandler } from 'fastify'
+import type { OutgoingFields } from '../../types/transfer.d.ts'
 import type { SchemaErrorFormatter } from 'fastify/types/schema'
 
 type Listener = (...args: any[]) => void
@@ -26,6 +27,15 @@ export function otherServers (app: FastifyInstance): Server[] {
 /** The hooks of the reply's route in order, those of the app first. This is the array that Fastify itself uses: it can be changed. */
 export function hooksOf (reply: FastifyReply, name: 'preParsing' | 'onError' | 'onTimeout'): ((...args: any[]) => unknown)[] {
   return ownSymbol(reply.request, 'fastify.context')?.[name] ?? []
+}
+
+/**
+ * As `reply.getHeaders()`, which copies the fields twice, where nothing was set on Node's response: then the reply's own object, which
+ * must not be changed.
+ */
+export function headersOf (reply: FastifyReply): OutgoingFields {
+  const own = reply.raw.getHeaderNames().length === 0 ? ownSymbol(reply, 'fastify.reply.headers') : undefined
+  return own ?? reply.getHeaders()
 }
 
 /** Adds an onRoute hook that runs before the hooks of plugins that were registered earlier. */

@@ -2,7 +2,7 @@
 
 import type { IncomingMessage } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Authority } from '../../types/index.d.ts'
+import type { Authority, OutgoingFields } from '../../types/index.d.ts'
 import { AbortedError, NotEnabledError, SentLateError } from '../errors.ts'
 import { Exchange, type ExchangeOwner } from '../exchange/exchange.ts'
 import { HttpDuplex } from '../exchange/http-duplex.ts'
@@ -18,7 +18,7 @@ import { NodeTransport } from '../transport/node-pair.ts'
 import { targetOf } from '../transport/request-framing.ts'
 import type { App, Transport } from '../transport/transport.ts'
 import { runHooks } from './hooks.ts'
-import { abortSignal, hijack, hooksOf } from './internals.ts'
+import { abortSignal, headersOf, hijack, hooksOf } from './internals.ts'
 import type { ItemFormats } from './item-formats.ts'
 
 /** For a SentLateError. */
@@ -133,6 +133,10 @@ export class RouteExchange implements ExchangeOwner {
   }
 
   // ExchangeOwner
+
+  headers (): OutgoingFields {
+    return headersOf(this.reply!)
+  }
 
   /** Runs the onError hooks. They begin before onResponse, since this is called before the exchange ends; async ones may end later. */
   onCutOff (error: Error): void {
