@@ -374,6 +374,10 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
     return isFree ? unseenSocket(this.connection!.socket) : null
   }
 
+  get copiesSmallWrites (): boolean {
+    return this.request.framing.kind === 'chunked'
+  }
+
   isWritingOnly (size: number): boolean {
     return this.writeCallback !== ignore && this.writeSize === size && this.writableLength === size
   }

@@ -426,6 +426,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     return isFree ? unseenSocket(this.transport.rawSocket) : null
   }
 
+  get copiesSmallWrites (): boolean {
+    return this.responseFraming!.kind === 'chunked'
+  }
+
   isWritingOnly (size: number): boolean {
     return this.writeCallback !== ignore && this.writeSize === size && this.writableLength === size
   }

@@ -21,6 +21,8 @@ export interface RelayTarget extends Duplex {
    * Otherwise null.
    */
   readonly relaySocket: Socket | null
+  /** Whether a write of less than COPY_BELOW bytes is copied together with its framing before it goes to the connection. */
+  readonly copiesSmallWrites: boolean
   /** Whether exactly `size` bytes of content are being written, and nothing else. */
   isWritingOnly (size: number): boolean
 }
@@ -67,7 +69,7 @@ abstract class RelayTo {
     const { target } = this
     const socket = isLanded(content) && this.isUnseen ? target.relaySocket : null
     if (socket === null) return this.send(copyForUser(content))
-    if (content.length < COPY_BELOW) return this.sendAtOnce(Buffer.from(bytesOf(content)))
+    if (content.length < COPY_BELOW) return this.sendAtOnce(target.copiesSmallWrites ? bytesOf(content) : Buffer.from(bytesOf(content)))
     const buffer = requestPrivateBuffer()
     if (buffer === null) return this.send(copyForUser(content)) // in the shared buffer; the next read may go into a private one
     try {
