@@ -83,6 +83,8 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
     this.awaitsContinue = request.expectsContinue
     this.reader = new ResponseReader(request, limits)
     this.writer = bodyWriter(request.framing)
+    // A caller may use only the promise, or only the stream. An error of the other one must not be unhandled.
+    this.on('error', ignore)
     if (request.framing.kind === 'none') this.endBody()
   }
 
@@ -96,7 +98,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
       this.resolve = resolve
       this.reject = reject
     })
-    promise.catch(ignore) // as for the stream, see `_destroy`
+    promise.catch(ignore)
     if (this.head !== null) this.resolve(this.head)
     else if (this.destroyed) this.reject(this.errored ?? new AbortedError())
     return promise
@@ -496,8 +498,6 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
   override _destroy (error: Error | null, done: Done): void {
     // An incomplete exchange makes the connection unusable. After a complete one, the next request may use it.
     if (!this.isOver) this.connection?.abort()
-    // A caller may use only the promise, or only the stream. An error of the other one must not be unhandled.
-    if (error !== null) this.on('error', ignore)
     done(error)
     if (this.head !== null && this.writeCallback === ignore) return // nobody waits: an error with its stack takes time
     const failure = error ?? new AbortedError()

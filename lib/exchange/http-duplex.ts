@@ -50,7 +50,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private itemWriter: ItemWriter | null = null
   private itemFields: readonly string[] = NO_NAMES // added to the head
   bodyIsComplete = false
-  private bodyEndListener: (() => void) | null = null // not null while the end is kept back
+  private bodyEndListener: (() => void) | null = null
+  private holdsTunnel = false
   /** Called when the client ends its side behind its request: as `request.signal`, which costs more. */
   halfCloseListener: ((reason: Error) => void) | null = null
   readonly originalMethods = methods
@@ -435,25 +436,26 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   /**
-   * Keeps back the end of the request, for a proxy: whether a tunnel follows the body, it knows only when its upstream server has that
+   * For a proxy: keeps back what follows the body of the request. Whether that is a tunnel, it may know only when its upstream server has the
    * body and has answered.
    *
-   * @param onBodyEnd called when the body was read from the connection
+   * @param onBodyEnd called when the body was read
    */
-  holdBodyEnd (onBodyEnd: () => void): void {
+  holdTunnel (onBodyEnd: () => void): void {
     this.bodyEndListener = onBodyEnd
+    this.holdsTunnel = true
   }
 
-  releaseBodyEnd (): void {
-    this.bodyEndListener = null
+  releaseTunnel (): void {
+    this.holdsTunnel = false
     this.receiveMore()
   }
 
   onBodyEnd (): boolean | null {
-    if (this.bodyEndListener !== null) {
-      this.bodyEndListener()
-      return null
-    }
+    const { bodyEndListener } = this
+    this.bodyEndListener = null
+    bodyEndListener?.()
+    if (this.holdsTunnel) return null
     const { reply } = this
     // A handler that reads behind the body waits for bytes from the tunnel. But the client sends none before it has the head.
     if (this.responseFraming === null && !reply.sent && !this.exchange.answerHasBegun && isTunnel(reply.request.method, reply.statusCode)) {

@@ -61,10 +61,15 @@ export class Passage {
     }
     // Before the end of the request: the server has answered, and does not want the rest.
     call.on('finish', stop).on('close', stop)
-    if (call.request.offersSwitch && call.head === null) this.endBodyBeforeSwitch()
+    if (call.request.offersSwitch) {
+      if (call.request.framing.kind !== 'none') this.holdTunnel()
+      this.relayRequest(true)
     // A hook may read or watch the body, too.
-    else if (duplex.isRead || duplex.readableLength > 0) duplex.on('end', () => this.endRequest()).pipe(call, { end: false })
-    else this.relayRequest(false)
+    } else if (duplex.isRead || duplex.readableLength > 0) {
+      duplex.on('end', () => this.endRequest()).pipe(call, { end: false })
+    } else {
+      this.relayRequest(false)
+    }
   }
 
   private relayRequest (mayContinue: boolean): void {
@@ -84,17 +89,13 @@ export class Passage {
     if (call.request.framing.kind === 'chunked' && !call.hasSentRequest) call.setTrailers(trailersToPass(duplex.trailers))
   }
 
-  /** The client offers to switch protocols behind its body. The server decides when it has the body: `onResponse` learns what follows. */
-  private endBodyBeforeSwitch (): void {
+  /** The client offers to switch protocols behind its body. The server may decide when it has that body: `onResponse` learns what follows. */
+  private holdTunnel (): void {
     const { duplex, call } = this
-    let isEnded = false
-    duplex.holdBodyEnd(() => {
-      if (isEnded) return
-      isEnded = true
+    duplex.holdTunnel(() => {
       this.passTrailers()
       call.endBody()
     })
-    this.relayRequest(true)
   }
 
   private passInterimHead ({ statusCode, headers }: InterimHead): void {
@@ -117,7 +118,7 @@ export class Passage {
 
   private passTunnel (): void {
     const { duplex, call } = this
-    if (call.request.framing.kind !== 'none') duplex.releaseBodyEnd()
+    if (duplex.receiver !== null) duplex.releaseTunnel()
     else if (call.isTunnel) this.passRequest()
   }
 

@@ -20,7 +20,7 @@ const FIELD_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 // that must not be among them (RFC 9110 section 6.5.1).
 const NOT_IN_TRAILERS: ReadonlySet<string> = new Set([
   // framing and connection
-  'transfer-encoding', 'content-length', 'connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade',
+  'transfer-encoding', 'content-length', 'connection', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'upgrade', 'http2-settings',
   // routing
   'host', 'forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-proto',
   // authentication and cookies

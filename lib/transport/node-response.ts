@@ -6,7 +6,7 @@ import type { OutgoingFields } from '../../types/transfer.d.ts'
 import { streamOf } from '../node/http2.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
-import { writeTrailers } from '../transfer/field-lines.ts'
+import { FieldMap, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, UNTIL_CLOSE, allowsTrailers } from '../transfer/framing.ts'
 import type { WriteCallback } from './transport.ts'
 
@@ -157,10 +157,22 @@ export class NodeResponse {
   }
 }
 
-/** Checks trailers. Throws the errors of the trailer writer. @returns trailers for `NodeResponse.write`, without undefined values */
+/**
+ * Checks trailers. Throws the errors of the trailer writer.
+ *
+ * @returns trailers for `NodeResponse.write`: one value for each name, since some repeated fields make Node end the process over HTTP/2
+ */
 export function checkTrailers (fields: OutgoingFields): OutgoingFields {
   writeTrailers(fields)
-  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
+  const names = new Map<string, string>() // the spelling of each
+  const trailers = new FieldMap()
+  for (const [key, value] of Object.entries(fields)) {
+    if (value === undefined) continue
+    const name = names.get(key.toLowerCase()) ?? key
+    names.set(key.toLowerCase(), name)
+    trailers[name] = [...(name in trailers ? [trailers[name]] : []), value].flat().join(', ')
+  }
+  return trailers
 }
 
 function ignore (): void {}

@@ -154,4 +154,16 @@ for (const [name, start] of Object.entries(TRANSPORTS)) {
     t.match(await ask('/after'), { body: 'ab', fields: { trailer: undefined }, trailers: { 'x-a': '1' } })
     t.match(await ask('/none'), { body: 'ab', fields: { trailer: undefined } })
   })
+
+  t.test(`${name}: trailers that Node would not send over HTTP/2`, async (t) => {
+    const ask = await start(t, (app) => {
+      app.get('/repeated', { duplex: true }, async (_request, reply) => { reply.duplex.setTrailers({ ETag: ['"1"', '"2"'], etag: '"3"', age: 1 }).end('ab') })
+      app.get('/refused', { duplex: true }, async (_request, reply) => { reply.duplex.setTrailers({ 'HTTP2-Settings': 'x' }).end('ab') })
+      app.get('/head', { duplex: true }, async (_request, reply) => { reply.header('http2-settings', 'x').duplex.end('ab') })
+    })
+    t.match(await ask('/repeated'), { body: 'ab', trailers: { etag: /^"1"(, |")/, age: '1' } })
+    t.match(await ask('/refused'), { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/ })
+    await ask('/head')
+    t.match(await ask('/repeated'), { statusCode: 200 })
+  })
 }

@@ -203,6 +203,36 @@ t.test('Expect: the server is asked for the body first', async (t) => {
     t.equal(wire.pending, 0, 'the client was not asked')
   })
 
+  await t.test('an error instead, to an offer of another protocol', async (t) => {
+    const { connect } = await serveProxy(t, origin.url, { options: { expectTimeout: 60_000 } })
+    const wire = await connect()
+    const next = origin.next()
+    wire.send(UPGRADE('/', 'Expect: 100-continue\r\nContent-Length: 5\r\n', 'POST'))
+    const peer = await next
+    await peer.head()
+    peer.send('HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\nno')
+    t.match(await wire.response(), { statusCode: 400, body: 'no', fields: { connection: 'close' } }, 'the client was not asked')
+    await peer.ended
+  })
+
+  await t.test('a 101 instead', async (t) => {
+    const { connect } = await serveProxy(t, origin.url, { options: { expectTimeout: 60_000 } })
+    const wire = await connect()
+    const next = origin.next()
+    wire.send(UPGRADE('/', 'Expect: 100-continue\r\nContent-Length: 5\r\n', 'POST'))
+    const peer = await next
+    await peer.head()
+    peer.send('HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n')
+    let head = await wire.head()
+    if (head.statusCode === 100) head = await wire.head()
+    t.equal(head.statusCode, 101)
+    wire.send('hellotunnel')
+    t.equal(await peer.until('tunnel'), 'hellotunnel')
+    wire.socket.end()
+    await peer.ended
+    peer.socket.end()
+  })
+
   await t.test('a 2xx instead', async (t) => {
     const [wire, peer] = await begin()
     peer.send('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')
@@ -327,6 +357,17 @@ t.test('tunnels', async (t) => {
       t.match(await other.response(), { statusCode: 200, body: 'no' })
       t.match(await other.request(GET('/next')), { body: 'next' })
       refusing.socket.destroy()
+
+      const [switched, switching] = await begin()
+      switching.send('HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n')
+      t.match(await switched.head(), { statusCode: 101 }, 'before the body is complete')
+      switched.send(body.slice(7))
+      await switching.until(sent)
+      switched.send('tunnel')
+      t.equal(await switching.until('tunnel'), 'tunnel')
+      switched.socket.end()
+      await switching.ended
+      switching.socket.end()
 
       const [early, refusingEarly] = await begin()
       refusingEarly.send('HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno')
