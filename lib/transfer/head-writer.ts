@@ -130,9 +130,8 @@ function agrees ({ kind, length }: Framing, value: OutgoingFields[string]): bool
 
 function statusLine (statusCode: number, statusMessage?: string): string {
   if (!(statusCode >= 100 && statusCode <= 999)) throw new StatusError(statusCode)
-  const reason = statusMessage ?? STATUS_CODES[statusCode] ?? ''
-  if (!isReason(reason)) throw new FieldError('reason phrase', reason)
-  return `HTTP/1.1 ${statusCode} ${reason}\r\n`
+  if (statusMessage !== undefined && !isReason(statusMessage)) throw new FieldError('reason phrase', statusMessage)
+  return `HTTP/1.1 ${statusCode} ${statusMessage ?? STATUS_CODES[statusCode] ?? ''}\r\n`
 }
 
 let dateSecond = 0

@@ -44,8 +44,14 @@ export function checkHostField (host: string | undefined, minorVersion: number, 
   }
 }
 
+/** The last text that was a host: most requests to a server are for the same one. */
+let lastHost = ''
+
 /** Whether a text is a host with an optional port. */
 export function isHost (text: string): boolean {
+  if (text === lastHost && text !== '') return true
   const match = HOST.exec(text)
-  return match !== null && (match[1] === undefined || isIPv6(match[1]))
+  if (match === null || (match[1] !== undefined && !isIPv6(match[1]))) return false
+  lastHost = text
+  return true
 }
