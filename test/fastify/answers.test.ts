@@ -516,3 +516,23 @@ for (const [when, end] of Object.entries(BOTH_END)) {
     await tunnel.ended
   })
 }
+
+t.test('a head that is taken back a few microtasks around the return of its handler', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.get('/:steps', { duplex: true }, async (request, { duplex }) => {
+      duplex.write('never sent')
+      const failLater = async (): Promise<void> => {
+        for (let left = Number((request.params as { steps: string }).steps); left > 0; left--) await null
+        duplex.destroy(new Error('just behind'))
+      }
+      failLater().catch(() => {})
+    })
+  })
+  const wire = await connect()
+  for (let steps = 0; steps < 10; steps++) {
+    wire.send(GET(`/${steps}`))
+    const { statusCode, body } = await wire.response()
+    t.equal(statusCode, 500, `${steps}`)
+    t.match(body, 'just behind', `${steps}`)
+  }
+})
