@@ -75,6 +75,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.reply = reply
     this.receiving = exchange.owner.receiving
     this.sending = exchange.owner.sending
+    // An 'error' without a listener would end the process.
+    this.on('error', ignore)
     // Opened too late: the client has left during the hooks, or an onResponse hook opens it.
     if (exchange.isOver) this.destroy(exchange.failure ?? undefined)
   }
@@ -178,7 +180,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   /** Whether code of the handler listens for errors of the stream or of its request half. */
   get handlesErrors (): boolean {
-    return this.loops > 0 || this.listenerCount('error') > 0 || this.requestHalf?.handlesErrors === true
+    return this.loops > 0 || this.listenerCount('error') > 1 || this.requestHalf?.handlesErrors === true
   }
 
   flushHeaders (): void {
@@ -552,8 +554,6 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.wakeWriters()
     const failure = exchange.isOver ? error : error ?? new DestroyedError()
     if (exchange.stream === this) exchange.happens('stream destroyed', failure ?? undefined)
-    // An 'error' without a listener would end the process.
-    if (failure !== null) this.on('error', ignore)
     done(failure)
   }
 
