@@ -1,7 +1,7 @@
 // What is written about options and errors, in the README and in the comments of types/ and lib/, is what the code has.
 
 import assert from 'node:assert/strict'
-import { readFileSync, readdirSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { maxHeaderSize } from 'node:http'
 import { join } from 'node:path'
 import Fastify from 'fastify'
@@ -13,17 +13,7 @@ import * as errors from '../../lib/errors.ts'
 import duplex from '../../lib/index.ts'
 import { jsonl } from '../../lib/items/index.ts'
 import { DEFAULT_OPTIONS, OPTIONS, resolveOptions } from '../../lib/options.ts'
-
-const ROOT = join(__dirname, '../..')
-const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
-const readme = read('README.md')
-
-/** The cells of the table in a section of the README, without its head. */
-function tableIn (heading: string): string[][] {
-  const section = readme.split(/^## /m).find((text) => text.startsWith(`${heading}\n`))
-  assert(section)
-  return [...section.matchAll(/^\|(.*)\|$/gm)].slice(2).map(([, row]) => row.split('|').map((cell) => cell.trim()))
-}
+import { PAGES, ROOT, read, sectionIn, tableIn } from './pages.ts'
 
 // Options
 
@@ -33,7 +23,7 @@ interface Description { unit: string, default: string }
 const isOfRoute = ([, value]: string[]): boolean => value === 'bytes'
 
 function describedInReadme (): Record<string, Description> {
-  return Object.fromEntries(tableIn('Options').filter((row) => !isOfRoute(row)).map(([name, value, text]) => {
+  return Object.fromEntries(tableIn('README.md', 'Options').filter((row) => !isOfRoute(row)).map(([name, value, text]) => {
     const unit = / ms$/.test(value) ? 'ms' : / KiB$/.test(value) || /^(maximum )?bytes\b/.test(text) ? 'bytes' : value === 'true' ? 'boolean' : 'exchanges'
     return [name.replaceAll('`', ''), { unit, default: value.replace(/ ms$/, '') }]
   }))
@@ -83,7 +73,7 @@ t.test('options: names, units and defaults are the same in README, types and cod
 })
 
 t.test('options: what only a route has is the same in README, types and code', async (t) => {
-  const names = tableIn('Options').filter(isOfRoute).flatMap(([names]) => names.replaceAll('`', '').split(', '))
+  const names = tableIn('README.md', 'Options').filter(isOfRoute).flatMap(([names]) => names.replaceAll('`', '').split(', '))
   const inTypes = commentsIn('types/index.d.ts', 'RouteFormats')
   t.strictSame(names, Object.keys(inTypes))
   for (const comment of Object.values(inTypes)) t.match(comment, /Default: the body is bytes$/)
@@ -98,7 +88,7 @@ t.test('options: what only a route has is the same in README, types and code', a
 })
 
 t.test('options of formats: names and defaults are the same in README, types and code', async (t) => {
-  const inReadme = Object.fromEntries(tableIn('Items').map(([name, value]) => [name.replaceAll('`', ''), value.replaceAll('`', '')]))
+  const inReadme = Object.fromEntries(tableIn('README.md', 'Items').map(([name, value]) => [name.replaceAll('`', ''), value.replaceAll('`', '')]))
   const comments = { ...commentsIn('types/items.d.ts', 'ItemOptions'), ...commentsIn('types/items.d.ts', 'SendOptions') }
   const inTypes = Object.fromEntries(Object.entries(comments).map(([name, comment]) => [name, /\bDefault: (.*)$/.exec(comment)?.[1].replaceAll('`', '')]))
   t.strictSame(inReadme, inTypes)
@@ -112,7 +102,7 @@ t.test('options of formats: names and defaults are the same in README, types and
 })
 
 t.test('options of the client: names and defaults are the same in types and code, and the README has them', async (t) => {
-  const section = readme.split(/^## /m).find((text) => text.startsWith('Client\n'))!
+  const section = sectionIn('README.md', 'Client')
   for (const [name, defaults] of [['OpenOptions', DEFAULT_LIMITS], ['AgentOptions', DEFAULT_AGENT_OPTIONS]] as const) {
     const numbers = Object.entries(commentsIn('types/client.d.ts', name)).map(([option, comment]) => [option, /\bDefault: (\d+)/.exec(comment)?.[1]]).filter(([, value]) => value !== undefined)
     t.strictSame(Object.fromEntries(numbers.map(([option, value]) => [option, Number(value)])), { ...defaults }, name)
@@ -154,14 +144,14 @@ const UNANSWERED = ['OPTION', 'REGISTERED', 'UNSEEN_ROUTE', 'BODY_SCHEMA', 'ITEM
 
 t.test('errors: codes and statuses are the same in README and code', async (t) => {
   t.equal(codes.size, Object.keys(made).length, 'a code for each error')
-  const inReadme = tableIn('Errors').flatMap(([names, status]) => names.split(', ').map((name) => `${name.replaceAll('`', '')} ${status}`))
+  const inReadme = tableIn('README.md', 'Errors').flatMap(([names, status]) => names.split(', ').map((name) => `${name.replaceAll('`', '')} ${status}`))
   const inCode = Object.values(made).map(({ code, statusCode }) => `${code} ${UNANSWERED.includes(code) ? '' : statusCode}`)
   t.strictSame(inReadme.sort(), inCode.sort())
 })
 
 t.test('errors: no text names a code that does not exist', async (t) => {
-  for (const path of ['README.md', 'docs/transfer.md', 'types/index.d.ts', 'types/items.d.ts', 'types/transfer.d.ts', 'types/client.d.ts', 'types/proxy.d.ts']) {
-    const unknown = read(path).match(/FST_ERR_DUPLEX_[A-Z]\w*/g)!.filter((code) => !codes.has(code))
+  for (const path of [...PAGES, 'types/index.d.ts', 'types/items.d.ts', 'types/transfer.d.ts', 'types/client.d.ts', 'types/proxy.d.ts']) {
+    const unknown = [...read(path).matchAll(/FST_ERR_DUPLEX_[A-Z]\w*/g)].map(([code]) => code).filter((code) => !codes.has(code))
     t.strictSame(unknown, [], path)
   }
 })

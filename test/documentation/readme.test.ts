@@ -1,57 +1,21 @@
-// Every snippet of JavaScript in the README, compiled and run: a snippet that is not known here fails.
+// Every snippet of the README, compiled and run.
 
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import net, { type AddressInfo } from 'node:net'
-import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import swagger from '@fastify/swagger'
-import Fastify, { type FastifyInstance } from 'fastify'
-import t, { type Test } from 'tap'
-import ts from 'typescript'
+import type { FastifyInstance } from 'fastify'
 import WebSocket, { WebSocketServer } from 'ws'
-import duplex from '../../lib/index.ts'
 import { Agent, open } from '../../lib/client/index.ts'
 import * as items from '../../lib/items/index.ts'
 import { duplexProxy, proxy } from '../../lib/proxy/index.ts'
 import type { OpenOptions } from '../../types/client.d.ts'
 import type { DuplexProxyOptions, ProxyOptions } from '../../types/proxy.d.ts'
-
-const readme = readFileSync(join(__dirname, '../../README.md'), 'utf8')
-const snippets = [...readme.matchAll(/^( *)```(?:js|ts)\n(.*?)^\1```/gms)].map(([, indent, code]) => code.replaceAll(new RegExp(`^${indent}`, 'gm'), ''))
-
-/** Runs a snippet with what it takes for granted; `result` is an expression to return. */
-async function run (code: string, given: object, result = 'undefined'): Promise<any> {
-  // The body of an asynchronous function, which has no import statements.
-  const withoutImports = code.replaceAll(/^import (\w+|{.*}) from '(.*)'$/gm, "const $1 = await load('$2')")
-  const { outputText, diagnostics } = ts.transpileModule(`const snippet = async () => {\n${withoutImports}\nreturn ${result} }`, { compilerOptions: { target: ts.ScriptTarget.ES2022 }, reportDiagnostics: true })
-  assert.deepEqual(diagnostics, [])
-  // eslint-disable-next-line no-new-func
-  return new Function(...Object.keys(given), `${outputText}\nreturn snippet()`)(...Object.values(given))
-}
-
-async function load (name: string): Promise<unknown> {
-  if (name === 'fastify-duplex') return duplex
-  if (name === 'fastify-duplex/items') return items
-  // What the log would say is not the README's.
-  if (name === 'fastify') return (options: object) => Fastify({ ...options, logger: false })
-  return import(name)
-}
-
-async function make (t: Test): Promise<FastifyInstance> {
-  const app = Fastify()
-  t.teardown(() => app.close())
-  await app.register(duplex)
-  return app
-}
-
-async function listen (app: FastifyInstance): Promise<number> {
-  await app.listen({ port: 0, host: '127.0.0.1' })
-  return (app.server.address() as AddressInfo).port
-}
+import { snippetsIn } from './pages.ts'
+import { JSON_LINES, listen, make, run, testSnippets } from './snippets.ts'
 
 /** Windows has none of its own. */
 function hasCat (): boolean {
@@ -63,9 +27,7 @@ function hasCat (): boolean {
   }
 }
 
-const JSON_LINES = { 'content-type': 'application/jsonl' }
-
-const tests: [string, (code: string, t: Test) => Promise<void>][] = [
+testSnippets('README.md', [
   ["app.post('/upper'", async (code, t) => {
     const app = await make(t)
     await run(code, { app })
@@ -78,7 +40,7 @@ const tests: [string, (code: string, t: Test) => Promise<void>][] = [
     t.equal(await text(client), 'É')
   }],
   ['import Fastify', async (code, t) => {
-    const app: FastifyInstance = await run(code, { load }, 'app')
+    const app: FastifyInstance = await run(code, {}, 'app')
     t.teardown(() => app.close())
     const { payload, headers } = await app.inject({ method: 'POST', url: '/echo', payload: { a: 1 } })
     t.equal(payload, '{"a":1}')
@@ -96,7 +58,7 @@ const tests: [string, (code: string, t: Test) => Promise<void>][] = [
   }],
   ["import { jsonl, problemSchema, sse } from 'fastify-duplex/items'", async (code, t) => {
     const app = await make(t)
-    await run(code, { app, load })
+    await run(code, { app })
     const request = { method: 'POST', url: '/rows', headers: JSON_LINES } as const
     t.match(await app.inject({ ...request, payload: '{"id":1}\n{"id":2}\n' }), { statusCode: 200, payload: '{"id":1,"ok":true}\n{"id":2,"ok":true}\n' })
     t.match(await app.inject({ ...request, headers: { ...JSON_LINES, accept: 'text/event-stream' }, payload: '{"id":1}' }), {
@@ -138,7 +100,7 @@ const tests: [string, (code: string, t: Test) => Promise<void>][] = [
     const app = await make(t)
     const row = { type: 'object', properties: { id: { type: 'integer' } } }
     const handler = async function * (request: unknown, reply: { duplex: { items: AsyncIterable<unknown> } }): AsyncGenerator<unknown> { yield * reply.duplex.items }
-    const msgpack = await run(code, { app, load, row, result: row, jsonl: items.jsonl, handler }, 'msgpack')
+    const msgpack = await run(code, { app, row, result: row, jsonl: items.jsonl, handler }, 'msgpack')
     const headers = { 'content-type': 'application/x-msgpack' }
     const { encode } = msgpack({}).codec
     const payload = Buffer.concat([encode({ id: 1 }), encode({ id: 2 })])
@@ -159,7 +121,7 @@ const tests: [string, (code: string, t: Test) => Promise<void>][] = [
     client.end('raw')
     t.equal(await text(client), 'body raw')
     t.equal((await app.inject({ method: 'POST', url: '/attach' })).statusCode, 426)
-  }],
+  }, { skip: !hasCat() && 'cat is not installed' }],
   ["app.addHttpMethod('CONNECT')", async (code, t) => {
     const app = await make(t)
     await run(code, { app, net, once, pipeline })
@@ -184,7 +146,7 @@ const tests: [string, (code: string, t: Test) => Promise<void>][] = [
   }],
   ['const client = await app.injectDuplex', async (code, t) => {
     const app = await make(t)
-    await run(snippets[0], { app })
+    await run(snippetsIn('README.md')[0].code, { app })
     const client = await run(code, { app, assert, once }, 'client')
     t.equal(await text(client), '')
   }],
@@ -204,7 +166,7 @@ const tests: [string, (code: string, t: Test) => Promise<void>][] = [
   }],
   ['import { withItemSchemas }', async (code, t) => {
     const app = await make(t)
-    await run(code, { app, load, swagger })
+    await run(code, { app, swagger })
     app.post('/rows', { duplex: { receive: items.jsonl({ type: 'string' }) } }, async () => {})
     await app.ready()
     t.match(app.swagger(), { paths: { '/rows': { post: { requestBody: { content: { 'application/jsonl': { itemSchema: { type: 'string' } } } } } } } })
@@ -245,13 +207,4 @@ const tests: [string, (code: string, t: Test) => Promise<void>][] = [
     await run(code, { app })
     t.equal((await app.inject({ method: 'POST', url: '/spooled', payload: 'all of it' })).payload, 'all of it')
   }]
-]
-
-t.equal(snippets.length, tests.length, 'each snippet has a test')
-for (const [beginning, test] of tests) {
-  const snippet = snippets.find((code) => code.startsWith(beginning))
-  t.test(beginning, { skip: snippet?.includes("spawn('cat')") === true && !hasCat() && 'cat is not installed' }, async (t) => {
-    t.ok(snippet)
-    await test(snippet!, t)
-  })
-}
+])
