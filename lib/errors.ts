@@ -1,5 +1,5 @@
-// Every error of this package. The README lists them by code; test/documentation/options.test.ts compares the two. As long as
-// no byte of the response has been sent, Fastify's error handler answers with the `statusCode`.
+// Every error of this package. docs/errors.md lists them by code; test/documentation/options.test.ts compares the two. As
+// long as no byte of the response has been sent, Fastify's error handler answers with the `statusCode`.
 
 import createError from '@fastify/error'
 import type { FastifySchemaValidationError } from 'fastify'

@@ -1,4 +1,4 @@
-// What is written about options and errors, in the README and in the comments of types/ and lib/, is what the code has.
+// What is written about options and errors, in the README, in docs/ and in the comments of types/ and lib/, is what the code has.
 
 import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
@@ -13,7 +13,7 @@ import * as errors from '../../lib/errors.ts'
 import duplex from '../../lib/index.ts'
 import { jsonl } from '../../lib/items/index.ts'
 import { DEFAULT_OPTIONS, OPTIONS, resolveOptions } from '../../lib/options.ts'
-import { PAGES, ROOT, read, sectionIn, tableIn } from './pages.ts'
+import { PAGES, ROOT, read, rowsIn, sectionIn } from './pages.ts'
 
 // Options
 
@@ -23,7 +23,7 @@ interface Description { unit: string, default: string }
 const isOfRoute = ([, value]: string[]): boolean => value === 'bytes'
 
 function describedInReadme (): Record<string, Description> {
-  return Object.fromEntries(tableIn('README.md', 'Options').filter((row) => !isOfRoute(row)).map(([name, value, text]) => {
+  return Object.fromEntries(rowsIn(sectionIn('README.md', 'Options')).filter((row) => !isOfRoute(row)).map(([name, value, text]) => {
     const unit = / ms$/.test(value) ? 'ms' : / KiB$/.test(value) || /^(maximum )?bytes\b/.test(text) ? 'bytes' : value === 'true' ? 'boolean' : 'exchanges'
     return [name.replaceAll('`', ''), { unit, default: value.replace(/ ms$/, '') }]
   }))
@@ -73,7 +73,7 @@ t.test('options: names, units and defaults are the same in README, types and cod
 })
 
 t.test('options: what only a route has is the same in README, types and code', async (t) => {
-  const names = tableIn('README.md', 'Options').filter(isOfRoute).flatMap(([names]) => names.replaceAll('`', '').split(', '))
+  const names = rowsIn(sectionIn('README.md', 'Options')).filter(isOfRoute).flatMap(([names]) => names.replaceAll('`', '').split(', '))
   const inTypes = commentsIn('types/index.d.ts', 'RouteFormats')
   t.strictSame(names, Object.keys(inTypes))
   for (const comment of Object.values(inTypes)) t.match(comment, /Default: the body is bytes$/)
@@ -88,7 +88,7 @@ t.test('options: what only a route has is the same in README, types and code', a
 })
 
 t.test('options of formats: names and defaults are the same in README, types and code', async (t) => {
-  const inReadme = Object.fromEntries(tableIn('README.md', 'Items').map(([name, value]) => [name.replaceAll('`', ''), value.replaceAll('`', '')]))
+  const inReadme = Object.fromEntries(rowsIn(sectionIn('README.md', 'Items')).map(([name, value]) => [name.replaceAll('`', ''), value.replaceAll('`', '')]))
   const comments = { ...commentsIn('types/items.d.ts', 'ItemOptions'), ...commentsIn('types/items.d.ts', 'SendOptions') }
   const inTypes = Object.fromEntries(Object.entries(comments).map(([name, comment]) => [name, /\bDefault: (.*)$/.exec(comment)?.[1].replaceAll('`', '')]))
   t.strictSame(inReadme, inTypes)
@@ -142,11 +142,11 @@ const codes = new Set<string>(Object.values(made).map(({ code }) => code))
 /** No client is answered with these: they occur at registration, or in app.injectDuplex(). */
 const UNANSWERED = ['OPTION', 'REGISTERED', 'UNSEEN_ROUTE', 'BODY_SCHEMA', 'ITEM_SCHEMA', 'FASTIFY', 'INJECT', 'HEAD', 'HEAD_LIMIT', 'RESPONSE'].map((name) => `FST_ERR_DUPLEX_${name}`)
 
-t.test('errors: codes and statuses are the same in README and code', async (t) => {
+t.test('errors: codes and statuses are the same in docs/errors.md and code', async (t) => {
   t.equal(codes.size, Object.keys(made).length, 'a code for each error')
-  const inReadme = tableIn('README.md', 'Errors').flatMap(([names, status]) => names.split(', ').map((name) => `${name.replaceAll('`', '')} ${status}`))
+  const inPage = rowsIn(read('docs/errors.md')).flatMap(([names, status]) => names.split(', ').map((name) => `${name.replaceAll('`', '')} ${status}`))
   const inCode = Object.values(made).map(({ code, statusCode }) => `${code} ${UNANSWERED.includes(code) ? '' : statusCode}`)
-  t.strictSame(inReadme.sort(), inCode.sort())
+  t.strictSame(inPage.sort(), inCode.sort())
 })
 
 t.test('errors: no text names a code that does not exist', async (t) => {

@@ -25,9 +25,9 @@ export function sectionIn (path: string, heading: string): string {
   return section
 }
 
-/** The cells of the tables in a section, without their heads. */
-export function tableIn (path: string, heading: string): string[][] {
-  return [...sectionIn(path, heading).matchAll(/^\|(.*)\|$/gm)].slice(2).map(([, row]) => row.split('|').map((cell) => cell.trim()))
+/** The rows of the tables in a text, as cells, without the heads of the tables. */
+export function rowsIn (text: string): string[][] {
+  return [...text.replaceAll(/^\|.*\|\n\|[-:| ]+\|\n/gm, '').matchAll(/^\|(.*)\|$/gm)].map(([, row]) => row.split('|').map((cell) => cell.trim()))
 }
 
 /** Without what is code: a link in it is none. */
