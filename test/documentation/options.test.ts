@@ -87,17 +87,17 @@ t.test('options: what only a route has is the same in README, types and code', a
   await app.close()
 })
 
-t.test('options of formats: names and defaults are the same in README, types and code', async (t) => {
-  const inReadme = Object.fromEntries(rowsIn(sectionIn('README.md', 'Items')).map(([name, value]) => [name.replaceAll('`', ''), value.replaceAll('`', '')]))
+t.test('options of formats: names and defaults are the same in docs/items.md, types and code', async (t) => {
+  const inPage = Object.fromEntries(rowsIn(sectionIn('docs/items.md', 'Options of a format')).map(([name, value]) => [name.replaceAll('`', ''), value.replaceAll('`', '')]))
   const comments = { ...commentsIn('types/items.d.ts', 'ItemOptions'), ...commentsIn('types/items.d.ts', 'SendOptions') }
   const inTypes = Object.fromEntries(Object.entries(comments).map(([name, comment]) => [name, /\bDefault: (.*)$/.exec(comment)?.[1].replaceAll('`', '')]))
-  t.strictSame(inReadme, inTypes)
+  t.strictSame(inPage, inTypes)
   // A name that the code does not have is refused, and the compiler checks that it has those of the types.
   const VALUES = { maxItemSize: 1, invalid: 'item', heartbeat: 1, problem: false } as const
   t.strictSame(Object.keys(inTypes), Object.keys(VALUES))
   t.match(jsonl({}, VALUES).options, VALUES)
-  t.strictSame({ ...jsonl({}).options }, { maxItemSize: toBytes(inReadme.maxItemSize), invalid: inReadme.invalid.replaceAll("'", ''), problem: inReadme.problem === 'true' })
-  t.equal(inReadme.heartbeat, 'none')
+  t.strictSame({ ...jsonl({}).options }, { maxItemSize: toBytes(inPage.maxItemSize), invalid: inPage.invalid.replaceAll("'", ''), problem: inPage.problem === 'true' })
+  t.equal(inPage.heartbeat, 'none')
   t.throws(() => jsonl({}, { other: 1 } as object), { code: 'FST_ERR_DUPLEX_OPTION' })
 })
 
