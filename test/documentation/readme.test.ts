@@ -1,14 +1,10 @@
 // Every snippet of the README, compiled and run.
 
 import assert from 'node:assert/strict'
-import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import net, { type AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
-import { pipeline } from 'node:stream/promises'
 import swagger from '@fastify/swagger'
 import type { FastifyInstance } from 'fastify'
-import WebSocket, { WebSocketServer } from 'ws'
 import { Agent, open } from '../../lib/client/index.ts'
 import * as items from '../../lib/items/index.ts'
 import { duplexProxy, proxy } from '../../lib/proxy/index.ts'
@@ -16,16 +12,6 @@ import type { OpenOptions } from '../../types/client.d.ts'
 import type { DuplexProxyOptions, ProxyOptions } from '../../types/proxy.d.ts'
 import { snippetsIn } from './pages.ts'
 import { listen, make, run, testSnippets } from './snippets.ts'
-
-/** Windows has none of its own. */
-function hasCat (): boolean {
-  try {
-    execFileSync('cat', { input: '' })
-    return true
-  } catch {
-    return false
-  }
-}
 
 testSnippets('README.md', [
   ["app.post('/upper'", async (code, t) => {
@@ -55,36 +41,6 @@ testSnippets('README.md', [
     })
     await run(code, { app, upstream: `http://127.0.0.1:${await listen(upstream)}/` })
     t.match(await app.inject({ method: 'POST', url: '/forward', payload: 'abc' }), { statusCode: 201, payload: 'abc' })
-  }],
-  ["app.post('/attach'", async (code, t) => {
-    const app = await make(t)
-    await run(code, { app, spawn, pipeline })
-    const client = await app.injectDuplex({ method: 'POST', url: '/attach', headers: { upgrade: 'tcp' }, payload: 'body ' })
-    client.end('raw')
-    t.equal(await text(client), 'body raw')
-    t.equal((await app.inject({ method: 'POST', url: '/attach' })).statusCode, 426)
-  }, { skip: !hasCat() && 'cat is not installed' }],
-  ["app.addHttpMethod('CONNECT')", async (code, t) => {
-    const app = await make(t)
-    await run(code, { app, net, once, pipeline })
-    const upstream = net.createServer({ allowHalfOpen: true }, (socket) => { socket.pipe(socket) })
-    t.teardown(() => upstream.close())
-    await once(upstream.listen(0, '127.0.0.1'), 'listening')
-    const client = await app.injectDuplex({ method: 'CONNECT', url: `127.0.0.1:${(upstream.address() as AddressInfo).port}` })
-    client.end('there and back')
-    t.equal(await text(client), 'there and back')
-  }],
-  ["app.get('/ws'", async (code, t) => {
-    const app = await make(t)
-    const wss = new WebSocketServer({ noServer: true })
-    wss.on('connection', (client) => { client.on('message', (message) => client.send(String(message).toUpperCase())) })
-    await run(code, { app, wss })
-    const client = new WebSocket(`ws://127.0.0.1:${await listen(app)}/ws`)
-    await once(client, 'open')
-    client.send('abc')
-    t.equal(String((await once(client, 'message'))[0]), 'ABC')
-    client.close()
-    await once(client, 'close')
   }],
   ['const client = await app.injectDuplex', async (code, t) => {
     const app = await make(t)
