@@ -101,8 +101,8 @@ t.test('options of formats: names and defaults are the same in docs/items.md, ty
   t.throws(() => jsonl({}, { other: 1 } as object), { code: 'FST_ERR_DUPLEX_OPTION' })
 })
 
-t.test('options of the client: names and defaults are the same in types and code, and the README has them', async (t) => {
-  const section = sectionIn('README.md', 'Client')
+t.test('options of the client: names and defaults are the same in types and code, and its page has them', async (t) => {
+  const section = sectionIn('docs/client-and-proxy.md', 'Client')
   for (const [name, defaults] of [['OpenOptions', DEFAULT_LIMITS], ['AgentOptions', DEFAULT_AGENT_OPTIONS]] as const) {
     const numbers = Object.entries(commentsIn('types/client.d.ts', name)).map(([option, comment]) => [option, /\bDefault: (\d+)/.exec(comment)?.[1]]).filter(([, value]) => value !== undefined)
     t.strictSame(Object.fromEntries(numbers.map(([option, value]) => [option, Number(value)])), { ...defaults }, name)
