@@ -1,5 +1,5 @@
 // Clients in other languages: curl, Go's net/http, Python's http.client, aiohttp and httpx. Those that are not installed are
-// skipped. The tests show how they differ: see "Clients and proxies" in the README.
+// skipped. The tests show how they differ: see docs/clients-and-proxies.md.
 
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'

@@ -70,9 +70,4 @@ testSnippets('README.md', [
     t.match(transform({ schema: {}, url: '/', route: { duplex: true } }), { url: '/', schema: { 'x-duplex': true } })
     t.strictSame(transform({ schema: {}, url: '/', route: {} }), { url: '/', schema: {} })
   }],
-  ["app.post('/spooled'", async (code, t) => {
-    const app = await make(t)
-    await run(code, { app })
-    t.equal((await app.inject({ method: 'POST', url: '/spooled', payload: 'all of it' })).payload, 'all of it')
-  }]
 ])
