@@ -1,12 +1,10 @@
 // Every snippet of the README, compiled and run.
 
-import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
 import swagger from '@fastify/swagger'
 import type { FastifyInstance } from 'fastify'
 import * as items from '../../lib/items/index.ts'
-import { snippetsIn } from './pages.ts'
 import { listen, make, run, testSnippets } from './snippets.ts'
 
 testSnippets('README.md', [
@@ -37,26 +35,6 @@ testSnippets('README.md', [
     })
     await run(code, { app, upstream: `http://127.0.0.1:${await listen(upstream)}/` })
     t.match(await app.inject({ method: 'POST', url: '/forward', payload: 'abc' }), { statusCode: 201, payload: 'abc' })
-  }],
-  ['const client = await app.injectDuplex', async (code, t) => {
-    const app = await make(t)
-    await run(snippetsIn('README.md')[0].code, { app })
-    const client = await run(code, { app, assert, once }, 'client')
-    t.equal(await text(client), '')
-  }],
-  ['const importing = await app.injectDuplex', async (code, t) => {
-    const app = await make(t)
-    const [Row, Result] = ['id', 'ok'].map((name) => ({ type: 'object', properties: { [name]: {} } }))
-    const { jsonl } = items
-    const seen: unknown[] = []
-    app.post('/import', { duplex: { receive: jsonl(Row), send: jsonl(Result) } }, async function * (request, reply) {
-      for await (const item of reply.duplex.items) {
-        seen.push(item)
-        yield { ok: true }
-      }
-    })
-    await run(code, { app, assert, jsonl, Row, Result })
-    t.strictSame(seen, [{ id: 1 }])
   }],
   ['import { withItemSchemas }', async (code, t) => {
     const app = await make(t)
