@@ -2,9 +2,7 @@
 
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
-import swagger from '@fastify/swagger'
 import type { FastifyInstance } from 'fastify'
-import * as items from '../../lib/items/index.ts'
 import { listen, make, run, testSnippets } from './snippets.ts'
 
 testSnippets('README.md', [
@@ -35,17 +33,5 @@ testSnippets('README.md', [
     })
     await run(code, { app, upstream: `http://127.0.0.1:${await listen(upstream)}/` })
     t.match(await app.inject({ method: 'POST', url: '/forward', payload: 'abc' }), { statusCode: 201, payload: 'abc' })
-  }],
-  ['import { withItemSchemas }', async (code, t) => {
-    const app = await make(t)
-    await run(code, { app, swagger })
-    app.post('/rows', { duplex: { receive: items.jsonl({ type: 'string' }) } }, async () => {})
-    await app.ready()
-    t.match(app.swagger(), { paths: { '/rows': { post: { requestBody: { content: { 'application/jsonl': { itemSchema: { type: 'string' } } } } } } } })
-  }],
-  ['transform: ', async (code, t) => {
-    const { transform } = await run('', {}, `{ ${code} }`)
-    t.match(transform({ schema: {}, url: '/', route: { duplex: true } }), { url: '/', schema: { 'x-duplex': true } })
-    t.strictSame(transform({ schema: {}, url: '/', route: {} }), { url: '/', schema: {} })
   }],
 ])
