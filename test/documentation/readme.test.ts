@@ -3,7 +3,7 @@
 import { once } from 'node:events'
 import { text } from 'node:stream/consumers'
 import type { FastifyInstance } from 'fastify'
-import { listen, make, run, testSnippets } from './snippets.ts'
+import { make, run, testSnippets } from './snippets.ts'
 
 testSnippets('README.md', [
   ["app.post('/upper'", async (code, t) => {
@@ -23,15 +23,5 @@ testSnippets('README.md', [
     const { payload, headers } = await app.inject({ method: 'POST', url: '/echo', payload: { a: 1 } })
     t.equal(payload, '{"a":1}')
     t.match(headers, { 'content-type': 'application/json' })
-  }],
-  ["app.post('/forward'", async (code, t) => {
-    const app = await make(t)
-    const upstream = await make(t)
-    upstream.post('/', { duplex: true }, (request, reply) => {
-      reply.code(201)
-      return reply.duplex.requestBody
-    })
-    await run(code, { app, upstream: `http://127.0.0.1:${await listen(upstream)}/` })
-    t.match(await app.inject({ method: 'POST', url: '/forward', payload: 'abc' }), { statusCode: 201, payload: 'abc' })
   }],
 ])
