@@ -21,6 +21,7 @@ declare global {
   const jsonl: typeof import('fastify-duplex/items').jsonl
   const wss: import('ws').WebSocketServer
   const upstream: string
+  const upperCase: () => import('node:stream').Transform
   const authorization: string
   const ca: string
   const signal: AbortSignal
