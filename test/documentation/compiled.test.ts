@@ -31,6 +31,11 @@ declare global {
   const Result: object
   const insert: (rows: unknown[]) => Promise<void>
   const log: (error: Error) => void
+  const path: string
+  const prompt: object
+  const token: object
+  const sse: typeof import('fastify-duplex/items').sse
+  const model: (text: string, options: object) => AsyncIterable<string>
   const handler: (request: unknown, reply: unknown) => Promise<void>
   const serve: (socket: import('node:net').Socket) => Promise<void>
 }`

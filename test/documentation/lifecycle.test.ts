@@ -8,21 +8,11 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import t from 'tap'
 import { OPEN, chunk, chunked, resolvers, serve } from '../support/wire.ts'
 import { rowsIn, sectionIn } from './pages.ts'
-import { listen, make, run, testSnippets } from './snippets.ts'
+import { make, run, testSnippets } from './snippets.ts'
 
 const PAGE = 'docs/lifecycle.md'
 
 testSnippets(PAGE, [
-  ["app.post('/forward'", async (code, t) => {
-    const app = await make(t)
-    const upstream = await make(t)
-    upstream.post('/', { duplex: true }, (request, reply) => {
-      reply.code(201)
-      return reply.duplex.requestBody
-    })
-    await run(code, { app, upstream: `http://127.0.0.1:${await listen(upstream)}/` })
-    t.match(await app.inject({ method: 'POST', url: '/forward', payload: 'abc' }), { statusCode: 201, payload: 'abc' })
-  }],
   ["app.post('/shout'", async (code, t) => {
     const { app, connect } = await serve(t, 'tcp', (app) => run(code, { app }), { plugin: { closeGrace: 60_000 } })
     const wire = await connect()

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { PAGES, ROOT, anchorsIn, linksIn, read, snippetsIn } from './pages.ts'
 
-const ALL = [...PAGES, 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md']
+const ALL = [...PAGES, 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'example/README.md']
 
 t.test('relative links lead to files, and anchors to headings', async (t) => {
   let found = 0

@@ -1,6 +1,6 @@
 // Both sides of docs/migrating.md, compiled and run: they answer the same.
 
-import { execFile, execFileSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
@@ -9,18 +9,9 @@ import t, { type Test } from 'tap'
 import WebSocket from 'ws'
 import { type Setup, chunk, serve } from '../support/wire.ts'
 import { read } from './pages.ts'
-import { JSON_LINES, listen, make, run, testSnippets } from './snippets.ts'
+import { JSON_LINES, listen, make, run, skipUnless, testSnippets } from './snippets.ts'
 
 const PAGE = 'docs/migrating.md'
-
-function hasGo (): boolean {
-  try {
-    execFileSync('go', ['version'])
-    return true
-  } catch {
-    return false
-  }
-}
 
 /** Talks to a route that answers in upper case, while the request is open. */
 async function converse (t: Test, setup: Setup, path: string): Promise<void> {
@@ -71,7 +62,7 @@ testSnippets(PAGE, [
   ["app.get('/detached'", (code, t) => echo(t, code, '/detached', 'GET')]
 ])
 
-t.test("Go's side", { skip: !hasGo() && 'go is not installed' }, async (t) => {
+t.test("Go's side", { skip: skipUnless('go', 'version') }, async (t) => {
   const [, code] = /^```go\n(.*?)^```/ms.exec(read(PAGE))!
   const directory = t.testdir({ 'main.go': `package main\n\nimport (\n\t"io"\n\t"net/http"\n)\n\n${code}\nfunc main() { http.HandleFunc("/", attach) }\n` })
   await promisify(execFile)('go', ['build', '-o', join(directory, 'main'), 'main.go'], { cwd: directory })

@@ -1,6 +1,7 @@
 // Runs the snippets of a page.
 
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import type { AddressInfo } from 'node:net'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
@@ -69,6 +70,16 @@ export async function make (t: Test, options = {}): Promise<FastifyInstance> {
 export async function listen (app: FastifyInstance): Promise<number> {
   await app.listen({ port: 0, host: '127.0.0.1' })
   return (app.server.address() as AddressInfo).port
+}
+
+/** Why a test is skipped that needs a program: Windows, for example, has no `cat`. */
+export function skipUnless (program: string, ...args: string[]): false | string {
+  try {
+    execFileSync(program, args, { stdio: 'ignore' })
+    return false
+  } catch {
+    return `${program} is not installed`
+  }
 }
 
 export const JSON_LINES = { 'content-type': 'application/jsonl' }

@@ -1,20 +1,10 @@
-import { execFileSync, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import net, { type AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import WebSocket, { WebSocketServer } from 'ws'
-import { listen, make, run, testSnippets } from './snippets.ts'
-
-/** Windows has none of its own. */
-function hasCat (): boolean {
-  try {
-    execFileSync('cat', { input: '' })
-    return true
-  } catch {
-    return false
-  }
-}
+import { listen, make, run, skipUnless, testSnippets } from './snippets.ts'
 
 testSnippets('docs/tunnels.md', [
   ["app.post('/attach'", async (code, t) => {
@@ -24,7 +14,7 @@ testSnippets('docs/tunnels.md', [
     client.end('raw')
     t.equal(await text(client), 'body raw')
     t.equal((await app.inject({ method: 'POST', url: '/attach' })).statusCode, 426)
-  }, { skip: !hasCat() && 'cat is not installed' }],
+  }, { skip: skipUnless('cat', '--version') }],
   ["app.addHttpMethod('CONNECT')", async (code, t) => {
     const app = await make(t)
     await run(code, { app, net, once, pipeline })
