@@ -27,6 +27,10 @@ t.test('a reader finds every page from the README', async (t) => {
   for (const page of ALL.filter((page) => page !== 'README.md')) t.ok(links.includes(page), page)
 })
 
+t.test('the README is short', async (t) => {
+  t.ok(read('README.md').split('\n').length <= 250)
+})
+
 t.test('a page with snippets has a test', async (t) => {
   for (const page of PAGES.filter((page) => snippetsIn(page).length > 0)) {
     const test = `test/documentation/${page.replace(/^docs\//, '').replace(/\.md$/, '').toLowerCase()}.test.ts`

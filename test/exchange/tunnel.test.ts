@@ -439,7 +439,7 @@ t.test('a tunnel that fails while its end is being sent', async (t) => {
   }
 })
 
-t.test('README: CONNECT to a target that ends its side and resets', async (t) => {
+t.test('docs/tunnels.md: CONNECT to a target that ends its side and resets', async (t) => {
   const target = net.createServer({ allowHalfOpen: true }, (socket) => {
     socket.on('error', () => {})
     socket.end()
