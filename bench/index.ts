@@ -30,7 +30,7 @@ const MIB = 2 ** 20
 
 async function run (options: Options): Promise<void> {
   const { only, full } = options
-  const isChosen = (peer: Peer): boolean => isAvailable(peer) && (options.peers === null || options.peers.has(peer.id))
+  const isChosen = (peer: Peer): boolean => isAvailable(peer) && isWanted(peer, options)
   let relayed: Relayed[] = []
   const peers = PEERS.filter(isChosen)
   const itemPeers = ITEM_PEERS.filter(isChosen)
@@ -63,6 +63,10 @@ async function run (options: Options): Promise<void> {
   if (options.check) console.log(reportTargets(results, ordinary) + '\n')
   writeFileSync(JSON_FILE, JSON.stringify({ ...results, routes: ordinary }, (_key, value) => value instanceof Map ? Object.fromEntries(value) : value, 2))
   if (options.chart !== null && results.columns.length > 0) writeFileSync(options.chart, chart(results))
+}
+
+function isWanted ({ id }: Peer, { peers }: Options): boolean {
+  return peers === null || peers.has(id)
 }
 
 async function compare (peers: Peer[], { columns }: Results, { only, full, seconds, rounds }: Options): Promise<void> {
@@ -120,6 +124,6 @@ if (process.platform !== 'linux') {
 } else if (isIsolated) {
   run(options)
 } else {
-  if ([...options.only].some((measure) => measure !== 'micro')) buildPeers()
+  if ([...options.only].some((measure) => measure !== 'micro')) buildPeers((peer) => isWanted(peer, options))
   process.exitCode = runIsolated()
 }

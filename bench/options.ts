@@ -22,8 +22,8 @@ const HELP = `npm run bench -- [options]
   --only ${MEASURES.join(',')}
                   which measures to run; default: all
   --peers a,b     which peers to measure; default: all of plugin, plugin-iterate, plugin-yield, plugin-write,
-                  plugin-node-<major>, net, http, fastify, fastify-pipeline, ws, fastify-websocket, http2,
-                  go-tutorial, go-best, go-full-duplex, hyper; of items: items-yield, items-send, items-batches,
+                  plugin-items, plugin-node-<major>, net, net-bound, http, fastify, fastify-pipeline, ws, fastify-websocket,
+                  http2, go-tutorial, go-best, go-full-duplex, hyper, bun, deno; of items: items-yield, items-send, items-batches,
                   items-fastify, items-fastify-mapper, items-websocket, items-grpc, items-go, items-limit; of proxies:
                   proxy, proxy-net, proxy-fastify, proxy-http-proxy-3, proxy-httpxy, proxy-haproxy, proxy-haproxy-tcp, proxy-nginx,
                   proxy-nginx-tcp

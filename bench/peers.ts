@@ -1,9 +1,9 @@
 // The peers that are compared. Each is one server process, started by one command.
 
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { http1 } from './client/http1.ts'
+import { http1, http1Lines } from './client/http1.ts'
 import { grpc, http2 } from './client/http2.ts'
 import { raw } from './client/raw.ts'
 import type { Protocol } from './client/session.ts'
@@ -12,6 +12,8 @@ import { websocket } from './client/websocket.ts'
 /** The folder bench/. This file runs in bench/build. */
 const HOME = join(__dirname, '..')
 const BINARIES = join(HOME, 'build', 'bin')
+/** Where npm installs the runtimes other than Node. */
+const RUNTIMES = join(HOME, 'build', 'runtimes')
 
 export interface Peer {
   id: string
@@ -20,6 +22,8 @@ export interface Peer {
   command: string[]
   /** The peer also serves /up and /down. */
   hasOneWay: boolean
+  /** It takes nothing but lines of JSON, which the bodies of the bulk measure are not. */
+  isLines?: boolean
   /** It is known that the peer stops in some measures. That is a result then, and no failure of the benchmark. */
   mayStall?: boolean
 }
@@ -32,13 +36,31 @@ export function compiled (id: string, label: string, binary: string, args: strin
   return { id, label, protocol: http1, command: [join(BINARIES, binary), ...args], hasOneWay: false }
 }
 
+/** A runtime that npm has as a package with a binary inside. */
+function onRuntime (id: string, label: string, range: string, binary: string, args: string[]): Peer & { install: string } {
+  const file = join(RUNTIMES, 'node_modules', id, 'package.json')
+  const version = existsSync(file) ? ` ${JSON.parse(readFileSync(file, 'utf8')).version}` : ''
+  const command = [join(RUNTIMES, 'node_modules', id, binary), ...args, join(__dirname, 'peers', `${id}.js`)]
+  return { id, label: label + version, protocol: http1, command, hasOneWay: true, mayStall: true, install: `${id}@${range}` }
+}
+
+const ON_RUNTIMES = [
+  onRuntime('bun', '`Bun.serve`', '1', join('bin', 'bun.exe'), ['--expose-gc']),
+  onRuntime('deno', '`Deno.serve`', '2', 'deno', ['run', '--allow-all', '--no-lock', '--quiet', '--v8-flags=--expose-gc'])
+]
+
+/** Id of the peer that is the physical bound of an echo. */
+export const BOUND = 'net-bound'
+
 export const PEERS: Peer[] = [
   onNode('plugin', 'this plugin, `pipeline`', http1, 'plugin.js', ['pipeline']),
   onNode('plugin-iterate', 'this plugin, `for await`', http1, 'plugin.js', ['iterate']),
   onNode('plugin-yield', 'this plugin, `yield`', http1, 'plugin.js', ['yield']),
   onNode('plugin-write', 'this plugin, `write()`', http1, 'plugin.js', ['write']),
+  { ...onNode('plugin-items', 'this plugin, items', http1Lines, 'plugin.js', ['items']), isLines: true },
   ...otherNodes().map((node) => onOtherNode(node)),
   onNode('net', 'bare `net` pipe', raw, 'net.js', [], false),
+  onNode(BOUND, 'bare `net`, the same reads and writes', http1, 'net-bound.js', [], false),
   onNode('http', 'node:http', http1, 'http.js'),
   onNode('fastify', 'Fastify `reply.send(stream)`', http1, 'fastify.js', ['send']),
   onNode('fastify-pipeline', 'Fastify, hijacked, `pipeline`', http1, 'fastify.js', ['pipeline'], false),
@@ -48,7 +70,8 @@ export const PEERS: Peer[] = [
   compiled('go-tutorial', 'Go Hijacker, tutorial', 'go', ['tutorial']),
   compiled('go-best', 'Go Hijacker, at its best', 'go', ['best']),
   compiled('go-full-duplex', 'Go EnableFullDuplex', 'go', ['full-duplex']),
-  compiled('hyper', 'Rust hyper', 'hyper-echo')
+  compiled('hyper', 'Rust hyper', 'hyper-echo'),
+  ...ON_RUNTIMES
 ]
 
 /** Those of the items measure. They serve no echo. */
@@ -78,8 +101,8 @@ function onOtherNode (node: string): Peer {
   return onNode(`plugin-node-${major}`, `this plugin on Node ${version}`, http1, 'plugin.js', ['pipeline'], true, node)
 }
 
-/** Builds the peers that are not JavaScript, and prints which will be missing. */
-export function buildPeers (): void {
+/** Builds or installs the peers that are not on Node, and prints which will be missing. @param isChosen whether a peer is to be measured */
+export function buildPeers (isChosen: (peer: Peer) => boolean): void {
   // A binary left over from an earlier build would be measured unnoticed.
   rmSync(BINARIES, { recursive: true, force: true })
   mkdirSync(BINARIES, { recursive: true })
@@ -88,7 +111,18 @@ export function buildPeers (): void {
   if (compile('Rust', 'cargo', ['build', '--quiet', '--release', '--locked', '--manifest-path', join(HOME, 'peers', 'hyper', 'Cargo.toml'), '--target-dir', target])) {
     copyFileSync(join(target, 'release', 'hyper-echo'), join(BINARIES, 'hyper-echo'))
   }
+  for (const peer of ON_RUNTIMES) if (isChosen(peer)) install(peer)
   if (otherNodes().length === 0) console.log('SKIPPED: the plugin on other Node versions, there are none in BENCH_NODES or .nodes')
+}
+
+/** Once for all runs. */
+function install (peer: Peer & { install: string }): void {
+  if (isAvailable(peer)) return
+  mkdirSync(RUNTIMES, { recursive: true })
+  try {
+    execFileSync('npm', ['install', '--prefix', RUNTIMES, '--no-save', '--no-package-lock', '--no-audit', '--no-fund', peer.install], { stdio: ['ignore', 'ignore', 'pipe'] })
+  } catch {}
+  if (!isAvailable(peer)) console.log(`SKIPPED: the peer ${peer.id}: npm could not install ${peer.install}`)
 }
 
 function compile (language: string, tool: string, args: string[]): boolean {

@@ -98,7 +98,7 @@ class Http1Session implements Session {
   }
 }
 
-function encodeHead (path: string, hasBody: boolean, contentType = 'application/octet-stream'): Buffer {
+function encodeHead (path: string, hasBody: boolean, contentType?: string): Buffer {
   return Buffer.from(hasBody
     ? `POST ${path} HTTP/1.1\r\nHost: bench\r\nContent-Type: ${contentType}\r\nTransfer-Encoding: chunked\r\n\r\n`
     : `GET ${path} HTTP/1.1\r\nHost: bench\r\n\r\n`)
@@ -110,11 +110,19 @@ function encodeChunk (content: Buffer): Buffer {
 
 const lastChunk = Buffer.from('0\r\n\r\n')
 
-export const http1: Protocol = {
-  createSession: (events) => new Http1Session(events),
-  maxChunk: Infinity,
-  encodeHead,
-  encodeChunk,
-  lastChunk,
-  encodeExchange: (path, content) => content.length === 0 ? encodeHead(path, false) : Buffer.concat([encodeHead(path, true), encodeChunk(content), lastChunk])
+function http1With (contentType: string): Protocol {
+  const encodeHeadWith: Protocol['encodeHead'] = (path, hasBody, type = contentType) => encodeHead(path, hasBody, type)
+  return {
+    createSession: (events) => new Http1Session(events),
+    maxChunk: Infinity,
+    encodeHead: encodeHeadWith,
+    encodeChunk,
+    lastChunk,
+    encodeExchange: (path, content) => content.length === 0 ? encodeHead(path, false) : Buffer.concat([encodeHeadWith(path, true), encodeChunk(content), lastChunk])
+  }
 }
+
+export const http1 = http1With('application/octet-stream')
+
+/** To routes of items. */
+export const http1Lines = http1With('application/jsonl')

@@ -3,7 +3,8 @@
 import { Connection, type Target } from './connection.ts'
 import type { ResponseEvents } from './session.ts'
 
-export const MESSAGE = Buffer.from('a message of 32 bytes, no more.\n')
+/** A line of JSON, so that routes of items can be compared. */
+export const MESSAGE = Buffer.from('"a message of 32 bytes, a line"\n')
 
 export class Talker implements ResponseEvents {
   readonly ready: Promise<void>

@@ -22,7 +22,7 @@ export async function bulk (fleet: Fleet, { direction, chunkSize, connections }:
 
   /** Warms up, compares every byte, and finds the length of a body that takes `seconds`. */
   async function prepare (server: Server): Promise<number | null> {
-    if (direction !== 'echo' && !server.peer.hasOneWay) return null
+    if (server.peer.isLines || (direction !== 'echo' && !server.peer.hasOneWay)) return null
     let length = 4 * PERIOD
     let best = 0
     for (let run = 0; ; run++) {

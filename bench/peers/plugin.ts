@@ -1,9 +1,10 @@
-// The plugin. The argument chooses one of the ways to write an echo: `pipeline`, `iterate`, `yield` or `write`.
+// The plugin. The argument chooses one of the ways to write an echo: `pipeline`, `iterate`, `yield`, `write` or `items`.
 
 import { once } from 'node:events'
 import { pipeline } from 'node:stream/promises'
 import Fastify, { type RouteHandlerMethod } from 'fastify'
 import duplex from 'fastify-duplex'
+import { jsonl } from 'fastify-duplex/items'
 import { Counter, Source, parseDownload, serve } from './serve.ts'
 
 const ECHO: Record<string, RouteHandlerMethod> = {
@@ -41,7 +42,15 @@ async function main (): Promise<void> {
   const app = Fastify()
   await app.register(duplex)
 
-  app.post('/echo', { duplex: true }, ECHO[process.argv[2]])
+  const way = process.argv[2]
+  if (way === 'items') {
+    const lines = jsonl({ type: 'string' } as const)
+    app.post('/echo', { duplex: { receive: lines, send: lines } }, async function * (_request, reply) {
+      for await (const item of reply.duplex.items) yield item
+    })
+  } else {
+    app.post('/echo', { duplex: true }, ECHO[way])
+  }
 
   app.post('/up', { duplex: true }, async (_request, reply) => {
     const counter = new Counter()
@@ -55,7 +64,7 @@ async function main (): Promise<void> {
   })
 
   await app.listen({ port: 0, host: '127.0.0.1', backlog: 4096 })
-  serve(app.server)
+  serve(app.server, { close: () => app.close() })
 }
 
 main()

@@ -1,24 +1,35 @@
-// What all Node servers of the benchmark share: they tell their parent the port, collect garbage when it asks, exit with
-// it, count the bytes of an upload, and generate a download.
+// What all servers of the benchmark in JavaScript share: they tell their parent the port, collect garbage and close the app when
+// it asks, exit with it, count the bytes of an upload, and generate a download.
 
 import type { AddressInfo, Server } from 'node:net'
 import { Readable, Writable } from 'node:stream'
 import { PATTERN, PERIOD } from '../client/pattern.ts'
 
-/** @param count what to tell the parent with each collection of garbage */
-export function serve (server: Server, count: () => object = () => ({})): void {
-  const onListening = (): void => announce({ port: (server.address() as AddressInfo).port }, count)
+export interface Answers {
+  /** What to tell the parent with each collection of garbage. */
+  count?: () => object
+  close?: () => Promise<unknown>
+}
+
+export function serve (server: Server, answers?: Answers): void {
+  const onListening = (): void => announce({ port: (server.address() as AddressInfo).port }, answers)
   if (server.listening) onListening()
   else server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, onListening)
 }
 
-export function announce (where: { port: number, pid?: number }, count: () => object = () => ({})): void {
+export function announce (where: { port: number, pid?: number }, { count, close }: Answers = {}): void {
   sendToParent(where)
-  process.stdin.on('data', () => {
+  process.stdin.on('data', async (order) => {
+    if (String(order) === 'close\n') {
+      const start = performance.now()
+      await close!()
+      sendToParent({ seconds: (performance.now() - start) / 1000 })
+      return
+    }
     // Twice: the second collection frees what finalizers have released in the first.
     globalThis.gc?.()
     globalThis.gc?.()
-    sendToParent({ collected: true, ...count() })
+    sendToParent({ collected: true, ...count?.() })
   })
   process.stdin.on('end', () => process.exit())
 }

@@ -15,7 +15,7 @@ async function main (): Promise<void> {
   await app.register(duplex)
   app.all('/*', { duplex: true }, proxy({ upstream: `http://127.0.0.1:${port}`, agent: new Agent({ maxConnections: 10_000 }) }))
   await app.listen({ port: 0, host: '127.0.0.1', backlog: 4096 })
-  serve(app.server, count)
+  serve(app.server, { count })
 }
 
 /** Wraps the two functions of the build that decide. Not for a process that is timed. @returns what tells the bytes so far */
