@@ -6,8 +6,9 @@ import { chart } from './chart.ts'
 import type { Direction } from './client/transfer.ts'
 import { describeIsolation, describeMachine, isIsolated, runIsolated } from './isolation.ts'
 import { bulk } from './measures/bulk.ts'
+import { type Close, close } from './measures/close.ts'
 import { exchanges } from './measures/exchanges.ts'
-import { byLength, byOpenExchanges } from './measures/growth.ts'
+import { byItems, byLength, byOpenExchanges } from './measures/growth.ts'
 import { idle } from './measures/idle.ts'
 import { items } from './measures/items.ts'
 import { micro } from './measures/micro.ts'
@@ -16,7 +17,7 @@ import { type Relayed, proxy } from './measures/proxy.ts'
 import { type Routes, routes } from './measures/routes.ts'
 import { type Options, readOptions } from './options.ts'
 import { ITEM_PEERS, PEERS, type Peer, buildPeers, isAvailable } from './peers.ts'
-import { reportLengths, reportMicro, reportOpen, reportRelayed, reportRoutes, reportTables } from './report.ts'
+import { reportClose, reportItems, reportLengths, reportMicro, reportOpen, reportRelayed, reportRoutes, reportTables } from './report.ts'
 import { ORIGIN } from './proxies.ts'
 import { type Results } from './results.ts'
 import { Fleet } from './rounds.ts'
@@ -37,7 +38,10 @@ async function run (options: Options): Promise<void> {
   const results: Results = { machine: describeMachine(), isolation: describeIsolation(), peers: [...peers, ...itemPeers], columns: [] }
   console.log(`${results.machine}; ${results.isolation}\n`)
 
-  if (only.has('bulk') || only.has('roundtrips') || only.has('exchanges')) await compare(peers, results, options)
+  if (only.has('bulk') || only.has('exchanges')) await compare(peers, results, options)
+  if (only.has('roundtrips')) {
+    results.columns.push({ id: 'round-trips', table: 'Echo', label: 'round trips', title: 'Round trips over 64 connections', unit: 'per s', rate: true, samples: await roundTrips(peers, options.rounds, options.seconds) })
+  }
   if (only.has('items')) await compareItems(itemPeers, results, options)
   if (only.has('idle')) {
     results.columns.push({ id: 'idle', table: 'Echo', label: 'idle exchange', title: 'Memory of an idle open exchange', unit: 'KiB', rate: false, samples: await idle(peers, full ? 5 : 3) })
@@ -52,16 +56,21 @@ async function run (options: Options): Promise<void> {
   if (relayed.length > 0) console.log(reportRelayed(relayed) + '\n')
 
   const plugin = peers.find(({ id }) => id === 'plugin')
-  let ordinary: Routes | null = null
+  let ordinary: Routes[] = []
   if (only.has('routes')) {
-    ordinary = await routes(full ? 48 : 16)
+    ordinary = await routes(4 * options.rounds)
     console.log(reportRoutes(ordinary) + '\n')
   }
-  if (only.has('growth') && plugin !== undefined) await showGrowth(plugin, options)
+  if (only.has('growth')) await showGrowth(plugin, itemPeers.find(({ id }) => id === 'items-yield'), options)
+  let closed: Close[] = []
+  if (only.has('close')) {
+    closed = await close(full ? 50_000 : 5000)
+    console.log(reportClose(closed) + '\n')
+  }
   if (only.has('micro')) console.log(reportMicro(micro()) + '\n')
 
-  if (options.check) console.log(reportTargets(results, ordinary) + '\n')
-  writeFileSync(JSON_FILE, JSON.stringify({ ...results, routes: ordinary }, (_key, value) => value instanceof Map ? Object.fromEntries(value) : value, 2))
+  if (options.check) console.log(reportTargets(results, ordinary, closed) + '\n')
+  writeFileSync(JSON_FILE, JSON.stringify({ ...results, routes: ordinary, closed }, (_key, value) => value instanceof Map ? Object.fromEntries(value) : value, 2))
   if (options.chart !== null && results.columns.length > 0) writeFileSync(options.chart, chart(results))
 }
 
@@ -79,9 +88,6 @@ async function compare (peers: Peer[], { columns }: Results, { only, full, secon
   }
   try {
     if (only.has('bulk')) await measureBulk('echo', 1, 'Echo')
-    if (only.has('roundtrips')) {
-      columns.push({ id: 'round-trips', table: 'Echo', label: 'round trips', title: 'Round trips over 64 connections', unit: 'per s', rate: true, samples: await roundTrips(fleet, rounds, seconds) })
-    }
     if (only.has('exchanges')) {
       columns.push({ id: 'exchanges', table: 'Echo', label: 'short exchanges', title: 'Short keep-alive exchanges', unit: 'per s', rate: true, samples: await exchanges(fleet, rounds, seconds) })
     }
@@ -100,7 +106,7 @@ async function compareItems (peers: Peer[], { columns }: Results, { seconds, rou
   try {
     for (const [shape, label] of [['large', '16 KiB at a time'], ['single', 'a chunk per row']] as const) {
       const samples = await items(fleet, shape, rounds, seconds)
-      columns.push({ id: `items-${shape}`, table: 'Items', label, title: `Items, ${label}`, unit: 'rows', rate: true, base: 'items-fastify', samples })
+      columns.push({ id: `items-${shape}`, table: 'Items', label, title: `Items, ${label}`, unit: 'rows', rate: true, base: 'items-fastify', bound: 'items-limit', samples })
     }
   } finally {
     await fleet.stop()
@@ -113,9 +119,15 @@ function isThereOrigin (): boolean {
   return isThere
 }
 
-async function showGrowth (plugin: Peer, { full, rounds }: Options): Promise<void> {
-  console.log(reportLengths(plugin, await byLength(plugin, full ? 4096 * MIB : 256 * MIB, rounds)) + '\n')
-  console.log(reportOpen(plugin, await byOpenExchanges(plugin, 10_000, rounds, full ? 0.5 : 0.25)) + '\n')
+async function showGrowth (plugin: Peer | undefined, itemPeer: Peer | undefined, { full, rounds }: Options): Promise<void> {
+  const longest = full ? 10 * 1024 * MIB : 256 * MIB
+  // The longest bodies take minutes, which average out what else the machine does.
+  const lengthRounds = full ? Math.min(rounds, 3) : rounds
+  if (plugin !== undefined) {
+    console.log(reportLengths(plugin, await byLength(plugin, longest, lengthRounds)) + '\n')
+    console.log(reportOpen(plugin, await byOpenExchanges(plugin, full ? 50_000 : 10_000, rounds, full ? 0.5 : 0.25)) + '\n')
+  }
+  if (itemPeer !== undefined) console.log(reportItems(itemPeer, await byItems(itemPeer, longest, lengthRounds)) + '\n')
 }
 
 const options = readOptions()

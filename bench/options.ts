@@ -2,7 +2,7 @@
 
 import { parseArgs } from 'node:util'
 
-export const MEASURES = ['bulk', 'roundtrips', 'exchanges', 'items', 'idle', 'proxy', 'routes', 'growth', 'micro'] as const
+export const MEASURES = ['bulk', 'roundtrips', 'exchanges', 'items', 'idle', 'proxy', 'routes', 'growth', 'close', 'micro'] as const
 export type Measure = typeof MEASURES[number]
 
 export interface Options {
@@ -29,7 +29,7 @@ const HELP = `npm run bench -- [options]
                   proxy-nginx-tcp
   --seconds n     how long one peer is measured in one round
   --rounds n      how many rounds are measured
-  --full          more rounds and longer bodies; also bulk over 8 connections, and upload and download alone
+  --full          more rounds, bodies of up to 10 GiB, and up to 50,000 open exchanges; also bulk over 8 connections, and upload and download alone
   --check         also print the targets and whether they were reached
   --chart file    also write the bar chart, as SVG
 

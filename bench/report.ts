@@ -1,10 +1,11 @@
 // Formats the results as Markdown.
 
+import type { Close } from './measures/close.ts'
 import type { Point } from './measures/growth.ts'
 import type { Line } from './measures/micro.ts'
 import type { Relayed } from './measures/proxy.ts'
 import type { Routes } from './measures/routes.ts'
-import type { Peer } from './peers.ts'
+import { BOUND, type Peer } from './peers.ts'
 import { BASE, type Column, type Results, detail, figure, ratio } from './results.ts'
 
 export function markdownTable (head: string[], rows: string[][]): string {
@@ -28,9 +29,11 @@ function reportTable (name: string, { columns, peers }: Results): string {
   }
   const base = measured.find(({ id }) => id === (ownColumns[0].base ?? BASE))
   const server = ownColumns[0].server ?? 'server'
+  const bound = measured.find(({ id }) => id === (ownColumns[0].bound ?? BOUND))
   return [
     base === undefined ? '' : `Times ${base.label}, per second of the ${server}'s processor time:\n\n` + table(ratioCell, ({ label, rate, unit }) => rate ? label : `${label}, ${unit}`),
     `Per second of the ${server}'s processor time:\n\n` + table(figureCell, ({ label, unit }) => `${label}, ${unit}`),
+    bound === undefined ? '' : `Distance from the limit, which is ${bound.label}: the figure divided by its figure:\n\n` + table(boundCell, ({ label }) => label),
     `By wall-clock time, with the share of it in which the ${server} was busy:\n\n` + table(wallCell, ({ label, unit }) => `${label}, ${unit}`)
   ].filter((text) => text !== '').join('\n\n')
 }
@@ -39,6 +42,11 @@ function ratioCell (column: Column, id: string): string {
   if (!column.rate) return figureCell(column, id)
   const times = ratio(column, id, column.base ?? BASE)
   return times === null ? '-' : `${round(times)} ×`
+}
+
+function boundCell (column: Column, id: string): string {
+  const distance = ratio(column, id, column.bound ?? BOUND)
+  return distance === null ? '-' : round(distance)
 }
 
 function figureCell (column: Column, id: string): string {
@@ -60,9 +68,11 @@ export function round (value: number): string {
   return value.toFixed(value >= 10 ? 1 : 2)
 }
 
-export function reportRoutes ({ ratio, from, to, pairs }: Routes): string {
-  return `Ordinary routes with the plugin: ${ratio.toFixed(3)} × the rate without it, per second of processor time ` +
-    `(${from.toFixed(3)} to ${to.toFixed(3)} with 95 % confidence, ${pairs} pairs of processes)`
+export function reportRoutes (results: Routes[]): string {
+  return 'Ordinary routes with the plugin, times those without it, per second of processor time:\n\n' +
+    markdownTable(['Ordinary routes', 'ratio', '95 % confidence', 'pairs of processes'], results.map(({ what, ratio, from, to, pairs }) => (
+      [what, ratio.toFixed(3), `${from.toFixed(3)} to ${to.toFixed(3)}`, String(pairs)]
+    )))
 }
 
 export function reportRelayed (shares: Relayed[]): string {
@@ -71,7 +81,17 @@ export function reportRelayed (shares: Relayed[]): string {
 }
 
 export function reportLengths (peer: Peer, points: Point[]): string {
-  return curve(`Length of the body, ${peer.label}`, points, (x) => `${x / 2 ** 20} MiB`, 'ns per byte', 3)
+  return curve(`Length of the body, ${peer.label}`, points, (x) => `${x} MiB`, 'ns per byte', 3)
+}
+
+export function reportItems (peer: Peer, points: Point[]): string {
+  return curve(`Items of one body, ${peer.label}`, points, round, 'ns per item', 0)
+}
+
+export function reportClose (results: Close[]): string {
+  return markdownTable(['`app.close()`', 'open exchanges', 'seconds', 'seconds of processor time'], results.map(({ what, open, seconds, processorSeconds }) => (
+    [what, String(open), seconds.toFixed(2), processorSeconds.toFixed(2)]
+  )))
 }
 
 export function reportOpen (peer: Peer, points: Point[]): string {
@@ -79,7 +99,10 @@ export function reportOpen (peer: Peer, points: Point[]): string {
 }
 
 function curve (title: string, points: Point[], x: (value: number) => string, unit: string, digits: number): string {
-  return markdownTable([title, ...points.map((point) => x(point.x))], [[unit, ...points.map(({ cost }) => cost.toFixed(digits))]])
+  return markdownTable([title, ...points.map((point) => x(point.x))], [
+    [unit, ...points.map(({ cost }) => cost.toFixed(digits))],
+    ['times the lowest', ...points.map(({ cost }) => (cost / Math.min(...points.map(({ cost }) => cost))).toFixed(2))]
+  ])
 }
 
 export function reportMicro (groups: Record<string, Line[]>): string {

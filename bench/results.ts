@@ -16,6 +16,8 @@ export interface Column {
   rate: boolean
   /** Id of the peer that ratios refer to. Default: `BASE` */
   base?: string
+  /** Id of the peer that is the physical bound. Default: `BOUND` */
+  bound?: string
   /** What is measured. Default: the server */
   server?: string
   samples: Samples

@@ -24,6 +24,30 @@ export interface Sample extends Measured {
  */
 export type Samples = Map<string, Sample[]>
 
+/**
+ * Runs one round after the other, each with new processes and the peers in the opposite order: processes of one program differ for as
+ * long as they live, and none returns its memory.
+ */
+export async function freshRounds (peers: Peer[], count: number, limit: number | undefined, what: string, warmUp: (server: Server) => Promise<void>, measure: (server: Server) => Promise<Measured>): Promise<Samples> {
+  const samples: Samples = new Map(peers.map(({ id }) => [id, []]))
+  let left = peers
+  for (let round = 0; round < count; round++) {
+    const fleet = await Fleet.start(round % 2 === 0 ? left : [...left].reverse(), limit)
+    try {
+      const measured = await fleet.rounds(1, what, warmUp, measure)
+      for (const [id, [sample]] of measured) {
+        if (sample === undefined) samples.set(id, []) // stalled
+        else samples.get(id)!.push(sample)
+      }
+      for (const { id } of left) if (!measured.has(id)) samples.delete(id)
+      left = left.filter(({ id }) => measured.get(id)?.length === 1)
+    } finally {
+      await fleet.stop()
+    }
+  }
+  return samples
+}
+
 /** One server process for each peer. */
 export class Fleet {
   private readonly servers: Server[] = []

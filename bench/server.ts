@@ -45,8 +45,14 @@ export class Server implements Target {
   }
 
   /** Collects garbage. @returns what the peer has counted, if it counts anything */
-  async collect (): Promise<{ relayed?: number }> {
+  async collect (): Promise<{ relayed?: number, startUp?: number }> {
     this.child.stdin!.write('collect\n')
+    return this.readAnswer()
+  }
+
+  /** Closes the app of the peer. @returns how long that took */
+  async close (): Promise<{ seconds: number }> {
+    this.child.stdin!.write('close\n')
     return this.readAnswer()
   }
 

@@ -1,6 +1,7 @@
 // Compares the results with their targets.
 
 import { markdownTable } from './report.ts'
+import type { Close } from './measures/close.ts'
 import type { Routes } from './measures/routes.ts'
 import { PROXY } from './proxies.ts'
 import { type By, type Results, figure, ratio } from './results.ts'
@@ -17,6 +18,8 @@ interface Target {
   isStretch?: boolean
 }
 
+const STYLES = ['plugin', 'plugin-yield', 'plugin-iterate', 'plugin-write', 'plugin-items']
+
 const TARGETS: Target[] = [
   { column: 'echo-64', against: 'fastify', atLeast: 100 },
   { column: 'echo-1024', against: 'fastify', atLeast: 15 },
@@ -30,13 +33,18 @@ const TARGETS: Target[] = [
   { column: 'echo-1024', against: 'net', atLeast: 0.85 },
   { column: 'echo-16384', against: 'net', atLeast: 0.85 },
   { column: 'echo-65536', against: 'net', atLeast: 0.85 },
-  { column: 'round-trips', against: 'fastify', atLeast: 1.2 },
+  ...STYLES.map((peer) => ({ column: 'round-trips', peer, against: 'fastify', atLeast: 1.2 })),
   { column: 'exchanges', against: 'fastify', atLeast: 1.15 },
+  ...['plugin-yield', 'plugin-iterate', 'plugin-write'].flatMap((peer) => [
+    { column: 'exchanges', peer, against: 'fastify', atLeast: 1.15 },
+    { column: 'exchanges', peer, against: 'http', atLeast: 0.9 }
+  ]),
   { column: 'idle', atMost: 14 },
+  ...STYLES.slice(1).map((peer) => ({ column: 'idle', peer, against: 'fastify', atMost: 0.7 })),
+  ...['plugin-iterate', 'plugin-yield'].flatMap((peer) => [1024, 16384, 65536].map((size) => (
+    { column: `echo-${size}`, peer, against: 'plugin', atLeast: 0.6 }
+  ))),
   { column: 'echo-64', peer: 'plugin-iterate', against: 'plugin', atLeast: 0.5 },
-  { column: 'echo-1024', peer: 'plugin-iterate', against: 'plugin', atLeast: 0.5 },
-  { column: 'echo-16384', peer: 'plugin-iterate', against: 'plugin', atLeast: 0.5 },
-  { column: 'echo-65536', peer: 'plugin-iterate', against: 'plugin', atLeast: 0.5 },
   ...['items-yield', 'items-send', 'items-batches'].flatMap((peer) => ['large', 'single'].flatMap((shape) => [
     { column: `items-${shape}`, peer, against: 'items-fastify', atLeast: shape === 'large' ? 3 : 10 },
     { column: `items-${shape}`, peer, against: 'items-websocket', atLeast: 1 },
@@ -59,10 +67,17 @@ const TARGETS: Target[] = [
   { column: 'echo-65536', against: 'net', atLeast: 1, isStretch: true }
 ]
 const ROUTES_AT_LEAST = 0.99
+/** Seconds of `app.close()`. */
+const CLOSE_AT_MOST = 2
 
-export function reportTargets (results: Results, routes: Routes | null): string {
+export function reportTargets (results: Results, routes: Routes[], closed: Close[]): string {
   const rows = TARGETS.map((target) => judge(target, results))
-  if (routes !== null) rows.push(['ordinary routes with the plugin, against without it', `≥ ${ROUTES_AT_LEAST}`, routes.ratio.toFixed(3), '-', verdict(routes.ratio >= ROUTES_AT_LEAST)])
+  for (const { what, ratio } of routes) {
+    rows.push([`${what} with the plugin, against without it`, `≥ ${ROUTES_AT_LEAST}`, ratio.toFixed(3), '-', verdict(ratio >= ROUTES_AT_LEAST)])
+  }
+  for (const { what, open, seconds, processorSeconds } of closed) {
+    rows.push([`app.close(), ${open} exchanges ${what}`, `≤ ${CLOSE_AT_MOST} s`, processorSeconds.toFixed(2), seconds.toFixed(2), verdict(seconds <= CLOSE_AT_MOST)])
+  }
   return markdownTable(['', 'target', 'reached', 'by wall-clock time', ''], rows)
 }
 

@@ -8,6 +8,8 @@ const READ_BUFFER = Buffer.allocUnsafeSlow(256 * 1024)
 export interface Target {
   port: number
   protocol: Protocol
+  /** The address that the client connects from. Default: 127.0.0.1 */
+  localAddress?: string
 }
 
 export class Connection {
@@ -15,12 +17,13 @@ export class Connection {
   readonly session: Session
 
   /** @param onClose gets the error, or null if the server closed the connection. It is not called after `destroy`. */
-  constructor ({ port, protocol }: Target, events: ResponseEvents, onClose: (error: Error | null) => void, onCredit: () => void = ignore) {
+  constructor ({ port, protocol, localAddress }: Target, events: ResponseEvents, onClose: (error: Error | null) => void, onCredit: () => void = ignore) {
     let failure: Error | null = null
     this.session = protocol.createSession(events, (bytes) => { this.socket.write(bytes) }, onCredit)
     this.socket = connect({
       port,
       host: '127.0.0.1',
+      localAddress,
       noDelay: true,
       onread: {
         buffer: READ_BUFFER,

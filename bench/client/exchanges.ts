@@ -18,10 +18,15 @@ export interface ExchangeCount {
 export async function runExchanges (target: Target, short: ShortExchange, connections: number, seconds: number): Promise<ExchangeCount> {
   const start = performance.now()
   const until = start + seconds * 1000
-  const loops = Array.from({ length: connections }, () => new ExchangeLoop(target, short, until))
+  const loops = Array.from({ length: connections }, () => new ExchangeLoop(target, short, () => performance.now() >= until))
   await Promise.all(loops.map((loop) => loop.finished))
   const took = (performance.now() - start) / 1000
   return { exchanges: loops.reduce((sum, { count }) => sum + count, 0), seconds: took }
+}
+
+/** Runs exactly so many exchanges, on one connection. */
+export async function runCounted (target: Target, short: ShortExchange, exchanges: number): Promise<void> {
+  await new ExchangeLoop(target, short, (count) => count === exchanges).finished
 }
 
 class ExchangeLoop implements ResponseEvents {
@@ -30,17 +35,17 @@ class ExchangeLoop implements ResponseEvents {
   private connection!: Connection
   private readonly target: Target
   private readonly short: ShortExchange
-  private readonly until: number
+  private readonly isOver: (count: number) => boolean
   private resolve!: () => void
   private reject!: (error: Error) => void
   private index = 0
   private received = 0
   private responseEnded = true
 
-  constructor (target: Target, short: ShortExchange, until: number) {
+  constructor (target: Target, short: ShortExchange, isOver: (count: number) => boolean) {
     this.target = target
     this.short = short
-    this.until = until
+    this.isOver = isOver
     this.finished = new Promise((resolve, reject) => {
       this.resolve = resolve
       this.reject = reject
@@ -71,7 +76,7 @@ class ExchangeLoop implements ResponseEvents {
     this.responseEnded = true
     if (this.received !== this.short.response.length) return this.fail(new Error('The response to a short exchange is too short'))
     this.count++
-    if (performance.now() >= this.until) {
+    if (this.isOver(this.count)) {
       this.connection.destroy()
       this.resolve()
     } else if (!this.connection.session.willClose) {

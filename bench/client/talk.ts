@@ -60,10 +60,19 @@ export class Talker implements ResponseEvents {
 
 function ignore (): void {}
 
-/** Opens `count` exchanges, in batches. Each has got one message back when this resolves. */
-export async function openTalkers (target: Target, count: number): Promise<Talker[]> {
+/** An address has 64,000 ports at most, and by default 28,000. */
+const CONNECTIONS_PER_ADDRESS = 20_000
+
+/**
+ * Opens `count` exchanges, in batches. Each has got one message back when this resolves.
+ *
+ * @param before how many exchanges are open already
+ */
+export async function openTalkers ({ port, protocol }: Target, count: number, before = 0): Promise<Talker[]> {
   const talkers: Talker[] = []
   while (talkers.length < count) {
+    const address = Math.floor((before + talkers.length) / CONNECTIONS_PER_ADDRESS)
+    const target = { port, protocol, localAddress: address === 0 ? undefined : `127.0.0.${1 + address}` }
     const batch = Array.from({ length: Math.min(100, count - talkers.length) }, () => new Talker(target))
     talkers.push(...batch)
     await Promise.all(batch.map((talker) => talker.ready))

@@ -3,27 +3,15 @@
 import { openTalkers } from '../client/talk.ts'
 import { connectionLimit } from '../isolation.ts'
 import type { Peer } from '../peers.ts'
-import { Fleet, type Measured, type Samples } from '../rounds.ts'
+import { type Measured, type Samples, freshRounds } from '../rounds.ts'
 import type { Server } from '../server.ts'
 
 /** Enough to make the fixed growth of a process, above all its young generation, insignificant. */
 const EXCHANGES = 4000
 const WARM_UP = 200
 
-/** Each round starts new processes, because a process does not return memory to the system. */
 export async function idle (peers: Peer[], rounds: number, limit?: number): Promise<Samples> {
-  const samples: Samples = new Map()
-  for (let round = 0; round < rounds; round++) {
-    const fleet = await Fleet.start(peers, limit)
-    try {
-      for (const [id, measured] of await fleet.rounds(1, 'idle exchanges', warmUp, measure)) {
-        samples.set(id, [...samples.get(id) ?? [], ...measured])
-      }
-    } finally {
-      await fleet.stop()
-    }
-  }
-  return samples
+  return freshRounds(peers, rounds, limit, 'idle exchanges', warmUp, measure)
 }
 
 async function warmUp (server: Server): Promise<void> {

@@ -44,7 +44,7 @@ export async function proxy (isChosen: (peer: Peer) => boolean, { seconds, round
   const fleet = await Fleet.start(peers, LIMIT)
   const columns: Column[] = []
   const add = (id: string, table: string, label: string, title: string, unit: string, samples: Samples): void => {
-    columns.push({ id: `proxy-${id}`, table, label, title: `Proxies: ${title}`, unit, rate: unit !== 'KiB', base: 'proxy-fastify', server: 'proxy', samples })
+    columns.push({ id: `proxy-${id}`, table, label, title: `Proxies: ${title}`, unit, rate: unit !== 'KiB', base: 'proxy-fastify', bound: 'proxy-net', server: 'proxy', samples })
   }
   try {
     for (const [direction, what] of [['up', 'upload'], ['down', 'download'], ['echo', 'echo']] as const) {
@@ -54,9 +54,9 @@ export async function proxy (isChosen: (peer: Peer) => boolean, { seconds, round
       }
     }
     const table = 'Through a proxy'
-    add('round-trips', table, 'round trips', 'round trips over 64 connections', 'per s', await roundTrips(fleet, rounds, seconds))
     add('exchanges', table, 'short exchanges', 'short keep-alive exchanges', 'per s', await exchanges(fleet, rounds, Math.max(seconds, 0.5), SHORT, WARM_UP))
     await fleet.stop()
+    add('round-trips', table, 'round trips', 'round trips over 64 connections', 'per s', await roundTrips(peers, rounds, seconds, LIMIT))
     add('idle', table, 'idle exchange', 'memory of an idle open exchange', 'KiB', await idle(peers, idleRounds, LIMIT))
     const own = peers.find(({ id }) => id === PROXY)
     return { peers, columns, relayed: own === undefined ? [] : await relayedShares(own) }

@@ -1,7 +1,7 @@
-// What the plugin costs an ordinary route of the same app: one per cent or less. Two processes of the same program differ
+// What the plugin costs the ordinary routes of the same app: one per cent or less. Two processes of the same program differ
 // by more, some by a fifth, for as long as they run. So many pairs of processes are measured, in a few short rounds each.
 
-import { type ShortExchange, runExchanges } from '../client/exchanges.ts'
+import { type ShortExchange, runCounted, runExchanges } from '../client/exchanges.ts'
 import { onNode } from '../peers.ts'
 import { http1 } from '../client/http1.ts'
 import { median } from '../rounds.ts'
@@ -12,8 +12,14 @@ const PLAIN: ShortExchange = { path: '/plain', content: Buffer.alloc(0), respons
 const SECONDS = 0.1
 const ROUNDS = 6
 
+const MANY_ROUTES = 1000
+/** The processor time of one request is too short for one reading of the clock: those around the thousandth are measured. */
+const BEFORE_THOUSANDTH = 949
+const AROUND_THOUSANDTH = 100
+
 export interface Routes {
-  /** Exchanges per second of processor time with the plugin, divided by those without it. The median of the pairs. */
+  what: string
+  /** Work per second of processor time with the plugin, divided by that without it. The median of the pairs. */
   ratio: number
   /** The 95 % confidence interval of the median. */
   from: number
@@ -21,17 +27,29 @@ export interface Routes {
   pairs: number
 }
 
-export async function routes (pairs: number): Promise<Routes> {
+type Rate = (server: Server) => Promise<number>
+
+export async function routes (pairs: number): Promise<Routes[]> {
+  const warm = await compare('ordinary requests', pairs, ROUNDS, 0, (server) => warmUp(server, PLAIN), measureRate)
+  const first = await compare('the first request', pairs, 1, 0, async () => {}, (server) => measureCounted(server, 1))
+  const thousandth = await compare('the thousandth request', pairs, 1, 0, (server) => runCounted(server, PLAIN, BEFORE_THOUSANDTH), (server) => measureCounted(server, AROUND_THOUSANDTH))
+  const startUp = await compare(`start-up of an app with ${MANY_ROUTES} routes`, pairs, 1, MANY_ROUTES, async () => {}, async (server) => 1 / (await server.collect()).startUp!)
+  return [warm, first, thousandth, startUp]
+}
+
+/** @param count of further routes */
+async function compare (what: string, pairs: number, rounds: number, count: number, prepare: (server: Server) => Promise<void>, measure: Rate): Promise<Routes> {
   const ratios: number[] = []
   for (let pair = 0; pair < pairs; pair++) {
     const modes = pair % 2 === 0 ? ['with', 'without'] : ['without', 'with']
-    const servers = await Promise.all(modes.map((mode) => Server.start(onNode(mode, mode, http1, 'routes.js', [mode]))))
+    const servers: Server[] = []
     try {
-      for (const server of servers) await warmUp(server, PLAIN)
+      for (const mode of modes) servers.push(await Server.start(onNode(mode, mode, http1, 'routes.js', [mode, String(count)])))
+      for (const server of servers) await prepare(server)
       const roundRatios: number[] = []
-      for (let round = 0; round < ROUNDS; round++) {
+      for (let round = 0; round < rounds; round++) {
         const rates = new Map<string, number>()
-        for (const server of round % 2 === 0 ? servers : [...servers].reverse()) rates.set(server.peer.id, await measureRate(server))
+        for (const server of round % 2 === 0 ? servers : [...servers].reverse()) rates.set(server.peer.id, await measure(server))
         roundRatios.push(rates.get('with')! / rates.get('without')!)
       }
       ratios.push(median(roundRatios))
@@ -39,7 +57,13 @@ export async function routes (pairs: number): Promise<Routes> {
       await Promise.all(servers.map((server) => server.stop()))
     }
   }
-  return { ratio: median(ratios), ...confidence(ratios), pairs }
+  return { what, ratio: median(ratios), ...confidence(ratios), pairs }
+}
+
+async function measureCounted (server: Server, exchanges: number): Promise<number> {
+  const before = server.processorTime
+  await runCounted(server, PLAIN, exchanges)
+  return exchanges / (server.processorTime - before)
 }
 
 async function measureRate (server: Server): Promise<number> {

@@ -64,7 +64,7 @@ async function main (): Promise<void> {
   })
 
   await app.listen({ port: 0, host: '127.0.0.1', backlog: 4096 })
-  serve(app.server, { close: () => app.close() })
+  serve(app.server)
 }
 
 main()
