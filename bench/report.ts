@@ -6,7 +6,7 @@ import type { Line } from './measures/micro.ts'
 import type { Relayed } from './measures/proxy.ts'
 import type { Routes } from './measures/routes.ts'
 import { BOUND, type Peer } from './peers.ts'
-import { BASE, type Column, type Results, detail, figure, ratio } from './results.ts'
+import { BASE, type Column, type Results, detail, figure, ratio, spread } from './results.ts'
 
 export function markdownTable (head: string[], rows: string[][]): string {
   const line = (cells: string[]): string => `| ${cells.join(' | ')} |`
@@ -31,7 +31,7 @@ function reportTable (name: string, { columns, peers }: Results): string {
   const server = ownColumns[0].server ?? 'server'
   const bound = measured.find(({ id }) => id === (ownColumns[0].bound ?? BOUND))
   return [
-    base === undefined ? '' : `Times ${base.label}, per second of the ${server}'s processor time:\n\n` + table(ratioCell, ({ label, rate, unit }) => rate ? label : `${label}, ${unit}`),
+    base === undefined ? '' : `Times ${base.label}, per second of the ${server}'s processor time, with the lowest and the highest of the rounds:\n\n` + table(ratioCell, ({ label }) => label),
     `Per second of the ${server}'s processor time:\n\n` + table(figureCell, ({ label, unit }) => `${label}, ${unit}`),
     bound === undefined ? '' : `Distance from the limit, which is ${bound.label}: the figure divided by its figure:\n\n` + table(boundCell, ({ label }) => label),
     `By wall-clock time, with the share of it in which the ${server} was busy:\n\n` + table(wallCell, ({ label, unit }) => `${label}, ${unit}`)
@@ -39,9 +39,11 @@ function reportTable (name: string, { columns, peers }: Results): string {
 }
 
 function ratioCell (column: Column, id: string): string {
-  if (!column.rate) return figureCell(column, id)
-  const times = ratio(column, id, column.base ?? BASE)
-  return times === null ? '-' : `${round(times)} ×`
+  const base = column.base ?? BASE
+  const times = ratio(column, id, base)
+  if (times === null) return '-'
+  const [from, to] = spread(column, id, base)
+  return `${round(times)} × (${round(from)} to ${round(to)})`
 }
 
 function boundCell (column: Column, id: string): string {

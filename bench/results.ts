@@ -56,8 +56,19 @@ export function detail (column: Column, id: string, name: 'busy' | 'p50' | 'p99'
 
 /** The figure of a peer divided by that of another: the median of the ratios of each round. */
 export function ratio (column: Column, id: string, other: string, by: By = 'processor'): number | null {
+  const values = ratios(column, id, other, by)
+  return values.length === 0 ? null : median(values)
+}
+
+/** The lowest and the highest of the ratios of each round. */
+export function spread (column: Column, id: string, other: string): [number, number] {
+  const values = ratios(column, id, other, 'processor')
+  return [Math.min(...values), Math.max(...values)]
+}
+
+function ratios (column: Column, id: string, other: string, by: By): number[] {
   const samples = column.samples.get(id) ?? []
   const others = column.samples.get(other) ?? []
-  if (samples.length === 0 || others.length === 0) return null
-  return median(samples.map((sample, round) => comparable(column, sample, by) / comparable(column, others[round], by)))
+  if (others.length === 0) return []
+  return samples.map((sample, round) => comparable(column, sample, by) / comparable(column, others[round], by))
 }
