@@ -44,7 +44,7 @@ async function run (options: Options): Promise<void> {
   }
   if (only.has('items')) await compareItems(itemPeers, results, options)
   if (only.has('idle')) {
-    results.columns.push({ id: 'idle', table: 'Echo', label: 'idle exchange', title: 'Memory of an idle open exchange', unit: 'KiB', rate: false, samples: await idle(peers, full ? 5 : 3) })
+    results.columns.push({ id: 'idle', table: 'Echo', label: 'idle exchange', title: 'Memory of an idle open exchange', unit: 'KiB', rate: false, samples: await idle(peers, Math.min(options.rounds, 5)) })
   }
   if (only.has('proxy') && isThereOrigin()) {
     const through = await proxy(isChosen, { ...options, idleRounds: full ? 5 : 3 })

@@ -1,6 +1,7 @@
 // What the plugin costs the ordinary routes of the same app: one per cent or less. Two processes of the same program differ
 // by more, some by a fifth, for as long as they run. So many pairs of processes are measured, in a few short rounds each.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type ShortExchange, runCounted, runExchanges } from '../client/exchanges.ts'
 import { onNode } from '../peers.ts'
 import { http1 } from '../client/http1.ts'
@@ -16,6 +17,8 @@ const MANY_ROUTES = 1000
 /** The processor time of one request is too short for one reading of the clock: those around the thousandth are measured. */
 const BEFORE_THOUSANDTH = 949
 const AROUND_THOUSANDTH = 100
+/** Milliseconds until the server has done what it does after a response, and the kernel has counted it. */
+const SETTLED = 20
 
 export interface Routes {
   what: string
@@ -64,6 +67,7 @@ async function compare (what: string, pairs: number, rounds: number, count: numb
 async function measureCounted (server: Server, exchanges: number): Promise<number> {
   const before = server.processorTime
   await runCounted(server, PLAIN, exchanges)
+  await sleep(SETTLED)
   return exchanges / (server.processorTime - before)
 }
 
