@@ -38,9 +38,9 @@ export function compiled (id: string, label: string, binary: string, args: strin
 
 /** A runtime that npm has as a package with a binary inside. */
 function onRuntime (id: string, label: string, range: string, binary: string, args: string[]): Peer & { install: string } {
-  const file = join(RUNTIMES, 'node_modules', id, 'package.json')
+  const file = join(RUNTIMES, id, 'node_modules', id, 'package.json')
   const version = existsSync(file) ? ` ${JSON.parse(readFileSync(file, 'utf8')).version}` : ''
-  const command = [join(RUNTIMES, 'node_modules', id, binary), ...args, join(__dirname, 'peers', `${id}.js`)]
+  const command = [join(RUNTIMES, id, 'node_modules', id, binary), ...args, join(__dirname, 'peers', `${id}.js`)]
   return { id, label: label + version, protocol: http1, command, hasOneWay: true, mayStall: true, install: `${id}@${range}` }
 }
 
@@ -115,12 +115,13 @@ export function buildPeers (isChosen: (peer: Peer) => boolean): void {
   if (otherNodes().length === 0) console.log('SKIPPED: the plugin on other Node versions, there are none in BENCH_NODES or .nodes')
 }
 
-/** Once for all runs. */
+/** Once for all runs. In a folder of its own, because npm would remove from it what it has not installed now. */
 function install (peer: Peer & { install: string }): void {
   if (isAvailable(peer)) return
-  mkdirSync(RUNTIMES, { recursive: true })
+  const folder = join(RUNTIMES, peer.id)
+  mkdirSync(folder, { recursive: true })
   try {
-    execFileSync('npm', ['install', '--prefix', RUNTIMES, '--no-save', '--no-package-lock', '--no-audit', '--no-fund', peer.install], { stdio: ['ignore', 'ignore', 'pipe'] })
+    execFileSync('npm', ['install', '--prefix', folder, '--no-save', '--no-package-lock', '--no-audit', '--no-fund', peer.install], { stdio: ['ignore', 'ignore', 'pipe'] })
   } catch {}
   if (!isAvailable(peer)) console.log(`SKIPPED: the peer ${peer.id}: npm could not install ${peer.install}`)
 }
