@@ -31,11 +31,15 @@ function reportTable (name: string, { columns, peers }: Results): string {
   const server = ownColumns[0].server ?? 'server'
   const bound = measured.find(({ id }) => id === (ownColumns[0].bound ?? BOUND))
   return [
-    base === undefined ? '' : `Times ${base.label}, per second of the ${server}'s processor time, with the lowest and the highest of the rounds:\n\n` + table(ratioCell, ({ label }) => label),
+    base === undefined ? '' : `Times ${base.label}, per second of the ${server}'s processor time, with the lowest and the highest of the rounds:\n\n` + table(ratioCell, headOf),
     `Per second of the ${server}'s processor time:\n\n` + table(figureCell, ({ label, unit }) => `${label}, ${unit}`),
-    bound === undefined ? '' : `Distance from the limit, which is ${bound.label}: the figure divided by its figure:\n\n` + table(boundCell, ({ label }) => label),
+    bound === undefined ? '' : `Distance from the limit, which is ${bound.label}: the figure divided by its figure:\n\n` + table(boundCell, headOf),
     `By wall-clock time, with the share of it in which the ${server} was busy:\n\n` + table(wallCell, ({ label, unit }) => `${label}, ${unit}`)
   ].filter((text) => text !== '').join('\n\n')
+}
+
+function headOf ({ label, rate }: Column): string {
+  return rate ? label : `${label} (less is better)`
 }
 
 function ratioCell (column: Column, id: string): string {

@@ -21,13 +21,13 @@ async function main (): Promise<void> {
 /** Wraps the two functions of the build that decide. Not for a process that is timed. @returns what tells the bytes so far */
 function countRelayed (): () => { relayed: number } {
   const build = join(__dirname, '..', '..', '..', '..', 'dist', 'relay')
-  const { Relay } = require(join(build, 'relay.js')) as { Relay: { prototype: { push: (content: Buffer) => boolean } } }
+  const { DirectRelay } = require(join(build, 'relay.js')) as { DirectRelay: { prototype: { push: (content: Buffer) => boolean } } }
   const buffers = require(join(build, 'read-buffers.js')) as { requestPrivateBuffer: () => object | null }
-  const { push } = Relay.prototype
+  const { push } = DirectRelay.prototype
   const { requestPrivateBuffer } = buffers
   let relayed = 0
   let size = 0
-  Relay.prototype.push = function (content) {
+  DirectRelay.prototype.push = function (content) {
     size = content.length
     return push.call(this, content)
   }
