@@ -26,7 +26,7 @@ export interface ProxyOptions extends Pick<OpenOptions, 'agent' | 'headersTimeou
   upstream: string | URL | ((request: FastifyRequest) => string | URL)
   /** Taken off the path of the request, if it is there. Parameters (`:name`) stand for any segment. Default: nothing */
   prefix?: string
-  /** Put in the place of `prefix`. Default: nothing */
+  /** Put in the place of `prefix`; a path without that prefix is refused then: FST_ERR_DUPLEX_PATH (400). Default: nothing */
   rewritePrefix?: string
   /**
    * Whether to add the fields Forwarded (RFC 7239) and X-Forwarded-For, -Host and -Proto. Addresses are appended to those that the client has

@@ -136,6 +136,9 @@ function checkOptions (options: ClientOptions): void {
 
 function checkPayload (payload: unknown): void {
   if (payload === null || !['undefined', 'string', 'object'].includes(typeof payload)) fail('payload', 'expected a string, bytes, a stream or an object')
+  if (payload instanceof Blob) fail('payload', 'send the stream of the Blob: blob.stream()')
+  if (payload instanceof ArrayBuffer) fail('payload', 'send a view of the ArrayBuffer: new Uint8Array(buffer)')
+  if (payload instanceof URLSearchParams || payload instanceof FormData) fail('payload', 'send it as text, with its content-type')
 }
 
 /** Writes the payload, if there is one. Without a payload the body stays open for the caller. */

@@ -10,9 +10,10 @@ import { UpstreamError } from '../errors.ts'
 import type { HttpDuplex } from '../exchange/http-duplex.ts'
 import { DirectRelay } from '../relay/relay.ts'
 import { interimFields, responseFields, trailersToPass } from './fields.ts'
+import { checkedResult } from './rewrite.ts'
 
 /** What a reply had before the head of the upstream server was put into it. */
-interface Before { readonly statusCode: number, readonly headers: OutgoingFields, readonly names: string[] }
+interface Before { readonly statusCode: number, readonly fields: readonly (readonly [name: string, value: OutgoingFields[string]])[] }
 
 export class Passage {
   private readonly request: FastifyRequest
@@ -55,6 +56,7 @@ export class Passage {
   private passRequest (): void {
     const { duplex, call } = this
     const stop = (): void => {
+      if (duplex.destroyed) return
       duplex.receiver = null
       duplex.unpipe(call)
       duplex.stopReading()
@@ -125,10 +127,12 @@ export class Passage {
   private passHead ({ statusCode, statusMessage, headers }: ResponseHead): void {
     const { reply, request } = this
     let head: ForwardedResponse = { statusCode, headers: responseFields(headers) }
-    if (this.rewriteResponse !== undefined) head = this.rewriteResponse(head, request, reply)
-    this.before = { statusCode: reply.statusCode, headers: reply.getHeaders() as OutgoingFields, names: Object.keys(head.headers) }
+    if (this.rewriteResponse !== undefined) head = checkedResult('rewriteResponse', this.rewriteResponse(head, request, reply))
+    const names = Object.keys(head.headers)
+    // Copies: Fastify adds cookies to the array that is there.
+    this.before = { statusCode: reply.statusCode, fields: names.map((name) => [name, copyOf(reply.getHeader(name))]) }
     reply.code(head.statusCode)
-    for (const name of this.before.names) reply.header(name, head.headers[name])
+    for (const name of names) if (head.headers[name] !== undefined) reply.header(name, head.headers[name])
     if (statusCode === 101) reply.header('upgrade', headers.upgrade)
     if (request.raw.httpVersionMajor === 1 && head.statusCode === statusCode) reply.raw.statusMessage = statusMessage
   }
@@ -147,8 +151,12 @@ export class Passage {
     const { duplex, call } = this
     if (duplex.destroyed) return
     if (Object.keys(call.trailers).length > 0) this.flushHead() // decides whether there can be trailers
-    if (duplex.framing.response === 'chunked') duplex.setTrailers(trailersToPass(call.trailers))
-    duplex.end(content)
+    try {
+      if (duplex.framing.response === 'chunked') duplex.setTrailers(trailersToPass(call.trailers))
+      duplex.end(content)
+    } catch (error) {
+      this.fail(error as Error) // other code has ended the response
+    }
   }
 
   /** Before the response has begun, error handlers answer. Behind its head, only the cut connection can tell the client. */
@@ -162,11 +170,16 @@ export class Passage {
     if (before === null) return
     reply.code(before.statusCode)
     if (reply.request.raw.httpVersionMajor === 1) reply.raw.statusMessage = ''
-    for (const name of [...before.names, 'upgrade']) {
+    reply.removeHeader('upgrade')
+    for (const [name, value] of before.fields) {
       reply.removeHeader(name)
-      if (before.headers[name] !== undefined) reply.header(name, before.headers[name])
+      if (value !== undefined) reply.header(name, value)
     }
   }
+}
+
+function copyOf (value: OutgoingFields[string]): OutgoingFields[string] {
+  return Array.isArray(value) ? [...value] : value
 }
 
 /** A response that is malformed is no fault of the client. */

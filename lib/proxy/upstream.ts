@@ -8,13 +8,15 @@ import { Call } from '../client/call.ts'
 import { type Limits, limitsOf } from '../client/limits.ts'
 import { type Origin, parseTarget } from '../client/origin.ts'
 import { checkedStart } from '../client/request.ts'
-import { OptionError } from '../errors.ts'
+import { HostError, OptionError } from '../errors.ts'
 import type { HttpDuplex } from '../exchange/http-duplex.ts'
 import { checkNames } from '../options.ts'
 import { FieldMap, listElements } from '../transfer/field-lines.ts'
 import { CHUNKED, type Framing } from '../transfer/framing.ts'
+import { isHost } from '../transfer/host.ts'
 import { addForwarded, isPassedOn, requestFields } from './fields.ts'
 import { PathMap } from './path.ts'
+import { checkedResult } from './rewrite.ts'
 
 interface Server { readonly origin: Origin, readonly paths: PathMap }
 
@@ -54,10 +56,10 @@ export class Upstream {
     const fields = requestFields(raw)
     if (method === 'CONNECT') fields.host = path
     else if (!preserveHost) fields.host = origin.host
-    else if (raw.httpVersionMajor > 1) fields.host = request.host
+    else if (raw.httpVersionMajor > 1) fields.host = checkedHost(request.host)
     if (forwarded) addForwarded(fields, request)
     let head: ForwardedRequest = { method, path, headers: fields }
-    if (rewriteRequest !== undefined) head = withoutOwnFields(rewriteRequest(head, request))
+    if (rewriteRequest !== undefined) head = withoutOwnFields(checkedResult('rewriteRequest', rewriteRequest(head, request)))
     addConnectionFields(head.headers, request)
     const start = checkedStart({ method: head.method, target: head.path, fields: head.headers, framing: framingOf(duplex) }, request.headers.trailer)
     const call = new Call(start, limits)
@@ -65,8 +67,15 @@ export class Upstream {
   }
 }
 
+/** HTTP/1 has been checked before. */
+function checkedHost (host: string): string {
+  if (!isHost(host)) throw new HostError('it is not one host with an optional port')
+  return host
+}
+
 /** Without the fields that the proxy sets itself: `rewriteRequest` may have set some, in any case. */
 function withoutOwnFields ({ method, path, headers }: ForwardedRequest): ForwardedRequest {
+  if (typeof method !== 'string' || typeof path !== 'string') throw new OptionError('rewriteRequest', 'it must return a head with a method and a path')
   const fields: OutgoingFields = new FieldMap()
   for (const key of Object.keys(headers)) {
     const name = key.toLowerCase()

@@ -160,6 +160,9 @@ t.test('what cannot be sent is told at once', async (t) => {
   for (const [name, value] of Object.entries({ playload: 'a', url: '/', constructor: 1, agent: {}, payload: 5, headersTimeout: -1, bodyTimeout: 1.5, expectTimeout: 2 ** 31, maxHeadSize: '1', maxTrailerSize: Infinity, maxChunkExtensionSize: NaN, receive: 'jsonl', send: sse({}) })) {
     t.throws(wrong({ method: 'POST', [name]: value }), { code: 'FST_ERR_DUPLEX_OPTION', message: new RegExp(`"${name}"`) })
   }
+  for (const payload of [new Blob(['a']), new ArrayBuffer(1), new URLSearchParams('a=b'), new FormData()]) {
+    t.throws(wrong({ method: 'POST', payload }), { code: 'FST_ERR_DUPLEX_OPTION', message: /"payload"/ })
+  }
   for (const target of ['/path', 'ftp://a/', 'http://', 'http://a:b@c/', 'unix:relative']) t.throws(wrong({}, target), { code: 'FST_ERR_DUPLEX_OPTION', message: /"url"/ }, target)
   t.throws(wrong({ method: 'CONNECT' }), { code: 'FST_ERR_DUPLEX_OPTION', message: /"path"/ })
   for (const options of [{ method: 'A B' }, { path: '/a b' }, { path: '/ä' }, { headers: { a: 'b\r\nc: d' } }, { headers: { 'a:': 'b' } }, { query: '', path: '/\r\n' }]) t.throws(wrong(options), { code: 'FST_ERR_DUPLEX_FIELD' })

@@ -134,6 +134,11 @@ t.test('targets', async (t) => {
     ['/svc/x?y', { prefix: '/svc', rewritePrefix: '/api' }, '/api/x?y'],
     ['/svc?y', { prefix: '/svc', rewritePrefix: 'api/' }, '/api?y'],
     ['/svc/x', { base: '/base', prefix: '/svc', rewritePrefix: '/api/' }, '/base/api/x'],
+    ['/svcs/x', { prefix: '/svc', rewritePrefix: '/api' }, 400],
+    ['/t//svc/x', { prefix: '/t/:id/svc', rewritePrefix: '/api' }, 400],
+    ['/svc;/x', { prefix: '/svc', rewritePrefix: '/api' }, 400],
+    ['/x', { rewritePrefix: '/api' }, '/api/x'],
+    ['/x', { prefix: '/', rewritePrefix: '/api' }, '/api/x'],
     ['/x', { base: '/base/' }, '/base/x'],
     ['/', { base: '/base' }, '/base/'],
     ['/.well-known/..x/...', { base: '/base' }, '/base/.well-known/..x/...'],
@@ -163,6 +168,18 @@ t.test('other targets', async (t) => {
   t.match(heads[0], /^OPTIONS \* HTTP\/1.1\r\n/)
   const byte = await served.connect()
   t.match(await byte.request('GET /\xe9 HTTP/1.1\r\nHost: a\r\n\r\n'), { statusCode: 400 })
+  const get = await served.connect()
+  t.match(await get.request('GET * HTTP/1.1\r\nHost: a\r\n\r\n'), { statusCode: 400, body: /FST_ERR_DUPLEX_PATH/ })
+
+  const { served: { port } } = await pair(t, { serve: { fastify: { http2: true } }, options: { preserveHost: true } })
+  const session = http2.connect(`http://127.0.0.1:${port}`)
+  t.teardown(() => session.destroy())
+  for (const [fields, code] of [[{ ':path': '/\xe9' }, 'FST_ERR_DUPLEX_PATH'], [{ ':authority': 'us@er' }, 'FST_ERR_DUPLEX_HOST'], [{ ':authority': '[::1' }, 'FST_ERR_DUPLEX_HOST']] as const) {
+    const stream = session.request(fields)
+    const [headers] = await once(stream, 'response')
+    t.equal(headers[':status'], 400)
+    t.match(JSON.parse(await text(stream)), { code })
+  }
 })
 
 t.test('an extended CONNECT cannot be passed on', async (t) => {
@@ -240,12 +257,12 @@ t.test('rewriteRequest and rewriteResponse', async (t) => {
       rewriteResponse (head, request, reply) {
         t.match(head, { statusCode: 200, headers: { 'content-length': 2 } })
         reply.header('x-own', '1')
-        return { statusCode: 201, headers: { ...head.headers, 'x-more': '2', connection: 'close' } }
+        return { statusCode: 201, headers: { ...head.headers, 'x-more': '2', 'x-none': undefined, connection: 'close' } }
       }
     }
   })
   const wire = await served.connect()
-  t.match(await wire.request('POST /a HTTP/1.1\r\nHost: a\r\nX-Old: 1\r\nContent-Length: 0\r\n\r\n'), { statusCode: 201, statusMessage: 'Created', body: 'ok', fields: { 'x-own': '1', 'x-more': '2', connection: 'close' } })
+  t.match(await wire.request('POST /a HTTP/1.1\r\nHost: a\r\nX-Old: 1\r\nContent-Length: 0\r\n\r\n'), { statusCode: 201, statusMessage: 'Created', body: 'ok', fields: { 'x-own': '1', 'x-more': '2', 'x-none': undefined, connection: 'close' } })
   t.strictSame(lines(heads[0]), ['PUT /b?c HTTP/1.1', 'content-length: 0', 'host: other', 'proxy-authorization: me', 'x-new: 2', 'x-new: 3'])
 })
 
@@ -256,21 +273,45 @@ t.test('mistakes in rewriting are answered, and nothing of the response is in th
     ['interim status', { rewriteResponse: (head) => ({ ...head, statusCode: 150 }) }, 'FST_ERR_DUPLEX_STATUS'],
     ['value', { rewriteResponse: (head) => ({ ...head, headers: { ...head.headers, x: 'a\r\nb' } }) }, 'FST_ERR_DUPLEX_FIELD'],
     ['framing', { rewriteResponse: (head) => ({ ...head, headers: { ...head.headers, 'transfer-encoding': 'chunked' } }) }, 'FST_ERR_DUPLEX_OWN_FIELD'],
+    ['promise', { rewriteResponse: (async () => { throw new Error('late') }) as never }, 'FST_ERR_DUPLEX_OPTION'],
+    ['nothing', { rewriteResponse: (() => {}) as never }, 'FST_ERR_DUPLEX_OPTION'],
+    ['no fields', { rewriteResponse: (() => ({ statusCode: 200, headers: null })) as never }, 'FST_ERR_DUPLEX_OPTION'],
+    ['request promise', { rewriteRequest: (async (head: object) => head) as never }, 'FST_ERR_DUPLEX_OPTION'],
+    ['no method', { rewriteRequest: (({ path, headers }: object & { path: string, headers: object }) => ({ path, headers })) as never }, 'FST_ERR_DUPLEX_OPTION'],
     ['request throws', { rewriteRequest: () => { throw Object.assign(new Error('no'), { code: 'MINE' }) } }, 'MINE'],
     ['request value', { rewriteRequest: (head) => ({ ...head, headers: { x: 'a\nb' } }) }, 'FST_ERR_DUPLEX_FIELD'],
     ['request target', { rewriteRequest: (head) => ({ ...head, path: '/a b' }) }, 'FST_ERR_DUPLEX_FIELD']
   ]
   for (const [name, options, code] of wrong) {
     for (const body of ['', 'ok']) {
-      const { served } = await pair(t, { options, setup: (app) => app.addHook('onRequest', async (_request, reply) => { reply.header('x-before', '1') }) }, `HTTP/1.1 203 Theirs\r\nContent-Encoding: gzip\r\nX-Before: 2\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+      const { served } = await pair(t, { options, setup: (app) => app.addHook('onRequest', async (_request, reply) => { reply.header('x-before', '1').header('set-cookie', ['mine=1', 'mine=2']) }) }, `HTTP/1.1 203 Theirs\r\nContent-Encoding: gzip\r\nSet-Cookie: theirs=1\r\nX-Before: 2\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
       const wire = await served.connect()
       const response = await wire.request(GET('/'))
       t.match(response, { statusCode: 500, statusMessage: 'Internal Server Error', fields: { 'content-encoding': undefined, 'x-before': '1' } }, name)
       t.match(JSON.parse(response.body), { code }, name)
+      t.strictSame(response.headers['set-cookie'], ['mine=1', 'mine=2'])
       t.equal(response.fields.connection, 'keep-alive')
       t.match(await wire.request(GET('/next')), { body: 'next' })
     }
   }
+})
+
+t.test('other code that ends the response, or takes the connection', async (t) => {
+  const { served, origin } = await pair(t, {
+    options: {
+      rewriteResponse (head, { url }, { duplex }) {
+        if (url === '/end') duplex.end('mine')
+        if (url === '/detach') setImmediate(() => duplex.detach().socket.destroy())
+        return head
+      }
+    }
+  }, 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')
+  for (const path of ['/end', '/detach']) {
+    await (await served.connect()).request(GET(path)).catch(() => {})
+    if (path === '/end') origin.peers[0].send('0\r\nx-sum: 1\r\n\r\n')
+    t.match(await (await served.connect()).request(GET('/next')), { body: 'next' })
+  }
+  await Promise.all(origin.peers.map(({ ended }) => ended))
 })
 
 t.test('hooks, error handlers, headers of other plugins, logs', async (t) => {
