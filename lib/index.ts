@@ -52,6 +52,7 @@ async function duplex (app: FastifyInstance, options: FastifyDuplexOptions): Pro
     if ((this.initialConfig as { http2?: boolean }).http2) routeStreams(this.server as Server, gate)
   })
 
+  app.decorate('duplex', Object.freeze({ exchanges: () => registry.exchanges() }))
   app.decorate('injectDuplex', injectDuplex)
   app.decorateRequest('authority', { getter: getAuthority })
   app.decorateReply('duplex', { getter: getDuplex })

@@ -8,7 +8,7 @@ import type { Duplex, Readable } from 'node:stream'
 import { Type, type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance, type FastifyPluginAsync, type FastifyReply, type FastifyRequest, type RouteHandlerMethod, type RouteOptions, type RouteShorthandOptions } from 'fastify'
-import duplex, { type Authority, type DuplexHandler, type DuplexOptions, type DuplexRouteOptions, type FastifyDuplexOptions, type FramingKind, type HttpDuplex, type InjectedDuplex, type InjectedResponse, type OutgoingFields, type Trailers, fastifyDuplex } from 'fastify-duplex'
+import duplex, { type Authority, type DuplexHandler, type DuplexOptions, type DuplexRouteOptions, type ExchangeState, type ExchangeStatus, type FastifyDuplexOptions, type FramingKind, type HttpDuplex, type InjectedDuplex, type InjectedResponse, type OutgoingFields, type Trailers, fastifyDuplex } from 'fastify-duplex'
 import * as transfer from 'fastify-duplex/transfer'
 import implementation from '../lib/index.ts'
 import * as transferImplementation from '../lib/transfer/index.ts'
@@ -355,6 +355,21 @@ http.register(websocket)
 http.get('/socket', { websocket: true }, (socket, request) => { socket.send(request.url) })
 http.route({ method: 'GET', url: '/both', handler: async () => 'text', wsHandler: (socket) => socket.close() })
 http.route({ method: 'GET', url: '/both', duplex: true, async * handler () { yield 'text' }, wsHandler: (socket) => socket.close() })
+
+// app.duplex.
+
+export function openExchanges (): void {
+  for (const app of [http, https, http2, http2Secure, typed, logging]) exactly<ExchangeStatus[]>()(app.duplex.exchanges())
+  const [{ request, id, method, route, state, framing, bytesRead, bytesWritten, age }] = http.duplex.exchanges()
+  exactly<FastifyRequest>()(request)
+  for (const name of [id, method, route]) exactly<string>()(name)
+  for (const count of [bytesRead, bytesWritten, age]) exactly<number>()(count)
+  exactly<HttpDuplex['framing']>()(framing)
+  const states: ExchangeState[] = [state, 'hooks', 'handler', 'both', 'reading', 'writing', 'answer', 'tunnel', 'closing', 'detached']
+  states.push('both')
+  // @ts-expect-error
+  http.duplex.exchanges()[0].age = 1
+}
 
 // app.injectDuplex().
 

@@ -96,6 +96,9 @@ declare module 'fastify' {
       opts: fastifyDuplex.DuplexRouteOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
     ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
 
+    /** What the plugin says about itself, where it was registered. */
+    readonly duplex: fastifyDuplex.DuplexInfo
+
     /**
      * Opens an exchange in memory, without a port. Node's parser and this plugin work as on a real connection. Calls
      * `app.ready()` first. The client reads and writes items in the formats of `receive` and `send`.
@@ -639,6 +642,50 @@ declare namespace fastifyDuplex {
 
   type WithInjectedItems<Received, Sent> =
     ([Received] extends [never] ? unknown : InjectedItemSource<Received>) & ([Sent] extends [never] ? unknown : InjectedItemSink<Sent>)
+
+  /** `app.duplex` */
+  export interface DuplexInfo {
+    /**
+     * The open exchanges of the routes that share this registration of the plugin, the oldest first. The array is a snapshot, made
+     * anew by each call. An exchange is in it from its last preParsing hook on, or from when an earlier hook uses `reply.duplex`,
+     * until its end: onRequest hooks run before. A detached connection is in it until it closes, if it is `counted`.
+     */
+    exchanges (): ExchangeStatus[]
+  }
+
+  /** An open exchange, as it was when `app.duplex.exchanges()` was called. */
+  export interface ExchangeStatus {
+    readonly request: FastifyRequest
+    /** The `id` of the request, as in the log. */
+    readonly id: string
+    readonly method: string
+    /** The URL of the route, with its prefix and the names of its parameters: `/files/:name` */
+    readonly route: string
+    readonly state: ExchangeState
+    /** How the bodies are framed. The framing of the response is undefined until its head is written. */
+    readonly framing: HttpDuplex['framing']
+    /** Bytes of request body received, without framing. */
+    readonly bytesRead: number
+    /** Bytes of response body that the connection has accepted, without framing. 0 if Fastify answers */
+    readonly bytesWritten: number
+    /** Milliseconds since the request arrived. It stops when the connection is detached. */
+    readonly age: number
+  }
+
+  /**
+   * What an exchange is doing. The first one that is true:
+   *
+   * - `'detached'`: the connection belongs to the handler, after `detach()`
+   * - `'closing'`: the app closes, and waits for this exchange
+   * - `'tunnel'`: a 101 or a 2xx to CONNECT was sent, or is being sent
+   * - `'answer'`: Fastify answers, after `reply.send()`, a returned value or an error
+   * - `'reading'`: the response is complete, and the request is still being read
+   * - `'hooks'`: the handler has not begun
+   * - `'handler'`: it has, and nothing of the response was written
+   * - `'both'`: the response has begun, and the client may still send
+   * - `'writing'`: the response has begun, and nothing more of the request is read
+   */
+  export type ExchangeState = 'hooks' | 'handler' | 'both' | 'reading' | 'writing' | 'answer' | 'tunnel' | 'closing' | 'detached'
 
   /** The message of the `node:diagnostics_channel` channels `fastify-duplex.exchange.start`, `.head`, `.finish` and `.error`. */
   export interface ExchangeEvent {

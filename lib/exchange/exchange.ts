@@ -5,7 +5,7 @@
 
 import type { Duplex } from 'node:stream'
 import type { FastifyReply } from 'fastify'
-import type { HttpDuplex as PublicHttpDuplex, OutgoingFields } from '../../types/index.d.ts'
+import type { ExchangeStatus, HttpDuplex as PublicHttpDuplex, OutgoingFields } from '../../types/index.d.ts'
 import { AbortedError, ClosingError, DestroyedError, IdleError, NotEndedError } from '../errors.ts'
 import type { Landed } from '../relay/read-buffers.ts'
 import { NO_BODY } from '../transfer/framing.ts'
@@ -14,6 +14,7 @@ import { failed, finished, headWritten, publish, started } from './diagnostics.t
 import type { Receiving, Sending } from './items.ts'
 import { CLAIMED, type Event, type Order, type Stage } from './life.ts'
 import type { OpenExchange, Registry } from './registry.ts'
+import { stateOf } from './status.ts'
 
 /** See `DuplexOptions`: times in milliseconds, sizes in bytes. */
 export interface ExchangeOptions {
@@ -28,6 +29,7 @@ export interface ExchangeOptions {
 export interface ExchangeOwner {
   /** Null until the first hook of this package has run. */
   readonly reply: FastifyReply | null
+  readonly handlerHasBegun: boolean
   /** The format of the items of the request; null if its body is bytes. */
   readonly receiving: Receiving | null
   /** The format of the items of the response; null if its body is bytes. */
@@ -58,6 +60,8 @@ export interface ExchangeOwner {
 export interface ExchangeStream extends Duplex {
   /** Whether somebody listens for content. */
   readonly isRead: boolean
+  /** Whether the head opens a tunnel. */
+  readonly isTunnel: boolean
   onContent (content: Landed, last: boolean): boolean
   onBodyEnd (): boolean | null
   /** Ends the readable side. */
@@ -199,6 +203,24 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
   }
 
   // Events of the registry
+
+  get status (): ExchangeStatus | null {
+    const { life, stream, transport: { requestFraming }, owner: { reply, handlerHasBegun } } = this
+    if (reply === null) return null
+    const { request } = reply
+    const framing = stream?.framing ?? { request: requestFraming.kind, response: undefined }
+    return {
+      request,
+      id: request.id,
+      method: request.method,
+      route: request.routeOptions.url!,
+      state: stateOf(life, handlerHasBegun, stream?.isTunnel ?? false),
+      framing,
+      bytesRead: stream?.bytesRead ?? 0,
+      bytesWritten: stream?.bytesWritten ?? 0,
+      age: reply.elapsedTime
+    }
+  }
 
   shutDown (reason: Error): void {
     this.happens('app closes', reason)

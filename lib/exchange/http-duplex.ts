@@ -104,6 +104,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     return { request: this.summary.requestFraming.kind, response: this.responseFraming?.kind }
   }
 
+  get isTunnel (): boolean {
+    return this.responseFraming === TUNNEL
+  }
+
   get requestFraming (): Framing {
     return this.summary.requestFraming
   }
@@ -467,7 +471,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
         this.destroy(error as Error)
       }
     }
-    return this.responseFraming === TUNNEL
+    return this.isTunnel
   }
 
   get clientHasEnded (): boolean {

@@ -1,11 +1,14 @@
 // The open exchanges of one app, and how they end when it closes.
 
+import type { ExchangeStatus } from '../../types/index.d.ts'
 import { ClosingError } from '../errors.ts'
 
 /** An exchange, as the registry sees it. */
 export interface OpenExchange {
   /** Milliseconds that it gets to finish when the app closes */
   readonly closeGrace: number
+  /** Null until the first hook of this package has run. */
+  readonly status: ExchangeStatus | null
   /** Tells it that the app is closing. It should end within `closeGrace`. */
   shutDown (reason: Error): void
   /** Destroys it when `closeGrace` has passed. */
@@ -31,6 +34,11 @@ export class Registry {
     if (timer) clearTimeout(timer)
     this.open.delete(exchange)
     if (this.open.size === 0) this.onEmpty?.()
+  }
+
+  /** What the open exchanges are doing, the oldest first. */
+  exchanges (): ExchangeStatus[] {
+    return [...this.open.keys()].map(({ status }) => status).filter((status) => status !== null)
   }
 
   /** Tells all open exchanges to end. Those still open after their `closeGrace` are destroyed. */
