@@ -214,7 +214,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
       id: request.id,
       method: request.method,
       route: request.routeOptions.url!,
-      state: stateOf(life, handlerHasBegun, stream?.isTunnel ?? false),
+      state: stateOf(life, { handlerHasBegun, isTunnel: stream?.isTunnel ?? false, hasBody: requestFraming !== NO_BODY }),
       framing,
       bytesRead: stream?.bytesRead ?? 0,
       bytesWritten: stream?.bytesWritten ?? 0,

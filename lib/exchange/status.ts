@@ -3,13 +3,20 @@
 import type { ExchangeState } from '../../types/index.d.ts'
 import type { Life } from './life.ts'
 
+interface Facts {
+  handlerHasBegun: boolean
+  isTunnel: boolean
+  /** Of the request */
+  hasBody: boolean
+}
+
 /** What an exchange is doing, in one word. The first line that fits applies. */
-export function stateOf ({ app, connection, request, response }: Life, handlerHasBegun: boolean, isTunnel: boolean): ExchangeState {
+export function stateOf ({ app, connection, request, response }: Life, { handlerHasBegun, isTunnel, hasBody }: Facts): ExchangeState {
   if (connection === 'detached') return 'detached'
   if (app === 'closing') return 'closing'
   if (isTunnel) return 'tunnel'
   if (response === 'from Fastify') return 'answer'
   if (response === 'complete') return 'reading'
   if (response === 'none') return handlerHasBegun ? 'handler' : 'hooks'
-  return request === 'open' ? 'both' : 'writing'
+  return hasBody && request === 'open' ? 'both' : 'writing'
 }

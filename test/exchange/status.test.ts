@@ -9,7 +9,7 @@ import t from 'tap'
 import { open } from '../../lib/client/index.ts'
 import duplex from '../../lib/index.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
-import { OPEN, UPGRADE, accepted, chunk, resolvers, serve } from '../support/wire.ts'
+import { GET, OPEN, UPGRADE, accepted, chunk, resolvers, serve } from '../support/wire.ts'
 
 /** Waits until no exchange is open any more. */
 async function empty (app: FastifyInstance): Promise<void> {
@@ -116,6 +116,16 @@ t.test('app.inject()', async (t) => {
   payload.end('c')
   t.equal((await response).payload, 'abc')
   await empty(app)
+})
+
+t.test('a request without a body', async (t) => {
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    app.get('/', { duplex: true }, (request, reply) => { reply.duplex.flushHeaders() })
+  })
+  const wire = await connect()
+  wire.send(GET('/'))
+  await wire.head()
+  t.match(app.duplex.exchanges(), [{ state: 'writing', framing: { request: 'none', response: 'chunked' } }])
 })
 
 t.test('app.injectDuplex()', async (t) => {
