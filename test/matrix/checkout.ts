@@ -35,6 +35,7 @@ export async function checkOut ({ fastify, overrides }: Column, root: string): P
   const manifest = join(directory, 'package.json')
   const description = JSON.parse(await readFile(manifest, 'utf8'))
   description.devDependencies.fastify = fastify
+  delete description.scripts.prepare // would fail at a compile error, which is only reported below
   // Some frameworks pin Fastify; they must use the same version, too.
   description.overrides = { ...description.overrides, ...UNPINNED, ...overrides, fastify: '$fastify' }
   await writeFile(manifest, JSON.stringify(description, null, 2))
