@@ -1,13 +1,15 @@
-// A server with three duplex routes, and with the route of import.ts. It first shows a conversation with itself, and then waits
-// for your requests. `npm start`, or `PORT=8080 npm start`. Ctrl-C stops it.
+// A server with three duplex routes, those of import.ts and agent.ts, and a page that shows what they do. It first shows a
+// conversation with itself, and then waits for your requests. `npm start`, or `PORT=8080 npm start`. Ctrl-C stops it.
 
 import { request as httpRequest } from 'node:http'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pipeline } from 'node:stream/promises'
 import type { FastifyInstance, RouteHandlerMethod } from 'fastify'
+import { agent } from './agent.ts'
 import { bulkImport } from './import.ts'
 import { listen } from './listen.ts'
+import { page } from './page.ts'
 
 export async function routes (app: FastifyInstance): Promise<void> {
   // `curl -T` sends PUT.
@@ -67,18 +69,22 @@ async function converse (port: number): Promise<void> {
   console.log(`  ${time()}  end of both\n`)
 }
 
-async function main (): Promise<void> {
-  const address = await listen(async (app) => {
-    await app.register(routes)
-    await app.register(bulkImport, { save: async () => {} })
-  })
-  await converse(Number(new URL(address).port))
-  console.log(`Listening on ${address}. Try:
+/** Everything that `npm start` serves. */
+export async function demo (app: FastifyInstance): Promise<void> {
+  await app.register(routes)
+  await app.register(bulkImport, { save: async () => {} })
+  await app.register(agent, { record: () => {} })
+  await app.register(page)
+}
 
-  (printf one; sleep 1; printf two) | curl -sN -T . ${address}/echo
-  (while sleep 1; do date; done) | curl -sN -T . ${address}/upper
-  curl -sN -T . ${address}/clock          # type some lines; Ctrl-D ends the request
-  printf '{"name":"a","amount":1}\\n{"name":"b"}\\n' | curl -sN -T . -H content-type:application/jsonl ${address}/import
+async function main (): Promise<void> {
+  const address = await listen(demo)
+  await converse(Number(new URL(address).port))
+  console.log(`Listening. Open ${address}/ in a browser, or try:
+
+  (for word in one two three; do echo $word; sleep 1; done) | curl -sSN -T . ${address}/upper
+  (echo '{"name":"a","amount":1}'; sleep 1; echo '{"name":"b"}') | curl -sSN -T . -H content-type:application/jsonl ${address}/import
+  curl -sSN -T . ${address}/clock          # type some lines; Ctrl-D ends the request
 
 Ctrl-C to stop.`)
 }
