@@ -56,8 +56,15 @@ export const AgentClosedError = createError('FST_ERR_DUPLEX_AGENT_CLOSED', 'The 
 
 // Mistakes of the handler: thrown by the method it called, or emitted on the writable side.
 
-export const HeadSentError = createError('FST_ERR_DUPLEX_HEAD_SENT', 'The response head is already on its way', 500)
+export class HeadSentError extends createError<'FST_ERR_DUPLEX_HEAD_SENT', 500, [string]>('FST_ERR_DUPLEX_HEAD_SENT', 'The response head is already on its way: %s', 500) {
+  constructor (why = 'status, headers and interim responses come before the first write') {
+    super(why)
+  }
+}
+export const SyncGeneratorError = createError('FST_ERR_DUPLEX_SYNC_GENERATOR', 'The handler of %s %s is a generator that is not asynchronous: write "async function *"', 500, TypeError)
+export const BodyError = createError('FST_ERR_DUPLEX_BODY', '%s is no response body: %s', 500, TypeError)
 export const SentLateError = createError('FST_ERR_DUPLEX_SENT_LATE', '%s after the response head cannot be sent: write it with reply.duplex.end(), or answer before the first write', 500)
+export const ContentError = createError('FST_ERR_DUPLEX_CONTENT', 'A response body consists of strings and bytes, but %s was written: %s', 500, TypeError)
 export const HijackedError = createError('FST_ERR_DUPLEX_HIJACKED', 'reply.duplex cannot be written after reply.hijack(): leave out reply.hijack(), which reply.duplex does itself', 500)
 export const StatusError = createError('FST_ERR_DUPLEX_STATUS', 'Status %s cannot be sent here', 500)
 export const FieldError = createError('FST_ERR_DUPLEX_FIELD', 'Invalid %s "%s"', 500)

@@ -5,6 +5,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Http2SecureServer, Http2Server } from 'node:http2'
 import type { Server as HttpsServer } from 'node:https'
 import type { Duplex, Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { Type, type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance, type FastifyPluginAsync, type FastifyReply, type FastifyRequest, type RouteHandlerMethod, type RouteOptions, type RouteShorthandOptions } from 'fastify'
@@ -208,6 +209,26 @@ export async function stream (stream: HttpDuplex): Promise<void> {
   stream.framing.request = 'none'
   // @ts-expect-error a status
   stream.writeInformation('103')
+  for (const content of ['text', Buffer.of(1), Uint8Array.of(2), new DataView(new ArrayBuffer(1))]) {
+    exactly<boolean>()(stream.write(content, (error) => { error?.message.trim() }))
+    exactly<HttpDuplex>()(stream.end(content, () => {}))
+  }
+  exactly<boolean>()(stream.write('text', 'latin1', () => {}))
+  stream.end('text', 'latin1').end(() => {})
+  stream.end()
+  await pipeline(stream, stream)
+  await pipeline(stream, async function * (source) { yield * source }, stream)
+  stream.pipe(stream)
+  // @ts-expect-error neither a string nor bytes
+  stream.write({})
+  // @ts-expect-error
+  stream.write(1)
+  // @ts-expect-error
+  stream.write(undefined)
+  // @ts-expect-error
+  stream.end({})
+  // @ts-expect-error
+  stream.end(null)
   // @ts-expect-error not a field value
   stream.setTrailers({ a: {} })
 }

@@ -418,6 +418,13 @@ declare namespace fastifyDuplex {
      * begun. Always the same two streams.
      */
     web (): { readable: ReadableStream<Uint8Array>, writable: WritableStream<string | Uint8Array> }
+    /** @throws FST_ERR_DUPLEX_CONTENT: neither a string nor bytes. Items are sent with `send()`, on a route that declares them */
+    write (chunk: string | NodeJS.ArrayBufferView, callback?: (error: Error | null | undefined) => void): boolean
+    write (chunk: string | NodeJS.ArrayBufferView, encoding?: BufferEncoding, callback?: (error: Error | null | undefined) => void): boolean
+    /** @throws FST_ERR_DUPLEX_CONTENT: neither a string nor bytes */
+    end (callback?: () => void): this
+    end (chunk: string | NodeJS.ArrayBufferView, callback?: () => void): this
+    end (chunk: string | NodeJS.ArrayBufferView, encoding?: BufferEncoding, callback?: () => void): this
     /** Whether the response head was written. Then it cannot be changed any more. With its first byte, `reply` is hijacked. */
     readonly headersSent: boolean
     /**

@@ -16,6 +16,7 @@ import { type ContentReceiver, type ContentSource, type Methods, type Relay, typ
 import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { Transport, WriteCallback } from '../transport/transport.ts'
+import { contentError, isContent } from './content.ts'
 import type { Exchange, ExchangeStream } from './exchange.ts'
 import { ChunkIterator, type ChunkSource } from './chunk-iterator.ts'
 import { ItemReader } from './item-reader.ts'
@@ -255,8 +256,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   // Writing
 
   override write (chunk: any, encoding?: any, done?: any): boolean {
-    // For any other type Node throws, before the head is written: that error can still be answered.
-    if (typeof chunk !== 'string' && !ArrayBuffer.isView(chunk)) return super.write(chunk, encoding, done)
+    // Before the head is written: the error can still be answered.
+    if (typeof chunk !== 'string' && !ArrayBuffer.isView(chunk)) return this.refuseContent(chunk)
     if (!this.prepareWrite(chunk, typeof encoding === 'function' ? encoding : done)) return false
     this.itemWriter?.flush()
     if (!this.writesAtOnce) this.corkForTick()
@@ -265,11 +266,23 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   override end (chunk?: any, encoding?: any, done?: any): this {
     const callback = [chunk, encoding, done].find((argument) => typeof argument === 'function')
+    if (chunk !== callback && chunk !== undefined && chunk !== null && !isContent(chunk)) {
+      this.refuseContent(chunk)
+      return this
+    }
     if (!this.prepareWrite(chunk === callback ? null : chunk, callback)) return this
     this.endWasCalled = true
     this.itemWriter?.flush()
     this.itemWriter?.stopHeartbeat()
     return super.end(chunk, encoding, done)
+  }
+
+  /** @throws {ContentError} FST_ERR_DUPLEX_CONTENT: unless a pipe has written it. What a pipe throws would end the process */
+  private refuseContent (value: unknown): false {
+    const error = contentError(value, this.sendsItems)
+    if (this.listenerCount('unpipe') === 0) throw error
+    this.destroy(error)
+    return false
   }
 
   corkForTick (): void {
@@ -312,7 +325,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       exchange.happens('hijacked', error)
       throw error
     }
-    if (reply.sent || reply.raw.headersSent || exchange.answerHasBegun) throw new HeadSentError()
+    if (reply.sent || exchange.answerHasBegun) throw new HeadSentError('Fastify answers this request')
+    if (reply.raw.headersSent) throw new HeadSentError('reply.raw was used. Leave it out: set the status and the headers with reply.code() and reply.header(), and write with reply.duplex')
     if (this.sending !== null) this.itemFields = describeItems(reply, this.sending)
     try {
       this.responseFraming = writeHead(this.transport, reply, exchange.owner.headers(), content)

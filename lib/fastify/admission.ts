@@ -4,6 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { BodyLimitError, TooManyExchangesError, UpgradeError } from '../errors.ts'
 import { dropBadReason } from '../exchange/response-head.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
+import { bodyError } from './body.ts'
 import { endsErrorHandling, hooksOf, isInOnError, runsLast, withoutBody } from './internals.ts'
 import { type RouteExchange, exchangeOf } from './route-exchange.ts'
 
@@ -101,7 +102,7 @@ function recordAnswer (this: FastifyReply, payload?: unknown): FastifyReply {
   }
   state.isHandlingError = false
   exchange!.happens('Fastify answers')
-  const error = dropBadReason(this) ?? tunnelError(this, payload)
+  const error = dropBadReason(this) ?? tunnelError(this, payload) ?? bodyError(payload)
   if (error !== null && !(payload instanceof Error)) payload = error
   if (!state.isAnsweringFailure) return state.send!.call(this, payload)
   // Otherwise Fastify would throw if the handler answers late, or would run the onSend hooks twice.

@@ -3,7 +3,8 @@
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { FastifyReply } from 'fastify'
-import { HeadSentError } from '../errors.ts'
+import { BodyError, HeadSentError } from '../errors.ts'
+import { isBlob } from '../exchange/content.ts'
 import type { HttpDuplex } from '../exchange/http-duplex.ts'
 import { isWriterField } from '../transfer/head-writer.ts'
 
@@ -31,6 +32,14 @@ export function isBody (value: unknown): value is Body {
   if (typeof value !== 'object' || value === null) return false
   const content = isResponse(value) ? value.body : value
   return typeof (content as Partial<AsyncIterable<unknown>> | null)?.[Symbol.asyncIterator] === 'function' && (content as WebStream).locked !== true
+}
+
+/** Why Fastify must not send a value: JSON makes `{}` of it. Null if it may. */
+export function bodyError (value: unknown): Error | null {
+  if (isBlob(value)) return new BodyError('A Blob', 'return blob.stream()')
+  const { next, [Symbol.iterator]: iterate } = (value ?? {}) as Partial<Iterator<unknown> & Iterable<unknown>>
+  const isIterator = typeof next === 'function' && typeof iterate === 'function'
+  return isIterator ? new BodyError('An iterator that is not asynchronous', 'return that of an "async function *", or an array') : null
 }
 
 /** Also one that was made in another realm, or by an undici from npm. As Fastify does it, which takes longer than to see that it is iterable. */

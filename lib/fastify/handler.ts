@@ -2,7 +2,7 @@
 // the response off.
 
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import { AbortedError, SentLateError } from '../errors.ts'
+import { AbortedError, SentLateError, SyncGeneratorError } from '../errors.ts'
 import { type Body, isBody, writeBody } from './body.ts'
 import { isPromise } from './hooks.ts'
 import { type ErrorHandler, takeNextErrorHandler, wrapNextErrorHandlers } from './internals.ts'
@@ -11,15 +11,20 @@ import { LATE_VALUE, type RouteExchange, exchangeOf } from './route-exchange.ts'
 export type Handler = (this: FastifyInstance, request: FastifyRequest, reply: FastifyReply) => any
 
 const AsyncGeneratorFunction = Object.getPrototypeOf(async function * () {}).constructor
+const GeneratorFunction = Object.getPrototypeOf(function * () {}).constructor
 
 /**
  * The onRoute hook that runs before those of other plugins. It wraps a handler that is a generator into one that returns a
  * promise. Other plugins may wrap the handler too. A tracer, for example, then measures the whole run of the generator, not only
  * the call that creates it.
+ *
+ * @throws {SyncGeneratorError} FST_ERR_DUPLEX_SYNC_GENERATOR
  */
 export function wrapGenerator (route: RouteOptions): void {
   const { duplex, handler } = route as { duplex?: unknown, handler: Handler }
-  if (!duplex || !(handler instanceof AsyncGeneratorFunction)) return
+  if (!duplex) return
+  if (handler instanceof GeneratorFunction) throw new SyncGeneratorError(String(route.method), route.url)
+  if (!(handler instanceof AsyncGeneratorFunction)) return
   route.handler = copyProperties(handler, function (request, reply) {
     return writeBody(handler.call(this, request, reply) as Body, reply)
   })

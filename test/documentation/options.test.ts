@@ -140,7 +140,7 @@ const made = Object.fromEntries(Object.entries(errors).map(([name, DuplexError])
 const codes = new Set<string>(Object.values(made).map(({ code }) => code))
 
 /** No client is answered with these: they occur at registration, or in app.injectDuplex(). */
-const UNANSWERED = ['OPTION', 'REGISTERED', 'UNSEEN_ROUTE', 'BODY_SCHEMA', 'ITEM_SCHEMA', 'FASTIFY', 'INJECT', 'HEAD', 'HEAD_LIMIT', 'RESPONSE'].map((name) => `FST_ERR_DUPLEX_${name}`)
+const UNANSWERED = ['OPTION', 'REGISTERED', 'UNSEEN_ROUTE', 'BODY_SCHEMA', 'SYNC_GENERATOR', 'ITEM_SCHEMA', 'FASTIFY', 'INJECT', 'HEAD', 'HEAD_LIMIT', 'RESPONSE'].map((name) => `FST_ERR_DUPLEX_${name}`)
 
 t.test('errors: codes and statuses are the same in docs/errors.md and code', async (t) => {
   t.equal(codes.size, Object.keys(made).length, 'a code for each error')

@@ -156,7 +156,7 @@ const EXPECTED: [string, number, string | RegExp, object][] = [
   ['/used', 500, /FST_ERR_REP_RESPONSE_BODY_CONSUMED/, {}],
   ['/head-sent', 202, 'late', { 'x-a': undefined }],
   ['/both', 200, 'HELLO', { 'x-a': 'b' }],
-  ['/nonsense', 500, /ERR_INVALID_ARG_TYPE/, {}],
+  ['/nonsense', 500, /FST_ERR_DUPLEX_CONTENT/, {}],
   ['/failing', 500, /failed/, {}]
 ]
 
