@@ -78,6 +78,14 @@ export const LengthError = createError('FST_ERR_DUPLEX_LENGTH', 'The body has %s
 export const NoItemsError = createError('FST_ERR_DUPLEX_NO_ITEMS', 'This route declares no items to %s: add a format, as in "duplex: { %s: jsonl(schema) }"', 500)
 export const TrailersError = createError('FST_ERR_DUPLEX_NO_TRAILERS', 'Trailers can only be set on a chunked message before its end', 500)
 
+// Mistakes that are only logged, once for each route: the exchange goes on.
+
+export const OnSendError = createError('FST_ERR_DUPLEX_ON_SEND', 'The onSend hooks of %s %s do not run for the body of reply.duplex, so that cookies and sessions are missing: set "duplex: { onSend: true }" to run them before the head, without a payload, or "onSend: false" to leave them out', 500)
+export const OnSendPayloadError = createError('FST_ERR_DUPLEX_ON_SEND_PAYLOAD', 'An onSend hook of %s %s has given a payload, which was dropped: the body is what is written to reply.duplex', 500)
+export const ReplyTrailerError = createError('FST_ERR_DUPLEX_REPLY_TRAILER', 'reply.trailer() on %s %s has no effect on the body of reply.duplex: use reply.duplex.setTrailers()', 500)
+export const RawRequestError = createError('FST_ERR_DUPLEX_RAW_REQUEST', 'request.raw is read on %s %s, where the body comes from reply.duplex: read that instead', 500)
+export const ReadersError = createError('FST_ERR_DUPLEX_READERS', 'Two loops read reply.duplex of %s %s at the same time, so that each gets a part of the body: read it in one place', 500)
+
 /** What injectDuplex() reads instead of items. `statusCode` is that of the response. */
 export class ResponseError extends createError<'FST_ERR_DUPLEX_RESPONSE', number, [string]>('FST_ERR_DUPLEX_RESPONSE', 'The response is not in a format of "receive": %s', 500) {
   /** The response body, parsed if it is JSON. */

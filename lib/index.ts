@@ -76,7 +76,7 @@ function setUp (server: object, options: ResolvedOptions): RouteSetup {
     onConnect: makeTargetRoutable,
     onUnclaimedConnect (request) { claimRaw(request, app, idleWatch, options)?.refuse() }
   }))
-  return { options, registry, app, idleWatch, admitted: { count: 0 }, gate, items: null, compileWhenReady: [] }
+  return { options, registry, app, idleWatch, admitted: { count: 0 }, gate, items: null, warnings: new Set(), compileWhenReady: [] }
 }
 
 function startClosing ({ registry, app }: RouteSetup): void {

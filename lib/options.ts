@@ -6,8 +6,11 @@ import type { FastifyDuplexOptions as DuplexOptions } from '../types/index.d.ts'
 import type { ReceiveFormats, SendFormats } from '../types/items.d.ts'
 import { OptionError } from './errors.ts'
 
-/** All options, each with a value. Without a `highWaterMark`, Node's default applies. */
-export type ResolvedOptions = Required<Omit<DuplexOptions, 'highWaterMark'>> & Pick<DuplexOptions, 'highWaterMark'>
+/** Without a `highWaterMark`, Node's default applies. Without `onSend`, a route that has such hooks is warned about. */
+type Unset = 'highWaterMark' | 'onSend'
+
+/** All options, each with a value. */
+export type ResolvedOptions = Required<Omit<DuplexOptions, Unset>> & Pick<DuplexOptions, Unset>
 
 /** What a route declares of its items. */
 export interface DeclaredItems {
@@ -34,7 +37,8 @@ export const OPTIONS: { readonly [Name in keyof Required<ResolvedOptions>]: Opti
   closeGrace: { unit: 'ms', default: 10_000, min: 0 },
   maxExchanges: { unit: 'exchanges', default: Infinity, min: 1 },
   highWaterMark: { unit: 'bytes', default: undefined, min: 1 },
-  allowHalfOpen: { unit: 'boolean', default: true }
+  allowHalfOpen: { unit: 'boolean', default: true },
+  onSend: { unit: 'boolean', default: undefined }
 }
 
 /** The longest timeout in milliseconds: for more, setTimeout() fires at once. */

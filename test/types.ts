@@ -392,6 +392,19 @@ export function openExchanges (): void {
   http.duplex.exchanges()[0].age = 1
 }
 
+// CONNECT.
+
+http.addHttpMethod('CONNECT')
+http.connect('*', { duplex: true }, async (request, reply) => {
+  exactly<Authority | null>()(request.authority)
+  exactly<HttpDuplex>()(reply.duplex)
+})
+http2.connect('*', { duplex: true }, async function * (request, reply) { yield * reply.duplex })
+// @ts-expect-error no such option
+http.connect('*', { dupleks: true }, noHandler)
+// @ts-expect-error a handler is needed
+http.connect('*', { duplex: true })
+
 // app.injectDuplex().
 
 export async function inject (): Promise<void> {

@@ -99,6 +99,9 @@ declare module 'fastify' {
     /** What the plugin says about itself, where it was registered. */
     readonly duplex: fastifyDuplex.DuplexInfo
 
+    /** Adds a route for CONNECT. It exists once `app.addHttpMethod('CONNECT')` was called. */
+    connect: RouteShorthandMethod<RawServer, RawRequest, RawReply, TypeProvider, Logger>
+
     /**
      * Opens an exchange in memory, without a port. Node's parser and this plugin work as on a real connection. Calls
      * `app.ready()` first. The client reads and writes items in the formats of `receive` and `send`.
@@ -168,6 +171,8 @@ declare namespace fastifyDuplex {
     highWaterMark?: number
     /** Whether a client that ends its side (FIN) behind its request still gets the response. If not, it counts as gone, as it always does where Node reads an HTTP/1.1 connection. Default: true */
     allowHalfOpen?: boolean
+    /** Whether the `onSend` hooks run before the head of a body that is written to `reply.duplex`, without a payload: for cookies and sessions. Writes wait until they are done. Default: false, with a warning */
+    onSend?: boolean
   }
 
   /** Options of a route whose bodies are bytes. */

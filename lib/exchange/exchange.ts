@@ -25,6 +25,9 @@ export interface ExchangeOptions {
   highWaterMark?: number
 }
 
+/** A mistake on a route, of which its method and its URL are said. */
+export type Mistake = new (method: string, url: string) => Error
+
 /** What an exchange needs of Fastify. */
 export interface ExchangeOwner {
   /** Null until the first hook of this package has run. */
@@ -38,6 +41,15 @@ export interface ExchangeOwner {
   readonly formatError: Error | null
   /** The header fields of the reply. They are not a copy. */
   headers (): OutgoingFields
+  /**
+   * Called before the first head of a stream: runs the onSend hooks, if the route wants that.
+   *
+   * @returns a promise if they are asynchronous; null if the head may be made now
+   * @throws what a hook fails with
+   */
+  beforeHead (): Promise<void> | null
+  /** Logs a mistake, once for the route. */
+  warnOnce (Mistake: Mistake): void
   /** Called when the response is about to be cut off. */
   onCutOff (error: Error): void
   /** Answers with an error, unless the handler does so at once. */

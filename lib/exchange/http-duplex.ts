@@ -9,7 +9,7 @@ import { Duplex, type Readable } from 'node:stream'
 import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
-import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, NoItemsError, StatusError, TrailersError } from '../errors.ts'
+import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, NoItemsError, ReadersError, StatusError, TrailersError } from '../errors.ts'
 import { isPiped } from '../node/streams.ts'
 import { type Landed, asLanded, copyForUser } from '../relay/read-buffers.ts'
 import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
@@ -41,6 +41,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   whenClosed: (() => void) | null = null
   loops = 0
   requestHasEnded = false
+  detachWasCalled = false
   private isReaderWatched = false
   private pauseTimer: NodeJS.Timeout | undefined
   private requestHalf: RequestBody | null = null
@@ -50,6 +51,11 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private itemReader: ItemReader | null = null
   private itemWriter: ItemWriter | null = null
   private itemFields: readonly string[] = NO_NAMES // added to the head
+  // The head waits for the onSend hooks, and then the write under way, or a flush, waits for the head.
+  private hooksWereCalled = false
+  private headIsAwaited = false
+  private flushIsAwaited = false
+  private awaitedWrite: readonly Buffer[] | null = null
   bodyIsComplete = false
   private bodyEndListener: (() => void) | null = null
   private holdsTunnel = false
@@ -98,7 +104,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   get headersSent (): boolean {
-    return this.responseFraming !== null
+    return this.responseFraming !== null || this.headIsAwaited
   }
 
   get framing (): { request: FramingKind, response: FramingKind | undefined } {
@@ -192,8 +198,13 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (this.isDetached) throw new DetachedError()
     if (this.headersSent) throw new HeadSentError()
     if (this.cannotAnswer) return
-    this.writeHead()
+    this.beginHead()
     if (this.sending !== null) this.itemsToSend.startHeartbeat()
+    if (this.headIsAwaited) this.flushIsAwaited = true
+    else this.flushHead()
+  }
+
+  private flushHead (): void {
     this.transport.whenMayWrite(() => { if (this.headersSent && !this.destroyed) this.transport.write([], 0, false, ignore) })
   }
 
@@ -217,11 +228,13 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (this.isDetached) throw new DetachedError()
     if (this.destroyed) throw new DetachError('the exchange is over')
     if (!this.headersSent && (reply.sent || this.exchange.answerHasBegun)) throw new HeadSentError()
+    if (this.headIsAwaited) throw new DetachError('the onSend hooks are running')
     if (this.isCorkedForTick) this.uncorkAfterTick()
     // The write under way does not matter: the socket sends it before anything that the caller will write.
     if (this.writableLength > this.writeSize) throw new DetachError('something is still to be written')
     const unreadByHalf = this.requestHalf?.readableLength ?? 0
     if (!this.headersSent && this.readableLength + unreadByHalf > 0) throw new DetachError('the request body has not been read to its end')
+    this.detachWasCalled = true // onResponse runs during the next call
     const { socket, head } = this.transport.detach()
     this.detachedSocket = socket
     this.removeAllListeners('data')
@@ -250,6 +263,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   /** A handler that leaves a `for await` loop may still write the response. So this does not destroy the stream, as it usually does. */
   override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
+    // A listener for 'data' loses nothing to a loop.
+    if (this.loops > 0 || this.listenerCount('readable') > 0) (this.exchange as Exchange | null)?.owner.warnOnce(ReadersError)
     return new ChunkIterator(this)
   }
 
@@ -309,7 +324,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     }
     try {
       if (this.isDetached) throw new DetachedError()
-      if (this.responseFraming === null) this.writeHead(chunk)
+      if (this.responseFraming === null) this.beginHead(chunk)
       return true
     } catch (error) {
       this.destroy(error as Error)
@@ -318,7 +333,39 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     }
   }
 
-  private writeHead (content?: unknown): void {
+  /** Makes the head, now or when the onSend hooks are done. */
+  private beginHead (content?: unknown): void {
+    if (this.headIsAwaited) return
+    this.checkUnanswered()
+    const hooks = this.hooksWereCalled ? null : this.exchange.owner.beforeHead()
+    this.hooksWereCalled = true
+    if (hooks === null) {
+      this.writeHead(content)
+      return
+    }
+    this.headIsAwaited = true
+    hooks.then(() => { this.onHooksDone(content) }).catch((error) => { this.destroy(error) })
+  }
+
+  private onHooksDone (content: unknown): void {
+    if (this.destroyed) return
+    this.headIsAwaited = false
+    const { awaitedWrite } = this
+    this.awaitedWrite = null
+    try {
+      this.writeHead(content)
+    } catch (error) {
+      this.destroy(error as Error)
+      if (awaitedWrite !== null) this.finishWrite(error as Error)
+      return
+    }
+    if (this.responseFraming === TUNNEL) this.receiveMore() // the end of the request body has waited for the head
+    if (awaitedWrite !== null) this.writeWhenInTurn(awaitedWrite)
+    else if (this.flushIsAwaited) this.flushHead()
+  }
+
+  /** @throws {HeadSentError} FST_ERR_DUPLEX_HEAD_SENT */
+  private checkUnanswered (): void {
     const { reply, exchange } = this
     if (reply.sent && !reply.raw.writableEnded && !reply.raw.headersSent) {
       const error = new HijackedError()
@@ -327,6 +374,11 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     }
     if (reply.sent || exchange.answerHasBegun) throw new HeadSentError('Fastify answers this request')
     if (reply.raw.headersSent) throw new HeadSentError('reply.raw was used. Leave it out: set the status and the headers with reply.code() and reply.header(), and write with reply.duplex')
+  }
+
+  private writeHead (content: unknown): void {
+    const { reply, exchange } = this
+    this.checkUnanswered()
     if (this.sending !== null) this.itemFields = describeItems(reply, this.sending)
     try {
       this.responseFraming = writeHead(this.transport, reply, exchange.owner.headers(), content)
@@ -371,6 +423,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private startWrite (content: readonly Buffer[], size: number, done: WriteCallback): void {
     this.writeSize = size
     this.writeCallback = done
+    if (this.headIsAwaited) {
+      this.awaitedWrite = content
+      return
+    }
     // end() writes at once, but what fails in this tick is not sent.
     if (!this.tickIsOver && this.exchange.life.response === 'written') process.nextTick(writeAfterTick, this, content)
     else this.writeWhenInTurn(content)
@@ -390,7 +446,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private writeNow (content: readonly Buffer[]): void {
     // The end of the body is sent along with the last write: after end(), if nothing is buffered behind it. Node may still call
     // _write or _final after that, with nothing to send. A write that waits for its turn may have been taken back.
-    if (this.endWasWritten || !this.headersSent) {
+    if (this.endWasWritten || this.responseFraming === null) {
       this.finishWrite()
       return
     }
@@ -443,7 +499,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   get relaySocket (): Socket | null {
-    const isFree = this.headersSent && this.writable && this.writeCallback === ignore && this.writableCorked === 0 && this.transport.mayWrite
+    const isFree = this.responseFraming !== null && this.writable && this.writeCallback === ignore && this.writableCorked === 0 && this.transport.mayWrite
     return isFree ? unseenSocket(this.transport.rawSocket) : null
   }
 
@@ -480,10 +536,11 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     // A handler that reads behind the body waits for bytes from the tunnel. But the client sends none before it has the head.
     if (this.responseFraming === null && !reply.sent && !this.exchange.answerHasBegun && isTunnel(reply.request.method, reply.statusCode)) {
       try {
-        this.flushHeaders()
+        if (!this.headersSent) this.flushHeaders()
       } catch (error) {
         this.destroy(error as Error)
       }
+      if (this.headIsAwaited) return null
     }
     return this.isTunnel
   }
@@ -571,6 +628,11 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.stopPauseTimer()
     this.wakeWriters()
     const failure = exchange.isOver ? error : error ?? new DestroyedError()
+    this.headIsAwaited = false
+    if (this.awaitedWrite !== null) {
+      this.awaitedWrite = null
+      this.finishWrite(failure ?? new DestroyedError())
+    }
     if (exchange.stream === this) exchange.happens('stream destroyed', failure ?? undefined)
     done(failure)
   }

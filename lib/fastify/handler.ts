@@ -51,6 +51,7 @@ export function wrapHandler (handler: Handler): Handler {
     } catch (error) {
       return onThrow(exchange, reply, error as Error)
     }
+    exchange.warnOfRawReader()
     const promise = promiseOf(result, exchange, reply)
     if (promise !== null) return afterPromise(promise, exchange, reply)
     exchange.isUnattended = true
@@ -79,6 +80,7 @@ async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchan
   try {
     let value = await result
     if (isBodyOf(value, exchange)) value = await writeBody(value, reply)
+    exchange.warnOfRawReader()
     exchange.isUnattended = true
     // With `undefined`, Fastify would answer if Node does not know of the head.
     const answer = exchange.stream?.headersSent && !reply.raw.headersSent ? reply : answerOf(exchange, value)

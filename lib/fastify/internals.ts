@@ -25,7 +25,7 @@ export function otherServers (app: FastifyInstance): Server[] {
 }
 
 /** The hooks of the reply's route in order, those of the app first. This is the array that Fastify itself uses: it can be changed. */
-export function hooksOf (reply: FastifyReply, name: 'preParsing' | 'onError' | 'onTimeout'): ((...args: any[]) => unknown)[] {
+export function hooksOf (reply: FastifyReply, name: 'preParsing' | 'onError' | 'onSend' | 'onTimeout'): ((...args: any[]) => unknown)[] {
   return ownSymbol(reply.request, 'fastify.context')?.[name] ?? []
 }
 
@@ -99,6 +99,18 @@ export function logPrematureClose (reply: FastifyReply): void {
   if (controller !== undefined) controller.streamError({ code: 'ERR_STREAM_PREMATURE_CLOSE' }, reply.request, reply)
   // Before log controllers, loggers had this flag.
   else if (findSymbol(reply.log, 'fastify.disableRequestLogging') !== true) reply.log.info({ res: reply }, 'stream closed prematurely')
+}
+
+/** Logs that the user has the connection, with no status: unless logging is disabled for the request. */
+export function logDetached (reply: FastifyReply): void {
+  const isDisabled = findSymbol(reply.server, 'fastify.logController')?.isLogDisabled(reply.request) ?? findSymbol(reply.log, 'fastify.disableRequestLogging')
+  if (isDisabled !== true) reply.log.info({ responseTime: reply.elapsedTime }, 'connection detached')
+}
+
+/** Whether `reply.trailer()` was called. */
+export function hasTrailers (reply: FastifyReply): boolean {
+  const trailers = ownSymbol(reply, 'fastify.reply.trailers')
+  return trailers !== null && trailers !== undefined
 }
 
 /** The request whose method the next reader does not see. */

@@ -3,8 +3,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Authority, OutgoingFields } from '../../types/index.d.ts'
-import { AbortedError, NotEnabledError, SentLateError } from '../errors.ts'
-import { Exchange, type ExchangeOwner } from '../exchange/exchange.ts'
+import { AbortedError, NotEnabledError, OnSendError, OnSendPayloadError, RawRequestError, ReplyTrailerError, SentLateError } from '../errors.ts'
+import { Exchange, type ExchangeOwner, type Mistake } from '../exchange/exchange.ts'
 import { HttpDuplex } from '../exchange/http-duplex.ts'
 import type { Receiving, Sending } from '../exchange/items.ts'
 import type { Registry } from '../exchange/registry.ts'
@@ -17,8 +17,8 @@ import type { IdleWatch } from '../transport/idle-watch.ts'
 import { NodeTransport } from '../transport/node-pair.ts'
 import { targetOf } from '../transport/request-framing.ts'
 import type { App, Transport } from '../transport/transport.ts'
-import { runHooks } from './hooks.ts'
-import { abortSignal, headersOf, hijack, hooksOf } from './internals.ts'
+import { type Hook, runHooks, runOnSend } from './hooks.ts'
+import { abortSignal, hasTrailers, headersOf, hijack, hooksOf } from './internals.ts'
 import type { ItemFormats } from './item-formats.ts'
 
 /** For a SentLateError. */
@@ -35,6 +35,8 @@ export interface RouteSetup {
   gate: Gate
   /** Null if the bodies are bytes. */
   items: ItemFormats | null
+  /** The mistakes that were logged. */
+  warnings: Set<Mistake>
   /** Compiles the formats of items, for all routes. */
   compileWhenReady: (() => void)[]
 }
@@ -136,6 +138,31 @@ export class RouteExchange implements ExchangeOwner {
 
   headers (): OutgoingFields {
     return headersOf(this.reply!)
+  }
+
+  beforeHead (): Promise<void> | null {
+    const { setup: { options: { onSend } } } = this
+    const reply = this.reply!
+    if (hasTrailers(reply)) this.warnOnce(ReplyTrailerError)
+    const hooks = hooksOf(reply, 'onSend')
+    if (hooks.length === 0 || onSend === false) return null
+    if (onSend) return runOnSend(hooks, reply.request, reply, () => { this.warnOnce(OnSendPayloadError) })
+    this.warnOnce(OnSendError)
+    return null
+  }
+
+  warnOnce (Mistake: Mistake): void {
+    const { reply, setup: { warnings } } = this
+    if (warnings.has(Mistake)) return
+    warnings.add(Mistake)
+    const { method, routeOptions } = reply!.request
+    const mistake = new Mistake(method, routeOptions.url!)
+    reply!.log.warn({ err: mistake }, mistake.message)
+  }
+
+  /** Called when the handler has returned, and when its promise is resolved. */
+  warnOfRawReader (): void {
+    if (this.exchange!.transport.isReadByOthers) this.warnOnce(RawRequestError)
   }
 
   /** Runs the onError hooks. They begin before onResponse, since this is called before the exchange ends; async ones may end later. */

@@ -13,7 +13,7 @@ import { claimRaw } from '../transport/raw.ts'
 import { skipBodyParsing } from './admission.ts'
 import { wrapHandler, wrapRouteErrorHandler } from './handler.ts'
 import { ItemFormats } from './item-formats.ts'
-import { type LoggerFactory, logPrematureClose, restoreParameter } from './internals.ts'
+import { type LoggerFactory, logDetached, logPrematureClose, restoreParameter } from './internals.ts'
 import { RouteExchange, type RouteSetup, exchangeOf, setExchange } from './route-exchange.ts'
 import { markSeen } from './unseen-routes.ts'
 
@@ -57,6 +57,7 @@ function setUp (plugin: RouteSetup, { receive, send, ...routeOptions }: FastifyD
     options,
     items: receive === undefined && send === undefined ? null : new ItemFormats({ receive, send }),
     idleWatch: new IdleWatch(options.idleTimeout),
+    warnings: new Set(),
     admitted: routeOptions.maxExchanges === undefined ? plugin.admitted : { count: 0 }
   }
 }
@@ -76,10 +77,12 @@ function claimWithLogger (makeLogger: LoggerFactory, setup: RouteSetup): LoggerF
 
 /**
  * The last onResponse hook of the route. Fastify logs "request errored" with the error that it passes on. A client that has left is
- * logged as on an ordinary route that streams: then nothing more may be logged, and the hook does not go on.
+ * logged as on an ordinary route that streams: then nothing more may be logged, and the hook does not go on. The same if the connection
+ * was detached before a head: the status of the reply was not sent.
  */
 function passFailure (request: FastifyRequest, reply: FastifyReply, done: (error: Error | null) => void): void {
-  const { failure } = exchangeOf(request.raw)
+  const { failure, stream, exchange } = exchangeOf(request.raw)
   if (failure instanceof AbortedError) logPrematureClose(reply)
+  else if (failure === null && stream?.detachWasCalled && exchange!.life.response === 'none') logDetached(reply)
   else done(failure)
 }

@@ -22,6 +22,11 @@ export function isPiped (stream: Readable): boolean {
   return (stream as unknown as Internals)._readableState.pipes.length > 0
 }
 
+/** Whether a stream is being read, or was read to its end. */
+export function isRead (stream: Readable): boolean {
+  return stream.readableFlowing === true || stream.readableEnded || stream.listenerCount('data') > 0 || stream.listenerCount('readable') > 0
+}
+
 /** Resolves when more may be written. `stream` must emit 'drain' when it fails, too. */
 export function drained (stream: Duplex): Promise<void> {
   return new Promise((resolve) => { stream.once('drain', resolve) })

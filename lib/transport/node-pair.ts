@@ -12,7 +12,7 @@ import { AbortedError, TunnelError } from '../errors.ts'
 import { dropConnectionFields, isHttp2, mayHaveBody, minorVersion, onCutRequest, streamOf, wasCut } from '../node/http2.ts'
 import { isInTurn, whenInTurn } from '../node/response.ts'
 import { hasServerTimeout, progressOf, queuedBytes } from '../node/socket.ts'
-import { setAutoDestroy } from '../node/streams.ts'
+import { isRead, setAutoDestroy } from '../node/streams.ts'
 import { asLanded } from '../relay/read-buffers.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { trailerNames } from '../transfer/field-lines.ts'
@@ -91,6 +91,12 @@ export class NodeTransport implements Transport, Watched {
     onCutRequest(request, () => { this.exchange?.onReadError(new AbortedError()) })
     // The response finishes only when its stream closes, which waits for the rest of the request.
     stream.on('finish', () => { if (this.exchange?.answerHasBegun) this.onAnswered() })
+  }
+
+  get isReadByOthers (): boolean {
+    const { request, contentWasRequested } = this
+    if (this.exchange === null) return false
+    return contentWasRequested ? request.listenerCount('data') > 1 || request.listenerCount('readable') > 0 : isRead(request)
   }
 
   get socket (): Duplex {

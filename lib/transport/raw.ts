@@ -12,6 +12,7 @@ import type { Borrower } from '../handoff/claim.ts'
 import { type Handoff, claim } from '../handoff/handoff.ts'
 import { minorVersion } from '../node/http2.ts'
 import { progressOf, queuedBytes } from '../node/socket.ts'
+import { isRead } from '../node/streams.ts'
 import { type Landed, asLanded, bytesOf, copyIfLanded } from '../relay/read-buffers.ts'
 import { type BodyReader, CloseReader, NO_BYTES, restOf } from '../transfer/body-reader.ts'
 import { type Framing, bodyReader } from '../transfer/framing.ts'
@@ -96,6 +97,10 @@ export class RawTransport implements Transport, Borrower, Watched {
 
   get requestIsRead (): boolean {
     return this.bodyReader.done
+  }
+
+  get isReadByOthers (): boolean {
+    return this.exchange !== null && isRead(this.request)
   }
 
   get rawSocket (): Socket {

@@ -72,6 +72,8 @@ export interface Transport {
   /** The connection, if this transport reads and writes its bytes; null if Node does. */
   readonly rawSocket: Duplex | null
   readonly requestFraming: Framing
+  /** Whether other code reads the request, from Node's object for it. False after the exchange. */
+  readonly isReadByOthers: boolean
   /** Why the request cannot be read at all; null if it can. Its connection is closed after the answer. */
   readonly framingError: Error | null
   /** The trailers of the request, complete when the request is. */

@@ -24,7 +24,7 @@ const isOfRoute = ([, value]: string[]): boolean => value === 'bytes'
 
 function describedInReadme (): Record<string, Description> {
   return Object.fromEntries(rowsIn(sectionIn('README.md', 'Options')).filter((row) => !isOfRoute(row)).map(([name, value, text]) => {
-    const unit = / ms$/.test(value) ? 'ms' : / KiB$/.test(value) || /^(maximum )?bytes\b/.test(text) ? 'bytes' : value === 'true' ? 'boolean' : 'exchanges'
+    const unit = / ms$/.test(value) ? 'ms' : / KiB$/.test(value) || /^(maximum )?bytes\b/.test(text) ? 'bytes' : /^(true|false)\b/.test(value) ? 'boolean' : 'exchanges'
     return [name.replaceAll('`', ''), { unit, default: value.replace(/ ms$/, '') }]
   }))
 }
@@ -55,6 +55,7 @@ function describedInTypes (path = 'types/index.d.ts', interfaceName = 'FastifyDu
 
 function toValue (text: string): number | boolean | undefined {
   if (text === 'true') return true
+  if (text === 'false, with a warning') return undefined
   const [, digits, kibi] = /^(\d[\d ]*?)( KiB)?$/.exec(text) ?? []
   if (digits !== undefined) return Number(digits.replaceAll(' ', '')) * (kibi === undefined ? 1 : 1024)
   if (/^(.* else )?none$/.test(text)) return Infinity
@@ -140,7 +141,7 @@ const made = Object.fromEntries(Object.entries(errors).map(([name, DuplexError])
 const codes = new Set<string>(Object.values(made).map(({ code }) => code))
 
 /** No client is answered with these: they occur at registration, or in app.injectDuplex(). */
-const UNANSWERED = ['OPTION', 'REGISTERED', 'UNSEEN_ROUTE', 'BODY_SCHEMA', 'SYNC_GENERATOR', 'ITEM_SCHEMA', 'FASTIFY', 'INJECT', 'HEAD', 'HEAD_LIMIT', 'RESPONSE'].map((name) => `FST_ERR_DUPLEX_${name}`)
+const UNANSWERED = ['OPTION', 'REGISTERED', 'UNSEEN_ROUTE', 'BODY_SCHEMA', 'SYNC_GENERATOR', 'ITEM_SCHEMA', 'FASTIFY', 'INJECT', 'HEAD', 'HEAD_LIMIT', 'RESPONSE', 'ON_SEND', 'ON_SEND_PAYLOAD', 'REPLY_TRAILER', 'RAW_REQUEST', 'READERS'].map((name) => `FST_ERR_DUPLEX_${name}`)
 
 t.test('errors: codes and statuses are the same in docs/errors.md and code', async (t) => {
   t.equal(codes.size, Object.keys(made).length, 'a code for each error')

@@ -8,7 +8,7 @@ import t from 'tap'
 import duplex from '../../lib/index.ts'
 import { jsonl } from '../../lib/items/index.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
-import { chunked, serve } from '../support/wire.ts'
+import { UPGRADE, chunked, serve } from '../support/wire.ts'
 
 type Handler = (request: FastifyRequest, reply: FastifyReply) => any
 
@@ -119,4 +119,85 @@ t.test('strings and bytes are content', async (t) => {
     })
   })
   t.match(await (await connect()).request(chunked('/')), { statusCode: 200, body: 'abcd' })
+})
+
+// Only logged, once for a route
+
+interface Warned {
+  handler: Handler
+  options?: object
+  /** The body of the response. */
+  body: string
+  code: string | null
+  says?: RegExp
+}
+
+async function readAll (stream: AsyncIterable<unknown>): Promise<string> {
+  let text = ''
+  for await (const chunk of stream) text += String(chunk)
+  return text
+}
+
+const onSend = async (_request: FastifyRequest, reply: FastifyReply): Promise<void> => { reply.header('x-hook', 'ran') }
+
+const WARNED: Record<string, Warned> = {
+  'onSend hooks that do not run': { handler: async (_request, { duplex }) => duplex.end('x'), options: { onSend }, body: 'x', code: 'ON_SEND', says: /onSend: true.*onSend: false/ },
+  'onSend hooks that are left out': { handler: async (_request, { duplex }) => duplex.end('x'), options: { onSend, duplex: { onSend: false } }, body: 'x', code: null },
+  'onSend hooks of an ordinary answer': { handler: async () => 'x', options: { onSend }, body: 'x', code: null },
+  'an onSend hook that gives a payload': { handler: async (_request, { duplex }) => duplex.end('x'), options: { onSend: async () => 'other', duplex: { onSend: true } }, body: 'x', code: 'ON_SEND_PAYLOAD', says: /dropped/ },
+  'reply.trailer()': { handler: async (_request, reply) => { reply.trailer('etag', async () => 'x').duplex.end('x') }, body: 'x', code: 'REPLY_TRAILER', says: /setTrailers\(\)/ },
+  'a loop over request.raw': { handler: async (request, { duplex }) => { duplex.end(`[${await readAll(request.raw)}]`) }, body: '', code: 'RAW_REQUEST', says: /reply\.duplex/ },
+  'a loop over request.raw, later': { handler: async (request, { duplex }) => { await null; duplex.write('['); await readAll(request.raw); duplex.end(']') }, body: '', code: 'RAW_REQUEST', says: /reply\.duplex/ },
+  'listeners of request.raw': { handler: (request, { duplex }) => { request.raw.on('data', () => {}); duplex.end('x') }, body: 'x', code: 'RAW_REQUEST', says: /reply\.duplex/ },
+  'a listener for readable of request.raw, beside reply.duplex': { handler: (request, { duplex }) => { duplex.on('data', () => {}); request.raw.on('readable', () => {}); duplex.end('x') }, body: 'x', code: 'RAW_REQUEST', says: /reply\.duplex/ },
+  'two loops': { handler: async (_request, { duplex }) => { await Promise.all([readAll(duplex), readAll(duplex)]); duplex.end('x') }, body: 'x', code: 'READERS', says: /one place/ },
+  'one loop after the other': { handler: async (_request, { duplex }) => { for await (const chunk of duplex) if (chunk.length > 0) break; await readAll(duplex); duplex.end('x') }, body: 'x', code: null },
+  'a loop, and a listener that counts': {
+    handler: async (_request, { duplex }) => {
+      let size = 0
+      duplex.on('data', ({ length }) => { size += length })
+      const text = await readAll(duplex)
+      duplex.end(`${text} ${size}`)
+    },
+    body: 'abc 3',
+    code: null
+  },
+  'request.body': { handler: async (request, { duplex }) => { duplex.end(String(request.body)) }, body: 'undefined', code: null }
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: logged once for a route`, async (t) => {
+    const { ask, log } = await serveKind(t, kind, (app, routeOptions) => {
+      for (const [i, { handler, options }] of Object.values(WARNED).entries()) app.post(`/${i}`, { duplex: true, ...options, ...routeOptions }, handler as never)
+    })
+    for (const [i, [mistake, { body, code, says }]] of Object.entries(WARNED).entries()) {
+      const before = log.length
+      for (let times = 0; times < 2; times++) {
+        const asked = await ask(`/${i}`, kind === KINDS['asynchronous constraint'] ? { later: 'yes' } : {})
+        asked.write('abc')
+        asked.end()
+        t.equal(await asked.status(), 200, mistake)
+        const received = await asked.body()
+        if (body !== '') t.equal(received, body, mistake)
+      }
+      const warnings = log.slice(before).filter(({ level }) => level > 30)
+      t.match(warnings, code === null ? [] : [{ level: 40, err: { code: `FST_ERR_DUPLEX_${code}`, message: says } }], mistake)
+      t.equal(warnings.length, code === null ? 0 : 1, mistake)
+    }
+  })
+}
+
+t.test('a detached connection is not logged as completed with 200', async (t) => {
+  for (const disableRequestLogging of [false, true]) {
+    const { connect, log } = await serve(t, 'tcp', (app) => {
+      app.get('/own', { duplex: true }, (_request, { duplex }) => { duplex.detach().socket.end('HTTP/1.1 299 x\r\n\r\n') })
+      app.get('/tunnel', { duplex: true }, (_request, reply) => {
+        reply.code(101).header('upgrade', 'x').duplex.flushHeaders()
+        reply.duplex.detach().socket.end()
+      })
+    }, { fastify: { disableRequestLogging } })
+    for (const path of ['/own', '/tunnel']) await (await connect()).send(UPGRADE(path)).ended
+    const ends = log.filter(({ msg }) => /completed|detached|errored/.test(msg)).map(({ msg, res, level }) => [level, msg, res?.statusCode])
+    t.strictSame(ends, disableRequestLogging ? [] : [[30, 'connection detached', undefined], [30, 'request completed', 101]])
+  }
 })
