@@ -211,7 +211,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
   /** Only the app could go on: it neither reads nor writes, and the handler has returned. */
   private get isForgotten (): boolean {
     const { life: { handler, request, response }, stream } = this
-    return handler === 'returned' && (response === 'none' || response === 'begun') && stream !== null && stream.writableLength === 0 && (request !== 'open' || !stream.isRead)
+    return handler === 'returned' && (response === 'none' || response === 'begun') && stream !== null && !stream.writableEnded && stream.writableLength === 0 && (request !== 'open' || !stream.isRead)
   }
 
   // Events of the registry
