@@ -3,11 +3,16 @@
 import { once } from 'node:events'
 import { setImmediate as immediate } from 'node:timers/promises'
 import cookie from '@fastify/cookie'
+import session from '@fastify/session'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
 import { jsonl } from '../../lib/items/index.ts'
 import { KINDS, type Kind, serveKind } from '../support/kinds.ts'
 import { GET, UPGRADE, chunked, resolvers, serve } from '../support/wire.ts'
+
+declare module 'fastify' {
+  interface Session { count?: number }
+}
 
 type Handler = (request: FastifyRequest, reply: FastifyReply) => any
 
@@ -157,6 +162,25 @@ t.test('@fastify/cookie', async (t) => {
   }, { plugin: { onSend: true } })
   t.match(await (await connect()).request(chunked('/')), { statusCode: 200, body: 'x', headers: { 'set-cookie': ['a=1; SameSite=Lax'] } })
   t.match(await app.inject({ method: 'POST', url: '/' }), { body: 'x', headers: { 'set-cookie': 'a=1; SameSite=Lax' } })
+})
+
+t.test('@fastify/session', async (t) => {
+  const { app, connect } = await serve(t, 'tcp', async (app) => {
+    await app.register(cookie)
+    await app.register(session, { secret: 'a secret of thirty-two characters', cookie: { secure: false } })
+    app.post('/', { duplex: { onSend: true } }, async function * (request) {
+      const count = (request.session.get('count') ?? 0) + 1
+      request.session.set('count', count)
+      yield String(count)
+    })
+  })
+  const wire = await connect()
+  const first = await wire.request(chunked('/'))
+  t.match(first, { statusCode: 200, body: '1' })
+  const [value] = String(first.headers['set-cookie']).split(';')
+  t.match(value, /^sessionId=./)
+  t.match(await wire.request(chunked('/').replace('\r\n', `\r\nCookie: ${value}\r\n`)), { statusCode: 200, body: '2' })
+  t.match(await app.inject({ method: 'POST', url: '/', headers: { cookie: value } }), { statusCode: 200, body: '3' })
 })
 
 for (const [name, kind] of Object.entries(KINDS)) {
