@@ -215,6 +215,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
 
 t.test('on the wire', async (t) => {
   const onSend = async (_request: FastifyRequest, reply: FastifyReply): Promise<void> => { await immediate(); reply.header('x-hook', 'ran') }
+  const codes = resolvers<unknown>()
   const { connect } = await serve(t, 'tcp', (app) => {
     const options = { duplex: { onSend: true }, onSend }
     app.get('/', options, async function * () { yield 'x' })
@@ -241,6 +242,7 @@ t.test('on the wire', async (t) => {
       duplex.write('x')
       return 'late'
     })
+    app.get('/raw', { ...options, onSend: async (_request, reply) => { await immediate(); reply.raw.end('other'); await once(reply.raw, 'finish'); await immediate() } }, (_request, { duplex }) => { duplex.write('x', codes.resolve as never) })
     app.get('/field', options, (_request, reply) => { reply.header('x-bad', '\n').duplex.write('x', () => {}) })
   })
   const wire = await connect()
@@ -251,6 +253,8 @@ t.test('on the wire', async (t) => {
   t.match(await wire.request(GET('/detach')), { body: /the onSend hooks are running/, fields: { 'x-hook': 'ran' } })
   t.match(await wire.request(GET('/field')), { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/ })
   t.match(await wire.request(GET('/late')), { statusCode: 500, body: /FST_ERR_DUPLEX_SENT_LATE/ })
+  t.match(await wire.request(GET('/raw')), { statusCode: 200, body: 'other' })
+  t.match(await codes.promise, { code: 'FST_ERR_DUPLEX_DESTROYED' })
   t.match(await wire.request(GET('/')), { statusCode: 200, body: 'x' })
   wire.send(UPGRADE('/tunnel'))
   t.match(await wire.head(), { statusCode: 101, fields: { 'x-hook': 'ran' } })

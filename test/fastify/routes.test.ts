@@ -9,7 +9,7 @@ import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
-import { hooksOf, missingFromFastify, otherServers, logPrematureClose } from '../../lib/fastify/internals.ts'
+import { hooksOf, missingFromFastify, otherServers, logDetached, logPrematureClose } from '../../lib/fastify/internals.ts'
 import duplex from '../../lib/index.ts'
 import { CONNECT, CUT_OFF, GET, accepted, chunked, dial, serve } from '../support/wire.ts'
 
@@ -187,13 +187,15 @@ t.test('an onResponse hook that another plugin adds to a route after ours', asyn
   t.strictSame(ran, ['/', '/fails'], { todo: 'Fastify runs no hook behind the one that tells it of the failure' })
 })
 
-t.test('a Fastify without log controllers logs a client that leaves itself', async (t) => {
+t.test('a Fastify without log controllers logs itself a client that leaves, and a detached connection', async (t) => {
   const lines: unknown[] = []
   const reply = { server: {}, log: { info: (_fields: unknown, message: string) => { lines.push(message) } } }
   logPrematureClose(reply as unknown as FastifyReply)
+  logDetached(reply as unknown as FastifyReply)
   Object.assign(reply.log, { [Symbol('fastify.disableRequestLogging')]: true })
   logPrematureClose(reply as unknown as FastifyReply)
-  t.strictSame(lines, ['stream closed prematurely'])
+  logDetached(reply as unknown as FastifyReply)
+  t.strictSame(lines, ['stream closed prematurely', 'connection detached'])
 })
 
 t.test('a Fastify whose internals are missing', async (t) => {
