@@ -242,6 +242,15 @@ t.test('on the wire', async (t) => {
       duplex.write('x')
       return 'late'
     })
+    let runs = 0
+    app.get('/again', { ...options, onSend: (_request, _reply, _payload, done) => { runs++; done() } }, (_request, reply) => {
+      reply.header('x-bad', '\n')
+      try {
+        reply.duplex.flushHeaders()
+      } catch (error) {
+        reply.duplex.end(`${(error as { code: string }).code} ${runs}`)
+      }
+    })
     app.get('/raw', { ...options, onSend: async (_request, reply) => { await immediate(); reply.raw.end('other'); await once(reply.raw, 'finish'); await immediate() } }, (_request, { duplex }) => { duplex.write('x', codes.resolve as never) })
     app.get('/field', options, (_request, reply) => { reply.header('x-bad', '\n').duplex.write('x', () => {}) })
   })
@@ -253,6 +262,7 @@ t.test('on the wire', async (t) => {
   t.match(await wire.request(GET('/detach')), { body: /the onSend hooks are running/, fields: { 'x-hook': 'ran' } })
   t.match(await wire.request(GET('/field')), { statusCode: 500, body: /FST_ERR_DUPLEX_FIELD/ })
   t.match(await wire.request(GET('/late')), { statusCode: 500, body: /FST_ERR_DUPLEX_SENT_LATE/ })
+  t.match(await wire.request(GET('/again')), { statusCode: 200, body: 'FST_ERR_DUPLEX_FIELD 1' }, 'once')
   t.match(await wire.request(GET('/raw')), { statusCode: 200, body: 'other' })
   t.match(await codes.promise, { code: 'FST_ERR_DUPLEX_DESTROYED' })
   t.match(await wire.request(GET('/')), { statusCode: 200, body: 'x' })
