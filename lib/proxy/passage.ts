@@ -150,9 +150,11 @@ export class Passage {
   private endResponse (content?: Buffer): void {
     const { duplex, call } = this
     if (duplex.destroyed) return
-    if (Object.keys(call.trailers).length > 0) this.flushHead() // decides whether there can be trailers
+    const hasTrailers = Object.keys(call.trailers).length > 0
+    if (hasTrailers) this.flushHead() // decides whether there can be trailers, unless it waits for onSend hooks
+    const { response } = duplex.framing
     try {
-      if (duplex.framing.response === 'chunked') duplex.setTrailers(trailersToPass(call.trailers))
+      if (response === 'chunked' || (response === undefined && hasTrailers)) duplex.setTrailers(trailersToPass(call.trailers))
       duplex.end(content)
     } catch (error) {
       this.fail(error as Error) // other code has ended the response

@@ -7,6 +7,7 @@ import session from '@fastify/session'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
 import { jsonl } from '../../lib/items/index.ts'
+import { proxy } from '../../lib/proxy/index.ts'
 import { KINDS, type Kind, serveKind } from '../support/kinds.ts'
 import { GET, UPGRADE, chunked, resolvers, serve } from '../support/wire.ts'
 
@@ -212,6 +213,20 @@ for (const [name, kind] of Object.entries(KINDS)) {
     t.notOk(log.some(({ level }) => level > 50))
   })
 }
+
+t.test('a proxy waits for the hooks, too', async (t) => {
+  const upstream = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, (_request, { duplex }) => { duplex.setTrailers({ 'x-sum': '1' }).pipe(duplex) })
+  })
+  const { connect } = await serve(t, 'tcp', async (app) => {
+    const onSend = async (_request: FastifyRequest, reply: FastifyReply): Promise<void> => { for (let turns = 0; turns < 20; turns++) await immediate(); reply.header('x-hook', 'ran') }
+    app.post('/', { duplex: { onSend: true }, onSend }, proxy({ upstream: `http://127.0.0.1:${upstream.port}` }))
+  })
+  const wire = await connect()
+  for (const content of ['small', BIG]) {
+    t.match(await wire.request(chunked('/', content, content)), { statusCode: 200, body: content + content, fields: { 'x-hook': 'ran' }, trailers: { 'x-sum': '1' } })
+  }
+})
 
 t.test('on the wire', async (t) => {
   const onSend = async (_request: FastifyRequest, reply: FastifyReply): Promise<void> => { await immediate(); reply.header('x-hook', 'ran') }
