@@ -17,7 +17,7 @@ import type { IdleWatch } from '../transport/idle-watch.ts'
 import { NodeTransport } from '../transport/node-pair.ts'
 import { targetOf } from '../transport/request-framing.ts'
 import type { App, Transport } from '../transport/transport.ts'
-import { type Hook, runHooks, runOnSend } from './hooks.ts'
+import { runHooks, runOnSend } from './hooks.ts'
 import { abortSignal, hasTrailers, headersOf, hijack, hooksOf } from './internals.ts'
 import type { ItemFormats } from './item-formats.ts'
 
