@@ -72,8 +72,14 @@ function onReplyReturned (this: FastifyReply, fulfilled: () => void): void {
   exchange.isUnattended = true
   const failure = exchange.unansweredFailure
   if (failure !== null) exchange.answerFailure(failure)
+  // A handler that has written may await a reply by mistake. Once the head is handed over, nobody waits for the end of the response.
+  if (exchange.stream?.headersSent) setImmediate(waitForReply, this, fulfilled)
+  else waitForReply(this, fulfilled)
+}
+
+function waitForReply (reply: FastifyReply, fulfilled: () => void): void {
   // An exchange that fails is logged once, when it ends.
-  Object.getPrototypeOf(this).then.call(this, fulfilled, () => fulfilled())
+  Object.getPrototypeOf(reply).then.call(reply, fulfilled, () => fulfilled())
 }
 
 async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchange, reply: FastifyReply): Promise<unknown> {

@@ -144,6 +144,7 @@ t.test('requests of every kind', async (t) => {
   t.match(await request({ method: 'POST', payload: Readable.from(['a', 'b']) }), { framing: 'chunked', body: 'ab' })
   t.match(await request({ method: 'DELETE', payload: (async function * () { yield 'c'; yield Buffer.from('d') })() }), { framing: 'chunked', body: 'cd' })
   t.match(await request({ method: 'POST', payload: new Blob(['web']).stream() }), { framing: 'chunked', body: 'web' })
+  t.match(await request({ method: 'POST', payload: Readable.from(['a']), headers: { trailer: 'x-sum' } }), { framing: 'chunked', headers: { trailer: 'x-sum' } })
   t.match(await request({ method: 'POST', payload: 'e', headers: { 'transfer-encoding': 'chunked' } }), { framing: 'chunked', body: 'e' })
   const written = call('/request', { method: 'POST', headers: { 'content-length': 4 } })
   written.write('te')

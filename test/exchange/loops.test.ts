@@ -122,3 +122,15 @@ t.test('a loop that goes on behind its handler has drainTimeout', async (t) => {
   t.equal(await wire.body(), 'done')
   await wire.ended
 })
+
+t.test('the iterator of a loop can be given to another one', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, async (_request, { duplex }) => {
+      for await (const content of duplex[Symbol.asyncIterator]()) duplex.write(content)
+      duplex.end()
+    })
+  })
+  const wire = await connect()
+  t.match(await wire.request(chunked('/', 'some', 'more')), { body: 'somemore' })
+  t.match(await wire.request(chunked('/', 'again')), { body: 'again' })
+})

@@ -7,6 +7,7 @@ import { pipeline } from 'node:stream/promises'
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
 import duplex from '../../lib/index.ts'
+import { hookParser, wakeParser } from '../../lib/node/parser.ts'
 import { otherRuntime } from '../../lib/node/runtime.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -104,4 +105,28 @@ t.test('replaced stream methods are recognized', (t) => {
   t.equal(Error.stackTraceLimit, 0)
   Error.stackTraceLimit = stackTraceLimit
   t.end()
+})
+
+t.test('a parser that keeps its callbacks, as on Node 26.12, is woken without a word to Node', async (t) => {
+  const called: string[] = []
+  class KeepingParser {
+    static readonly kOnHeadersComplete = 1
+    static readonly kOnMessageComplete = 2
+    static readonly kOnExecute = 3
+    1 = (): number => called.push('head')
+    2 = (): number => called.push('message')
+    3 = (): void => {}
+    kept: (() => number)[] = []
+    execute (buffer: Buffer): number {
+      for (const callback of this.kept) t.equal(callback.call(this), called.length)
+      return buffer.length
+    }
+  }
+  const parser = new KeepingParser()
+  hookParser(parser as never, { onHead: () => 0, onExecuted: () => {}, execute: () => 0 })
+  parser.kept = [parser[1], parser[2]]
+  wakeParser(parser as never)
+  t.strictSame(called, [])
+  KeepingParser.prototype.execute.call(parser, Buffer.alloc(0))
+  t.strictSame(called, ['head', 'message'])
 })

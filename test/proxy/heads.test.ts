@@ -297,21 +297,20 @@ t.test('mistakes in rewriting are answered, and nothing of the response is in th
 })
 
 t.test('other code that ends the response, or takes the connection', async (t) => {
-  const { served, origin } = await pair(t, {
-    options: {
-      rewriteResponse (head, { url }, { duplex }) {
-        if (url === '/end') duplex.end('mine')
-        if (url === '/detach') setImmediate(() => duplex.detach().socket.destroy())
-        return head
+  for (const [name, end] of [['end', ''], ['end', '0\r\nx-sum: 1\r\n\r\n'], ['detach', '']]) {
+    const { served, origin } = await pair(t, {
+      options: {
+        rewriteResponse (head, request, { duplex }) {
+          if (name === 'end') duplex.end('mine')
+          else setImmediate(() => duplex.detach().socket.destroy())
+          return head
+        }
       }
-    }
-  }, 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')
-  for (const path of ['/end', '/detach']) {
-    await (await served.connect()).request(GET(path)).catch(() => {})
-    if (path === '/end') origin.peers[0].send('0\r\nx-sum: 1\r\n\r\n')
-    t.match(await (await served.connect()).request(GET('/next')), { body: 'next' })
+    }, `HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n${end}`)
+    await (await served.connect()).request(GET('/')).catch(() => {})
+    if (end === '') await origin.peers[0].ended
+    t.match(await (await served.connect()).request(GET('/next')), { body: 'next' }, name)
   }
-  await Promise.all(origin.peers.map(({ ended }) => ended))
 })
 
 t.test('hooks, error handlers, headers of other plugins, logs', async (t) => {
