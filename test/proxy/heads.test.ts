@@ -297,11 +297,12 @@ t.test('mistakes in rewriting are answered, and nothing of the response is in th
 })
 
 t.test('other code that ends the response, or takes the connection', async (t) => {
-  for (const [name, end] of [['end', ''], ['end', '0\r\nx-sum: 1\r\n\r\n'], ['detach', '']]) {
+  for (const [name, end] of [['end', ''], ['end', '0\r\nx-sum: 1\r\n\r\n'], ['destroy', '0\r\n\r\n'], ['detach', '']]) {
     const { served, origin } = await pair(t, {
       options: {
         rewriteResponse (head, request, { duplex }) {
           if (name === 'end') duplex.end('mine')
+          else if (name === 'destroy') duplex.destroy()
           else setImmediate(() => duplex.detach().socket.destroy())
           return head
         }
