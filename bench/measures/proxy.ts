@@ -19,8 +19,8 @@ const LIMIT = 30_000
 const SIZES: [number, string][] = [[64, '64 B'], [1024, '1 KiB'], [16384, '16 KiB'], [65536, '64 KiB']]
 const KIB = PATTERN.subarray(0, 1024)
 const SHORT: ShortExchange = { path: '/short', content: KIB, response: KIB }
-/** A proxy runs more code than a server. */
-const WARM_UP = 25_000
+/** A proxy runs more code than a server: only then has V8 compiled it. */
+const WARM_UP = 75_000
 const RELAYED_LENGTH = 256 * 2 ** 20
 
 export interface Relayed {
