@@ -176,8 +176,9 @@ t.test('other targets', async (t) => {
   t.teardown(() => session.destroy())
   for (const [fields, code] of [[{ ':path': '/\xe9' }, 'FST_ERR_DUPLEX_PATH'], [{ ':authority': 'us@er' }, 'FST_ERR_DUPLEX_HOST'], [{ ':authority': '[::1' }, 'FST_ERR_DUPLEX_HOST']] as const) {
     const stream = session.request(fields)
-    const [headers] = await once(stream, 'response')
-    t.equal(headers[':status'], 400)
+    const status = await once(stream, 'response').then(([headers]) => headers[':status'], (error) => error.code)
+    if (status === 'ERR_HTTP2_STREAM_ERROR') continue // some versions of Node refuse it themselves
+    t.equal(status, 400)
     t.match(JSON.parse(await text(stream)), { code })
   }
 })
