@@ -4,6 +4,7 @@ import { PassThrough, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import Fastify from 'fastify'
+import { satisfies } from 'semver'
 import t from 'tap'
 import duplex from '../../lib/index.ts'
 import { jsonl } from '../../lib/items/index.ts'
@@ -96,7 +97,9 @@ t.test('refused when the route is added', async (t) => {
   app.get('/', letters as never)
 })
 
-t.test('reply.raw beside reply.duplex', async (t) => {
+const leavesOpen = satisfies(require('fastify/package.json').version, '<5.12.0') && 'older versions of Fastify leave a response open whose head went past them'
+
+t.test('reply.raw beside reply.duplex', { skip: leavesOpen }, async (t) => {
   const { connect, log } = await serve(t, 'tcp', (app) => {
     app.post('/', { duplex: true }, async (_request, reply) => {
       reply.raw.writeHead(200)
