@@ -8,7 +8,7 @@ import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import websocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import WebSocket, { WebSocketServer } from 'ws'
 import { Agent, open } from '../../lib/client/index.ts'
 import { duplexProxy, proxy } from '../../lib/proxy/index.ts'
@@ -203,25 +203,25 @@ t.test('Expect: the server is asked for the body first', async (t) => {
     t.equal(wire.pending, 0, 'the client was not asked')
   })
 
-  await t.test('an error instead, to an offer of another protocol', async (t) => {
+  const offer = async (t: Test): Promise<[Wire, Peer]> => {
     const { connect } = await serveProxy(t, origin.url, { options: { expectTimeout: 60_000 } })
     const wire = await connect()
     const next = origin.next()
     wire.send(UPGRADE('/', 'Expect: 100-continue\r\nContent-Length: 5\r\n', 'POST'))
     const peer = await next
     await peer.head()
+    return [wire, peer]
+  }
+
+  await t.test('an error instead, to an offer of another protocol', async (t) => {
+    const [wire, peer] = await offer(t)
     peer.send('HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\nno')
     t.match(await wire.response(), { statusCode: 400, body: 'no', fields: { connection: 'close' } }, 'the client was not asked')
     await peer.ended
   })
 
   await t.test('a 101 instead', async (t) => {
-    const { connect } = await serveProxy(t, origin.url, { options: { expectTimeout: 60_000 } })
-    const wire = await connect()
-    const next = origin.next()
-    wire.send(UPGRADE('/', 'Expect: 100-continue\r\nContent-Length: 5\r\n', 'POST'))
-    const peer = await next
-    await peer.head()
+    const [wire, peer] = await offer(t)
     peer.send('HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n')
     let head = await wire.head()
     if (head.statusCode === 100) head = await wire.head()
