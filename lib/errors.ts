@@ -42,6 +42,8 @@ export const TooManyExchangesError = createError('FST_ERR_DUPLEX_TOO_MANY', 'Too
 export const AbortedError = createError('FST_ERR_DUPLEX_ABORTED', 'The client went away before the exchange was over', 499)
 export const IdleError = createError('FST_ERR_DUPLEX_IDLE', 'No byte in either direction for %s ms', 408)
 export const NotEndedError = createError('FST_ERR_DUPLEX_NOT_ENDED', 'No byte in either direction for %s ms: the handler has returned, but nobody has ended the response. Call reply.duplex.end()', 500)
+export const RateError = createError('FST_ERR_DUPLEX_RATE', 'The client has %s fewer than %s bytes per second', 408)
+export const AgeError = createError('FST_ERR_DUPLEX_AGE', 'The exchange has not ended within %s ms', 408)
 export const ClosingError = createError('FST_ERR_DUPLEX_CLOSING', 'The server is closing', 503)
 export const DestroyedError = createError('FST_ERR_DUPLEX_DESTROYED', 'The exchange was destroyed before the response ended', 500)
 

@@ -7,6 +7,7 @@ import fp from 'fastify-plugin'
 import type { FastifyDuplexOptions } from '../types/index.d.ts'
 import { injectDuplex } from './client/inject.ts'
 import { FastifyError, RegisteredError } from './errors.ts'
+import { rateWatchOf } from './exchange/rate-watch.ts'
 import { Registry } from './exchange/registry.ts'
 import { wrapGenerator } from './fastify/handler.ts'
 import { hasInjectedBody, keepSignalDuring, makeTargetRoutable, missingFromFastify, otherServers, prepareRequests, prependOnRoute, restoreTargets, surroundPreClose } from './fastify/internals.ts'
@@ -76,7 +77,7 @@ function setUp (server: object, options: ResolvedOptions): RouteSetup {
     onConnect: makeTargetRoutable,
     onUnclaimedConnect (request) { claimRaw(request, app, idleWatch, options)?.refuse() }
   }))
-  return { options, registry, app, idleWatch, admitted: { count: 0 }, gate, items: null, warnings: new Set(), compileWhenReady: [] }
+  return { options, registry, app, idleWatch, rateWatch: rateWatchOf(options), admitted: { count: 0 }, gate, items: null, warnings: new Set(), compileWhenReady: [] }
 }
 
 function startClosing ({ registry, app }: RouteSetup): void {

@@ -34,11 +34,14 @@ export const OPTIONS: { readonly [Name in keyof Required<ResolvedOptions>]: Opti
   maxChunkExtensionSize: { unit: 'bytes', default: 16 * 1024, min: 0 },
   drainLimit: { unit: 'bytes', default: 64 * 1024, min: 0 },
   drainTimeout: { unit: 'ms', default: 1000, min: 1 },
+  minRate: { unit: 'bytes', default: 0, min: 0 },
+  maxAge: { unit: 'ms', default: 0, min: 0 },
   closeGrace: { unit: 'ms', default: 10_000, min: 0 },
   maxExchanges: { unit: 'exchanges', default: Infinity, min: 1 },
   highWaterMark: { unit: 'bytes', default: undefined, min: 1 },
   allowHalfOpen: { unit: 'boolean', default: true },
-  onSend: { unit: 'boolean', default: undefined }
+  onSend: { unit: 'boolean', default: undefined },
+  incremental: { unit: 'boolean', default: false }
 }
 
 /** The longest timeout in milliseconds: for more, setTimeout() fires at once. */

@@ -46,9 +46,12 @@ export async function registration (): Promise<FastifyInstance> {
   const app = Fastify()
   await app.register(duplex)
   await app.register(duplex, { idleTimeout: 1, bodyLimit: 2, maxTrailerSize: 3, maxChunkExtensionSize: 4, drainLimit: 5, drainTimeout: 6, closeGrace: 7, maxExchanges: 8, highWaterMark: 9 })
+  await app.register(duplex, { minRate: 10, maxAge: 11, incremental: true })
   await app.register(duplex, { prefix: '/a', logLevel: 'warn', logSerializers: { a: String }, idleTimeout: 1 })
   // @ts-expect-error a number
   app.register(duplex, { idleTimeout: '1' })
+  // @ts-expect-error a boolean
+  app.register(duplex, { incremental: 1 })
   // @ts-expect-error no such option
   app.register(duplex, { idleTimeOut: 1 })
   return app

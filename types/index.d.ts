@@ -163,7 +163,11 @@ declare namespace fastifyDuplex {
     drainLimit?: number
     /** Milliseconds in which the rest of a request is read and dropped after its response, in which a reader that has paused may resume, and of the lingering read before a connection is closed. Default: 1000 */
     drainTimeout?: number
-    /** Milliseconds that open exchanges get to finish when the app closes. Then they are answered with 503, or cut off if the response has begun. Default: 10 000 */
+    /** Bytes per second that a client must send while the handler waits for them, and must take while bytes of the response wait for it. It has a credit of five seconds. A slower client is answered with 408, or cut off if the response has begun. Not for conversations with pauses. 0: none. Default: 0 */
+    minRate?: number
+    /** Milliseconds until an exchange is told to end, by `'shutdown'` and `request.signal`. After another `closeGrace` it is answered with 408, or cut off if the response has begun. 0: never. Default: 0 */
+    maxAge?: number
+    /** Milliseconds that open exchanges get to finish when the app closes, or when they are older than `maxAge`. Then they are answered with 503, or cut off if the response has begun. Default: 10 000 */
     closeGrace?: number
     /** Exchanges open at once; one more is answered with 503 and Retry-After. The limit of a route counts only its own exchanges. Default: none */
     maxExchanges?: number
@@ -173,6 +177,8 @@ declare namespace fastifyDuplex {
     allowHalfOpen?: boolean
     /** Whether the `onSend` hooks run before the head of a body that is written to `reply.duplex`, without a payload: for cookies and sessions. Writes wait until they are done. Default: false, with a warning */
     onSend?: boolean
+    /** Whether the head of a body that is written to `reply.duplex` has `Incremental: ?1` (RFC 10036): proxies that know the field then do not buffer. A field that the handler has set is kept. Default: false */
+    incremental?: boolean
   }
 
   /** Options of a route whose bodies are bytes. */
@@ -473,8 +479,9 @@ declare namespace fastifyDuplex {
     /** Bytes of response body written, without framing. */
     readonly bytesWritten: number
     /**
-     * The app is closing: the handler has `closeGrace` to finish the response, or the detached connection. `request.signal` has
-     * aborted: with FST_ERR_DUPLEX_CLOSING as its reason, unless it had aborted before.
+     * The app is closing, or the exchange is older than `maxAge`: the handler has `closeGrace` to finish the response. (When the app
+     * closes, also to finish with a detached connection.) `request.signal` has aborted: with FST_ERR_DUPLEX_CLOSING or
+     * FST_ERR_DUPLEX_AGE as its reason, unless it had aborted before.
      */
     on (event: 'shutdown', listener: () => void): this
     on (event: string | symbol, listener: (...args: any[]) => void): this
@@ -688,7 +695,7 @@ declare namespace fastifyDuplex {
    * What an exchange is doing. The first one that is true:
    *
    * - `'detached'`: the connection belongs to the handler, after `detach()`
-   * - `'closing'`: the app closes, and waits for this exchange
+   * - `'closing'`: it was told to end, because the app closes or because of `maxAge`
    * - `'tunnel'`: a 101 or a 2xx to CONNECT was sent, or is being sent
    * - `'answer'`: Fastify answers, after `reply.send()`, a returned value or an error
    * - `'reading'`: the response is complete, and the request is still being read

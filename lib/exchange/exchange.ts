@@ -6,7 +6,7 @@
 import type { Duplex } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 import type { ExchangeStatus, HttpDuplex as PublicHttpDuplex, OutgoingFields } from '../../types/index.d.ts'
-import { AbortedError, ClosingError, DestroyedError, IdleError, NotEndedError } from '../errors.ts'
+import { AbortedError, AgeError, ClosingError, DestroyedError, IdleError, NotEndedError, RateError } from '../errors.ts'
 import type { Landed } from '../relay/read-buffers.ts'
 import { NO_BODY } from '../transfer/framing.ts'
 import type { ExchangeEvents, Transport } from '../transport/transport.ts'
@@ -14,14 +14,18 @@ import { failed, finished, headWritten, publish, started } from './diagnostics.t
 import type { Receiving, Sending } from './items.ts'
 import { CLAIMED, type Event, type Order, type Stage } from './life.ts'
 import type { OpenExchange, Registry } from './registry.ts'
+import type { Paced, RateWatch } from './rate-watch.ts'
 import { stateOf } from './status.ts'
 
 /** See `DuplexOptions`: times in milliseconds, sizes in bytes. */
 export interface ExchangeOptions {
   idleTimeout: number
+  minRate: number
+  maxAge: number
   closeGrace: number
   drainTimeout: number
   bodyLimit: number
+  incremental: boolean
   highWaterMark?: number
 }
 
@@ -33,6 +37,8 @@ export interface ExchangeOwner {
   /** Null until the first hook of this package has run. */
   readonly reply: FastifyReply | null
   readonly handlerHasBegun: boolean
+  /** Null without `minRate`. */
+  readonly rateWatch: RateWatch | null
   /** The format of the items of the request; null if its body is bytes. */
   readonly receiving: Receiving | null
   /** The format of the items of the response; null if its body is bytes. */
@@ -72,6 +78,8 @@ export interface ExchangeOwner {
 export interface ExchangeStream extends Duplex {
   /** Whether somebody listens for content. */
   readonly isRead: boolean
+  /** With `minRate`: whether somebody waits for content, and none is there. */
+  readonly isWaitedFor: boolean
   /** Whether the head opens a tunnel. */
   readonly isTunnel: boolean
   onContent (content: Landed, last: boolean): boolean
@@ -90,7 +98,7 @@ export interface ExchangeStream extends Duplex {
 
 type Orders = { [order in Order]: (reason?: Error) => void }
 
-export class Exchange implements ExchangeEvents, OpenExchange, Orders {
+export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
   life: Stage = CLAIMED
   /** Why the exchange has failed; null if it has not. */
   failure: Error | null = null
@@ -125,16 +133,21 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     this.stream = stream
     if (this.isOver) return
     if (isFirst) publish(started, stream, this.owner.reply!)
-    if (this.life.app === 'closing') process.nextTick(() => this.tell(stream))
+    if (isFirst) this.owner.rateWatch?.add(this)
+    if (this.life.goodbye === 'said') process.nextTick(() => this.tell(stream))
   }
 
-  /** Tells the handler that the app is closing. If a listener throws, only its own exchange fails. */
+  /** Tells the handler to end. If a listener throws, only its own exchange fails. */
   private tell (stream: ExchangeStream): void {
     try {
       stream.emit('shutdown')
     } catch (error) {
-      this.destroyForClosing(error as Error)
+      this.endNow(error as Error)
     }
+  }
+
+  get maxAge (): number {
+    return this.options.maxAge
   }
 
   get closeGrace (): number {
@@ -214,6 +227,29 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     return handler === 'returned' && (response === 'none' || response === 'begun') && stream !== null && !stream.writableEnded && stream.writableLength === 0 && (request !== 'open' || !stream.isRead)
   }
 
+  // For the rate watch
+
+  get bytesReceived (): number {
+    return this.stream!.bytesRead
+  }
+
+  get bytesTaken (): number {
+    return this.transport.progress - this.bytesReceived
+  }
+
+  get waitsForContent (): boolean {
+    const { life: { request, response }, stream, transport } = this
+    return request === 'open' && response !== 'from Fastify' && stream!.isWaitedFor && !stream!.isTunnel && !transport.isBehindOthers
+  }
+
+  get waitsForTaker (): boolean {
+    return this.life.response === 'begun' && this.transport.isStuck && !this.stream!.isTunnel
+  }
+
+  onTooSlow (what: 'sent' | 'taken'): void {
+    this.happens('too slow', new RateError(what, this.options.minRate))
+  }
+
   // Events of the registry
 
   get status (): ExchangeStatus | null {
@@ -238,7 +274,11 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
     this.happens('app closes', reason)
   }
 
-  destroyForClosing (reason: Error): void {
+  expire (reason: Error): void {
+    this.happens('too old', reason)
+  }
+
+  endNow (reason: Error): void {
     this.happens('grace over', reason)
   }
 
@@ -320,18 +360,20 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
   leave (): void {
     if (this.life.response === 'none') this.cancelSignalAbort = this.owner.hijack()
     this.onEnded()
+    this.owner.rateWatch?.delete(this)
+    this.registry.onDetached(this)
     this.complete()
   }
 
   /** Fastify has a reply now. */
   onReply (): void {
-    if (this.life.app === 'closing') this.sayGoodbye(new ClosingError())
+    if (this.life.goodbye === 'said') this.sayGoodbye(this.registry.isClosing ? new ClosingError() : new AgeError(this.maxAge))
   }
 
   sayGoodbye (reason?: Error): void {
     const { reply } = this.owner
     if (reply === null) return
-    if (!reply.sent) reply.header('connection', 'close')
+    if (this.registry.isClosing && !reply.sent) reply.header('connection', 'close')
     this.owner.abortSignal(reason!)
     if (this.stream !== null) this.tell(this.stream)
   }
@@ -342,6 +384,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Orders {
 
   private end (): void {
     this.registry.remove(this)
+    this.owner.rateWatch?.delete(this)
     this.onEnded()
   }
 

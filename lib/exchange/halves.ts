@@ -5,6 +5,7 @@ import { type Duplex, Readable } from 'node:stream'
 import { ReadableStream, WritableStream } from 'node:stream/web'
 import { DestroyedError } from '../errors.ts'
 import { drained, isPiped } from '../node/streams.ts'
+import { areReadsNoted, isWaitedFor, noteReads } from './waiting-reader.ts'
 
 /** The stream of an exchange, as its halves see it. */
 interface Whole extends Duplex {
@@ -26,6 +27,7 @@ export class RequestBody extends Readable {
   constructor (exchange: Whole) {
     super({ highWaterMark: 0 }) // the exchange has a buffer
     this.exchange = exchange
+    if (areReadsNoted(exchange)) noteReads(this)
     // An 'error' without a listener would end the process.
     this.on('error', ignore)
     if (exchange.readableAborted) this.destroy(exchange.errored ?? undefined)
@@ -38,6 +40,11 @@ export class RequestBody extends Readable {
 
   get isPiped (): boolean {
     return isPiped(this)
+  }
+
+  /** Whether the exchange is not read through this stream, or its reader waits. */
+  get isReady (): boolean {
+    return !this.isConnected || this.destroyed || isWaitedFor(this)
   }
 
   override _read (): void {

@@ -24,6 +24,7 @@ import { ItemWriter } from './item-writer.ts'
 import { type Receiving, type Sending, describeItems } from './items.ts'
 import { RequestBody, type WebHalves, webHalves } from './halves.ts'
 import { writeHead } from './response-head.ts'
+import { isWaitedFor, noteReads } from './waiting-reader.ts'
 
 /** What remains of the transport after a clean finish. */
 type Summary = Pick<Transport, 'requestFraming' | 'socket' | 'trailers'>
@@ -82,6 +83,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.reply = reply
     this.receiving = exchange.owner.receiving
     this.sending = exchange.owner.sending
+    if (exchange.options.minRate > 0) noteReads(this)
     // An 'error' without a listener would end the process.
     this.on('error', ignore)
     // Opened too late: the client has left during the hooks, or an onResponse hook opens it.
@@ -381,7 +383,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.checkUnanswered()
     if (this.sending !== null) this.itemFields = describeItems(reply, this.sending)
     try {
-      this.responseFraming = writeHead(this.transport, reply, exchange.owner.headers(), content)
+      this.responseFraming = writeHead(this.transport, reply, exchange.owner.headers(), content, exchange.options.incremental)
     } catch (error) {
       this.removeItemFields()
       throw error
@@ -572,6 +574,11 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   get isRead (): boolean {
     return this.receiver !== null || this.loops > 0 || this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
+  }
+
+  get isWaitedFor (): boolean {
+    const { receiver, requestHalf } = this
+    return receiver === null ? isWaitedFor(this) && requestHalf?.isReady !== false : receiver.wantsContent
   }
 
   /** The reader may leave at any time. After the handler has returned, one that pauses has `drainTimeout` to resume. */

@@ -41,7 +41,8 @@ export interface Life {
   readonly connection: ConnectionState
   readonly client: 'here' | 'half-closed'
   readonly handler: 'running' | 'returned'
-  readonly app: 'open' | 'closing'
+  /** Whether the handler was told to end. */
+  readonly goodbye: 'unsaid' | 'said'
 }
 
 /** What happens to an exchange. */
@@ -70,11 +71,15 @@ export type Event =
   | 'client gone'
   /** No byte has moved for `idleTimeout`. */
   | 'idle'
+  /** The client sends, or takes the response, more slowly than `minRate`. */
+  | 'too slow'
   /** As `idle`, but this response is not in turn: it cannot be answered. */
   | 'stuck'
   /** The handler has called `reply.hijack()` and then written to the stream: nobody can answer. */
   | 'hijacked'
   | 'app closes'
+  /** The exchange is older than `maxAge`. */
+  | 'too old'
   /** `closeGrace` is over. Comes again, if the answer to that takes too long. */
   | 'grace over'
   | 'detached'
@@ -106,7 +111,7 @@ export type Order =
   | 'cutOff'
   /** The end for Fastify. The user has the connection. */
   | 'leave'
-  /** Tells the handler that the app is closing. */
+  /** Tells the handler to end: the app closes, or the exchange is too old. */
   | 'sayGoodbye'
   | 'destroySocket'
 
@@ -124,7 +129,7 @@ export const TABLE: readonly Row[] = [
   ['first byte', { response: 'written' }, { response: 'begun' }, ['hijack']],
   ['response complete', { response: 'begun', request: 'complete' }, { response: 'complete', connection: 'ending' }, ['finish']],
   ['response complete', { response: 'begun', request: 'stopped' }, { response: 'complete', connection: 'ending' }, ['finish']],
-  ['response complete', { response: 'begun', app: 'closing' }, { response: 'complete', connection: 'ending' }, ['finish']],
+  ['response complete', { response: 'begun', goodbye: 'said' }, { response: 'complete', connection: 'ending' }, ['finish']],
   ['response complete', { response: 'begun' }, { response: 'complete' }, ['watchReader']],
   ['reader left', { response: 'complete' }, { connection: 'ending' }, ['finish']],
 
@@ -152,15 +157,21 @@ export const TABLE: readonly Row[] = [
   ['idle', { response: 'none' }, { request: 'failed' }, ['refuse', 'fail', 'abortSignal']],
   ['idle', { response: 'written' }, { request: 'failed' }, ['fail', 'refuse', 'abortSignal']],
   ['idle', {}, { connection: 'cut off' }, ['cutOff']],
+  ['too slow', { response: 'none' }, { request: 'failed' }, ['refuse', 'fail', 'abortSignal']],
+  ['too slow', { response: 'written' }, { request: 'failed' }, ['fail', 'refuse', 'abortSignal']],
+  ['too slow', {}, { connection: 'cut off' }, ['cutOff']],
   ['stuck', {}, { connection: 'cut off' }, ['cutOff']],
   ['hijacked', {}, { connection: 'cut off' }, ['cutOff']],
 
-  ['app closes', { response: 'complete' }, { app: 'closing', connection: 'ending' }, ['sayGoodbye', 'finish']],
-  ['app closes', {}, { app: 'closing' }, ['sayGoodbye']],
-  ['app closes', { connection: 'detached' }, { app: 'closing' }, ['sayGoodbye']],
+  ['app closes', { goodbye: 'said' }, {}, []],
+  ['app closes', { response: 'complete' }, { goodbye: 'said', connection: 'ending' }, ['sayGoodbye', 'finish']],
+  ['app closes', {}, { goodbye: 'said' }, ['sayGoodbye']],
+  ['app closes', { connection: 'detached' }, { goodbye: 'said' }, ['sayGoodbye']],
+  ['too old', { response: 'complete' }, { goodbye: 'said', connection: 'ending' }, ['sayGoodbye', 'finish']],
+  ['too old', {}, { goodbye: 'said' }, ['sayGoodbye']],
   ['grace over', { request: 'failed' }, { connection: 'cut off' }, ['cutOff']],
-  ['grace over', { response: 'none' }, { request: 'failed' }, ['failNow']],
-  ['grace over', { response: 'written' }, { request: 'failed' }, ['failNow']],
+  ['grace over', { response: 'none' }, { request: 'failed' }, ['refuse', 'failNow']],
+  ['grace over', { response: 'written' }, { request: 'failed' }, ['failNow', 'refuse']],
   ['grace over', {}, { connection: 'cut off' }, ['cutOff']],
   ['grace over', { connection: 'detached' }, {}, ['destroySocket']],
   ['detached', {}, { connection: 'detached' }, ['leave']]
@@ -201,4 +212,4 @@ function fits (life: Life, when: Partial<Life>): boolean {
 }
 
 /** The request was claimed. */
-export const CLAIMED: Stage = stageOf({ request: 'open', response: 'none', connection: 'held', client: 'here', handler: 'running', app: 'open' })
+export const CLAIMED: Stage = stageOf({ request: 'open', response: 'none', connection: 'held', client: 'here', handler: 'running', goodbye: 'unsaid' })

@@ -6,7 +6,7 @@ import type { OutgoingFields } from '../../types/index.d.ts'
 import { FieldError, NoBodyError } from '../errors.ts'
 import { isHttp2, minorVersion } from '../node/http2.ts'
 import { isHeadWrapped } from '../node/response.ts'
-import { type Framing, NO_BODY, responseFraming } from '../transfer/framing.ts'
+import { type Framing, NO_BODY, TUNNEL, responseFraming } from '../transfer/framing.ts'
 import { asksToClose, isReason, isSendable, writeResponseHead } from '../transfer/head-writer.ts'
 import type { ResponseStart, Transport } from '../transport/transport.ts'
 import { sendWrappedHead } from './wrapped-head.ts'
@@ -16,13 +16,14 @@ import { sendWrappedHead } from './wrapped-head.ts'
  *
  * @param fields those of the reply
  * @param content the first content of the body, if there is any
+ * @param isIncremental whether a head with a body says so
  * @returns the framing of the body
  * @throws {NoBodyError} FST_ERR_DUPLEX_NO_BODY: there is content, but this response has no body
  * @throws the errors of `responseFraming` and of `Transport.writeHead`
  */
-export function writeHead (transport: Transport, reply: FastifyReply, fields: OutgoingFields, content: unknown): Framing {
+export function writeHead (transport: Transport, reply: FastifyReply, fields: OutgoingFields, content: unknown, isIncremental: boolean): Framing {
   try {
-    return write(transport, reply, fields, content)
+    return write(transport, reply, fields, content, isIncremental)
   } catch (error) {
     // The answer to this error uses the same headers: remove those that cannot be sent.
     const present = reply.getHeaders() as OutgoingFields
@@ -53,8 +54,9 @@ function reasonOf ({ request, raw }: FastifyReply): string | undefined {
   return isHttp2(request.raw) ? undefined : raw.statusMessage
 }
 
-function write (transport: Transport, reply: FastifyReply, fields: OutgoingFields, content: unknown): Framing {
+function write (transport: Transport, reply: FastifyReply, fields: OutgoingFields, content: unknown, isIncremental: boolean): Framing {
   const start = startOf(reply, fields, content)
+  if (isIncremental) addIncremental(start)
   // Where Node writes the head, it calls those who have wrapped `writeHead`.
   if (transport.rawSocket === null || !isHeadWrapped(reply.raw)) {
     transport.writeHead(start)
@@ -68,6 +70,15 @@ function write (transport: Transport, reply: FastifyReply, fields: OutgoingField
     framing = changed.framing
   })
   return framing
+}
+
+/**
+ * Asks proxies to pass the body on as it comes (RFC 10036). The field is about the content of its own message: a response without
+ * content, and a tunnel, do not have it.
+ */
+function addIncremental (start: ResponseStart): void {
+  const { fields, framing } = start
+  if (framing.kind !== 'none' && framing !== TUNNEL && fields.incremental === undefined) start.fields = { ...fields, incremental: '?1' }
 }
 
 /** @throws {NoBodyError} FST_ERR_DUPLEX_NO_BODY */

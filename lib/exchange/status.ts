@@ -11,9 +11,9 @@ interface Facts {
 }
 
 /** What an exchange is doing, in one word. The first line that fits applies. */
-export function stateOf ({ app, connection, request, response }: Life, { handlerHasBegun, isTunnel, hasBody }: Facts): ExchangeState {
+export function stateOf ({ connection, goodbye, request, response }: Life, { handlerHasBegun, isTunnel, hasBody }: Facts): ExchangeState {
   if (connection === 'detached') return 'detached'
-  if (app === 'closing') return 'closing'
+  if (goodbye === 'said') return 'closing'
   if (isTunnel) return 'tunnel'
   if (response === 'from Fastify') return 'answer'
   if (response === 'complete') return 'reading'

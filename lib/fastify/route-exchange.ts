@@ -7,6 +7,7 @@ import { AbortedError, NotEnabledError, OnSendError, OnSendPayloadError, RawRequ
 import { Exchange, type ExchangeOwner, type Mistake } from '../exchange/exchange.ts'
 import { HttpDuplex } from '../exchange/http-duplex.ts'
 import type { Receiving, Sending } from '../exchange/items.ts'
+import type { RateWatch } from '../exchange/rate-watch.ts'
 import type { Registry } from '../exchange/registry.ts'
 import type { Gate } from '../handoff/gate.ts'
 import { isHttp2 } from '../node/http2.ts'
@@ -30,6 +31,8 @@ export interface RouteSetup {
   registry: Registry
   app: App
   idleWatch: IdleWatch
+  /** Null without `minRate`. */
+  rateWatch: RateWatch | null
   /** The number of open exchanges that count for the route's `maxExchanges`. */
   admitted: { count: number }
   gate: Gate
@@ -135,6 +138,10 @@ export class RouteExchange implements ExchangeOwner {
   }
 
   // ExchangeOwner
+
+  get rateWatch (): RateWatch | null {
+    return this.setup.rateWatch
+  }
 
   headers (): OutgoingFields {
     return headersOf(this.reply!)

@@ -8,6 +8,7 @@ import { AbortedError, BodySchemaError } from '../errors.ts'
 import { type DeclaredItems, optionsOfRoute, resolveOptions } from '../options.ts'
 import type { Gate } from '../handoff/gate.ts'
 import { kPassesHandshakes } from '../handoff/websocket-routes.ts'
+import { rateWatchOf } from '../exchange/rate-watch.ts'
 import { IdleWatch } from '../transport/idle-watch.ts'
 import { claimRaw } from '../transport/raw.ts'
 import { skipBodyParsing } from './admission.ts'
@@ -57,6 +58,7 @@ function setUp (plugin: RouteSetup, { receive, send, ...routeOptions }: FastifyD
     options,
     items: receive === undefined && send === undefined ? null : new ItemFormats({ receive, send }),
     idleWatch: new IdleWatch(options.idleTimeout),
+    rateWatch: rateWatchOf(options),
     warnings: new Set(),
     admitted: routeOptions.maxExchanges === undefined ? plugin.admitted : { count: 0 }
   }

@@ -137,6 +137,8 @@ export interface ContentReceiver {
   /** @param last whether `onEnd` follows, or a tunnel. @returns whether more is wanted. If not, none comes until `receiveMore` is called */
   onContent (content: Landed, last: boolean): boolean
   onEnd (): void
+  /** Whether more is wanted now. */
+  readonly wantsContent: boolean
 }
 
 /** A stream whose content can be received in this way. */
@@ -184,6 +186,10 @@ export class DirectRelay extends RelayTo implements ContentReceiver {
 
   onEnd (): void {
     this.end(this.lastContent)
+  }
+
+  get wantsContent (): boolean {
+    return !this.waitsForDrain
   }
 
   protected send (content: Buffer): boolean {

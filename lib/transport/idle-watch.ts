@@ -2,7 +2,7 @@
 // per connection, refreshed by every read and write) would take 4 % of the time of a small message and its reply. They would
 // also make Node emit 'timeout', to which other code listens.
 
-import { AsyncResource } from 'node:async_hooks'
+import { Watch } from './watch.ts'
 
 /** Checks per `idleTimeout`. An idle exchange is noticed up to one check late. */
 const STEPS = 4
@@ -27,42 +27,26 @@ interface Silence {
   steps: number
 }
 
-export class IdleWatch {
-  private readonly step: number
-  private readonly watched = new Map<Watched, Silence | null>()
-  private timer: NodeJS.Timeout | null = null
-  // Without it, the timer would run in the async context of the request that started it, and keep the data of that context
-  // alive.
-  private readonly context = new AsyncResource('fastify-duplex.IdleWatch')
+export class IdleWatch extends Watch<Watched, Silence> {
+  private readonly isOn: boolean
 
   /** @param idleTimeout milliseconds; 0: never */
   constructor (idleTimeout: number) {
-    this.step = idleTimeout / STEPS
+    super(idleTimeout / STEPS)
+    this.isOn = idleTimeout > 0
   }
 
-  add (one: Watched): void {
-    if (this.step === 0) return
-    this.watched.set(one, null)
-    // Like the timeouts of sockets, the timer does not keep the process alive.
-    this.timer ??= this.context.runInAsyncScope(setInterval, null, this.check, this.step).unref()
+  override add (one: Watched): void {
+    if (this.isOn) super.add(one)
   }
 
-  delete (one: Watched): void {
-    this.watched.delete(one)
-  }
-
-  private readonly check = (): void => {
-    for (const [one, silence] of this.watched) {
-      const { progress } = one
-      if (silence === null || silence.progress !== progress) {
-        this.watched.set(one, { progress, steps: 0 })
-      } else if (++silence.steps >= (one.isStuck ? STUCK_STEPS : STEPS)) {
-        silence.steps = 0
-        one.onIdle()
-      }
+  protected look (one: Watched, silence: Silence | null): Silence {
+    const { progress } = one
+    if (silence === null || silence.progress !== progress) return { progress, steps: 0 }
+    if (++silence.steps >= (one.isStuck ? STUCK_STEPS : STEPS)) {
+      silence.steps = 0
+      one.onIdle()
     }
-    if (this.watched.size > 0) return
-    clearInterval(this.timer!)
-    this.timer = null
+    return silence
   }
 }

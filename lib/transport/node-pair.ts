@@ -357,7 +357,11 @@ export class NodeTransport implements Transport, Watched {
     if (!isComplete) this.exchange?.onGone(new AbortedError())
   }
 
-  // For the idle watch
+  // For the idle watch, and for the speed of the client
+
+  get isBehindOthers (): boolean {
+    return this.stream === undefined && !isInTurn(this.response)
+  }
 
   get progress (): number {
     const { request, stream, contentBytes } = this

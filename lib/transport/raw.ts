@@ -431,7 +431,11 @@ export class RawTransport implements Transport, Borrower, Watched {
     this.exchange?.onGone(clientHasLeft ? new AbortedError({ cause: error }) : new DestroyedError())
   }
 
-  // For the idle watch
+  // For the idle watch, and for the speed of the client
+
+  get isBehindOthers (): boolean {
+    return !this.mayWrite
+  }
 
   get progress (): number {
     return progressOf(this.socket)

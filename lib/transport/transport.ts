@@ -80,6 +80,12 @@ export interface Transport {
   readonly trailers: Trailers
   /** Starts or resumes delivering content. */
   read (): void
+  /** For the speed of the client: bytes that were received, and bytes that the kernel has accepted. Framing may be included. */
+  readonly progress: number
+  /** Whether bytes of the response wait for the kernel to accept them. */
+  readonly isStuck: boolean
+  /** Whether responses to earlier requests of the connection come first. */
+  readonly isBehindOthers: boolean
   /** Whether the response may be written: the responses to earlier requests of the connection come first. */
   readonly mayWrite: boolean
   /** Calls back once: now if `mayWrite` is true, otherwise when it becomes true. */

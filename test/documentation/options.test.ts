@@ -54,7 +54,7 @@ function describedInTypes (path = 'types/index.d.ts', interfaceName = 'FastifyDu
 }
 
 function toValue (text: string): number | boolean | undefined {
-  if (text === 'true') return true
+  if (text === 'true' || text === 'false') return text === 'true'
   if (text === 'false, with a warning') return undefined
   const [, digits, kibi] = /^(\d[\d ]*?)( KiB)?$/.exec(text) ?? []
   if (digits !== undefined) return Number(digits.replaceAll(' ', '')) * (kibi === undefined ? 1 : 1024)

@@ -111,6 +111,7 @@ const symptoms: Record<string, (t: Test) => Promise<void>> = {
         yield 'begun'
         yield * reply.duplex
       })
+      app.post('/old', { duplex: { maxAge: 50, closeGrace: 10 } }, async (_request, reply) => text(reply.duplex))
       app.post('/heartbeat', { duplex: { idleTimeout: 50, send: jsonl({}, { heartbeat: 10 }) } }, async (_request, reply) => {
         reply.duplex.flushHeaders()
         await text(reply.duplex)
@@ -120,6 +121,7 @@ const symptoms: Record<string, (t: Test) => Promise<void>> = {
     const { statusCode, body } = await (await connect()).request(OPEN('/'))
     t.equal(statusCode, 408)
     t.match(JSON.parse(body), { code: 'FST_ERR_DUPLEX_IDLE' })
+    t.match(await (await connect()).request(OPEN('/old')), { statusCode: 408, body: /FST_ERR_DUPLEX_AGE/ })
     await t.rejects((await connect()).request(OPEN('/begun')), CUT_OFF)
     const wire = await connect()
     wire.send(OPEN('/heartbeat'))
@@ -143,6 +145,7 @@ const symptoms: Record<string, (t: Test) => Promise<void>> = {
       route('/truncated', ({ duplex }) => text(duplex))
       route('/too-long', ({ duplex }) => text(duplex), { bodyLimit: 4 })
       route('/idle', ({ duplex }) => text(duplex), { idleTimeout: 50 })
+      route('/old', ({ duplex }) => text(duplex), { maxAge: 50, closeGrace: 10 })
       route('/value', () => 'too late')
       route('/destroyed', ({ duplex }) => { duplex.destroy() })
       route('/raw-end', ({ raw }) => { raw.end() })
@@ -152,7 +155,7 @@ const symptoms: Record<string, (t: Test) => Promise<void>> = {
       })
     })
     const seen: (string | undefined)[] = []
-    for (const [path, more] of [['/thrown', ''], ['/truncated', null], ['/too-long', chunk('more')], ['/idle', ''], ['/value', ''], ['/destroyed', ''], ['/raw-end', ''], ['/closing', '']] as const) {
+    for (const [path, more] of [['/thrown', ''], ['/truncated', null], ['/too-long', chunk('more')], ['/idle', ''], ['/old', ''], ['/value', ''], ['/destroyed', ''], ['/raw-end', ''], ['/closing', '']] as const) {
       const wire = await connect()
       const line = logged('request errored')
       wire.send(OPEN(path))
@@ -168,7 +171,7 @@ const symptoms: Record<string, (t: Test) => Promise<void>> = {
       await wire.ended
       await closed
     }
-    t.strictSame(seen, [undefined, 'FST_ERR_DUPLEX_TRUNCATED', 'FST_ERR_DUPLEX_BODY_LIMIT', 'FST_ERR_DUPLEX_IDLE', 'FST_ERR_DUPLEX_SENT_LATE', 'FST_ERR_DUPLEX_DESTROYED', 'FST_ERR_DUPLEX_DESTROYED', 'FST_ERR_DUPLEX_CLOSING'])
+    t.strictSame(seen, [undefined, 'FST_ERR_DUPLEX_TRUNCATED', 'FST_ERR_DUPLEX_BODY_LIMIT', 'FST_ERR_DUPLEX_IDLE', 'FST_ERR_DUPLEX_AGE', 'FST_ERR_DUPLEX_SENT_LATE', 'FST_ERR_DUPLEX_DESTROYED', 'FST_ERR_DUPLEX_DESTROYED', 'FST_ERR_DUPLEX_CLOSING'])
   },
 
   async 'The connection is reset at shutdown' (t) {

@@ -82,8 +82,8 @@ t.test('every state', async (t) => {
   t.comment(`${stages.size} states can be reached`)
   for (const stage of stages) {
     if (stage.connection !== 'held') continue
-    const { request, response, handler, app } = stage
-    const name = `request ${request}, response ${response}, handler ${handler}, app ${app}`
+    const { request, response, handler, goodbye } = stage
+    const name = `request ${request}, response ${response}, handler ${handler}, goodbye ${goodbye}`
     // Nobody acts but the timers. `idle` comes again after each further idleTimeout.
     for (const answered of [false, true]) {
       t.not(idle(idle(idle(stage, answered), answered), answered).connection, 'held', `${name}: idleTimeout ends it`)

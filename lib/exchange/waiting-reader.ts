@@ -1,0 +1,34 @@
+// Whether the reader of a stream waits: it has asked for content, and none is there. Node does not tell that from a reader which
+// works on the last chunk, since a stream reads ahead for both. So for `minRate`, each read is noted.
+
+import { Readable } from 'node:stream'
+
+interface Noted extends Readable {
+  /** The last read has found nothing. */
+  readInVain?: boolean
+}
+
+const NOTED = {
+  read (this: Noted, size?: number): any {
+    const chunk = Readable.prototype.read.call(this, size)
+    if (size !== 0) this.readInVain = chunk === null // read(0) is Node's own, to fill the buffer
+    return chunk
+  },
+  readInVain: false
+}
+
+/** Makes `isWaitedFor` known for a stream. */
+export function noteReads (stream: Readable): void {
+  Object.assign(stream, NOTED)
+}
+
+/** Whether the reads of a stream are noted. */
+export function areReadsNoted (stream: Readable): boolean {
+  return stream.read === NOTED.read
+}
+
+/** Whether somebody waits for content of a stream whose reads are noted. */
+export function isWaitedFor (stream: Readable): boolean {
+  const isBeingRead = stream.readableFlowing === true || stream.listenerCount('readable') > 0
+  return isBeingRead && stream.readableLength === 0 && (stream as Noted).readInVain === true
+}
