@@ -345,6 +345,48 @@ typed.route({ method: 'POST', url: '/', duplex: true, schema, handler: async () 
 // @ts-expect-error
 http.post<{ Reply: { rows: number } }>('/', { duplex: true }, async () => 1)
 
+// Without a schema a handler may return anything, but no async iterable of something else than bytes and text.
+
+declare const something: unknown
+http.post('/', { duplex: true }, async function * (request, reply) { yield 'text'; yield Buffer.of(1); yield * reply.duplex })
+http.post('/', { duplex: true }, (request, reply) => reply.duplex.map((chunk) => String(chunk).toUpperCase()))
+http.post('/', { duplex: true }, (request, reply) => something)
+http.post('/', { duplex: true }, async (request, reply) => something)
+http.post('/', { duplex: true }, (request, reply) => ({ rows: 1 }))
+http.post('/', { duplex: true }, async (request, reply) => ({ rows: 1 }))
+http.post('/', { duplex: true }, async (request, reply) => flag ? [1] : new Date())
+http.post('/', { duplex: true }, async (request, reply) => reply.code(403).send('text'))
+http.post('/', { duplex: true }, (request, reply) => reply)
+http.post('/', { duplex: true }, (request, reply) => reply.duplex.end())
+http.post('/', { duplex: true }, (request, reply) => { if (flag) return 'text'; reply.duplex.end() })
+http.post('/', { duplex: true }, async (request, reply) => { throw new Error() })
+http.post<{ Params: { id: string } }>('/:id', { duplex: true }, async (request, reply) => something)
+http.post<{ Params: { id: string } }>('/:id', { duplex: true }, (request, reply) => reply.send(request.params.id))
+http.post<{ Params: { id: string } }>('/:id', { duplex: true }, (request, reply) => ({ id: request.params.id }))
+http.post('/', { duplex: true }, (request, reply) => {
+  const asReply: FastifyReply = reply
+  return asReply.send()
+})
+// @ts-expect-error neither bytes nor text
+http.post('/', { duplex: true }, async function * (request, reply) { yield { rows: 1 } })
+// @ts-expect-error
+http.post('/', { duplex: { idleTimeout: 1 } }, async function * (request, reply) { yield 1 })
+// @ts-expect-error
+http.post('/', { duplex: true, async * handler (request, reply) { yield { rows: 1 } } })
+// @ts-expect-error
+http.route({ method: 'POST', url: '/', duplex: true, async * handler (request, reply) { yield { rows: 1 } } })
+// @ts-expect-error
+http.post<{ Params: { id: string } }>('/:id', { duplex: true }, async function * (request, reply) { yield { rows: request.params.id } })
+// @ts-expect-error
+http2.post('/', { duplex: true }, async function * (request, reply) { yield { rows: 1 } })
+// @ts-expect-error
+typed.post('/', { duplex: true }, async function * (request, reply) { yield { rows: 1 } })
+// @ts-expect-error
+http.post('/', { duplex: true }, (request, reply) => reply.duplex.map((chunk) => ({ chunk })) as AsyncIterable<{ chunk: unknown }>)
+// Not caught: Fastify's own signature takes a handler whose parameters have types of their own, or that has none.
+http.post('/', { duplex: true }, async function * () { yield { rows: 1 } })
+http.post('/', { duplex: true }, async function * (request: FastifyRequest, reply: FastifyReply) { yield { rows: 1 } })
+
 // Ordinary routes keep Fastify's types.
 
 typed.post('/:id', { schema: { ...schema, body: Type.Object({ a: Type.String() }) } }, async (request, reply) => {

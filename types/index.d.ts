@@ -71,14 +71,14 @@ declare module 'fastify' {
       path: string,
       opts: fastifyDuplex.ItemShorthandOptionsWithHandler<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
     ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
-    <RouteGeneric extends RouteGenericInterface = RouteGenericInterface, ContextConfig = ContextConfigDefault, const SchemaCompiler extends FastifySchema = FastifySchema>(
+    <RouteGeneric extends RouteGenericInterface = RouteGenericInterface, ContextConfig = ContextConfigDefault, const SchemaCompiler extends FastifySchema = FastifySchema, Result = fastifyDuplex.AnyResult>(
       path: string,
       opts: fastifyDuplex.DuplexShorthandOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>,
-      handler: fastifyDuplex.DuplexHandler<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
+      handler: fastifyDuplex.ByteHandler<Result, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
     ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
-    <RouteGeneric extends RouteGenericInterface = RouteGenericInterface, ContextConfig = ContextConfigDefault, const SchemaCompiler extends FastifySchema = FastifySchema>(
+    <RouteGeneric extends RouteGenericInterface = RouteGenericInterface, ContextConfig = ContextConfigDefault, const SchemaCompiler extends FastifySchema = FastifySchema, Result = fastifyDuplex.AnyResult>(
       path: string,
-      opts: fastifyDuplex.DuplexShorthandOptionsWithHandler<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
+      opts: fastifyDuplex.DuplexShorthandOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger> & { handler: fastifyDuplex.ByteHandler<Result, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, NoInfer<SchemaCompiler>, TypeProvider, Logger> }
     ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
   }
 
@@ -92,8 +92,8 @@ declare module 'fastify' {
     >(
       opts: fastifyDuplex.ItemRouteOptions<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
     ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
-    route<RouteGeneric extends RouteGenericInterface = RouteGenericInterface, ContextConfig = ContextConfigDefault, const SchemaCompiler extends FastifySchema = FastifySchema>(
-      opts: fastifyDuplex.DuplexRouteOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
+    route<RouteGeneric extends RouteGenericInterface = RouteGenericInterface, ContextConfig = ContextConfigDefault, const SchemaCompiler extends FastifySchema = FastifySchema, Result = fastifyDuplex.AnyResult>(
+      opts: Omit<fastifyDuplex.DuplexRouteOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>, 'handler'> & { handler: fastifyDuplex.ByteHandler<Result, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, NoInfer<SchemaCompiler>, TypeProvider, Logger> }
     ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
 
     /** What the plugin says about itself, where it was registered. */
@@ -266,6 +266,51 @@ declare namespace fastifyDuplex {
     request: FastifyRequest<RouteGeneric, RawServer, RawRequest, SchemaCompiler, TypeProvider, ContextConfig, Logger>,
     reply: FastifyReply<RouteGeneric, RawServer, RawRequest, RawReply, ContextConfig, SchemaCompiler, TypeProvider>
   ) => OrBody<ReturnType<RouteHandlerMethod<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>>>
+
+  /** Named after the remedy: the name is in the compiler's message. */
+  const yieldBytesOrDeclareSend: unique symbol
+
+  /**
+   * The reply of a handler whose parameters have no types of their own. It is declared to have a property that no reply has. So if such
+   * a handler does not fit our signature, it does not fit Fastify's own either, which takes every return value.
+   */
+  // An interface: with an intersection, TypeScript would compare all members, too deeply for json-schema-to-ts.
+  interface ByteReply<
+    RawServer extends RawServerBase,
+    RawRequest extends RawRequestDefaultExpression<RawServer>,
+    RawReply extends RawReplyDefaultExpression<RawServer>,
+    RouteGeneric extends RouteGenericInterface,
+    ContextConfig,
+    SchemaCompiler extends FastifySchema,
+    TypeProvider extends FastifyTypeProvider
+  > extends FastifyReply<RouteGeneric, RawServer, RawRequest, RawReply, ContextConfig, SchemaCompiler, TypeProvider> {
+    readonly [yieldBytesOrDeclareSend]: true
+  }
+
+  /**
+   * What a route of bytes takes for its handler: a `DuplexHandler`. Also where no schema says what is returned, an async iterable must
+   * be one of bytes or strings.
+   */
+  export type ByteHandler<
+    Result,
+    RawServer extends RawServerBase = RawServerDefault,
+    RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
+    RawReply extends RawReplyDefaultExpression<RawServer> = RawReplyDefaultExpression<RawServer>,
+    RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
+    ContextConfig = ContextConfigDefault,
+    SchemaCompiler extends FastifySchema = FastifySchema,
+    TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault,
+    Logger extends FastifyBaseLogger = FastifyBaseLogger
+  > = (
+    this: FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>,
+    request: FastifyRequest<RouteGeneric, RawServer, RawRequest, SchemaCompiler, TypeProvider, ContextConfig, Logger>,
+    reply: ByteReply<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider>
+  ) => Result & OfBytes<Result> & OrBody<ReturnType<RouteHandlerMethod<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>>>
+
+  /** For a route with type arguments, for which `Result` is not inferred: everything but an async iterable of other content. */
+  export type AnyResult = DuplexBody | Promise<unknown> | string | number | boolean | bigint | symbol | null | undefined | void | { [Symbol.asyncIterator]?: undefined, [name: string]: any }
+
+  type OfBytes<Result> = [Result] extends [AsyncIterable<infer Chunk>] ? [Chunk] extends [string | Uint8Array] ? unknown : DuplexBody : unknown
 
   type OrBody<Result> = Result | DuplexBody | Promise<Awaited<Result> | DuplexBody>
 

@@ -23,6 +23,13 @@ typeBox.post('/:id', {
   for await (const chunk of reply.duplex) yield String(chunk)
 })
 
+// @ts-expect-error neither bytes nor text
+typeBox.post('/mistake', { duplex: true }, async function * (request, reply) { yield { rows: 1 } })
+// @ts-expect-error
+typeBox.route({ method: 'POST', url: '/mistake', duplex: true, async * handler (request, reply) { yield { rows: 1 } } })
+typeBox.post('/unknown', { duplex: true }, (request, reply): unknown => reply.send({ rows: 1 }))
+typeBox.post('/value', { duplex: true }, async (request, reply) => ({ rows: reply.statusCode }))
+
 export const jsonSchema = Fastify().withTypeProvider<JsonSchemaToTsProvider>()
 jsonSchema.register(duplex)
 jsonSchema.post('/:id', {
