@@ -32,11 +32,11 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 
 const WIDTH = 900
 
-function svg (height: number, parts: string[]): string {
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}">\n<style>${STYLE}</style>\n${parts.join('\n')}\n</svg>\n`
+export function svg (height: number, parts: string[], width = WIDTH): string {
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">\n<style>${STYLE}</style>\n${parts.join('\n')}\n</svg>\n`
 }
 
-function text (x: number, y: number, content: string, { classes = '', anchor = 'start' } = {}): string {
+export function text (x: number, y: number, content: string, { classes = '', anchor = 'start' } = {}): string {
   return `<text x="${x}" y="${y}" text-anchor="${anchor}" class="${classes}">${content}</text>`
 }
 

@@ -4,11 +4,14 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { PICTURES, stepsOf } from '../../docs/pictures/draw.ts'
+import { record, terminal } from '../../docs/pictures/terminal.ts'
 
-for (const [name, draw] of Object.entries(PICTURES)) {
+const drawings: Record<string, () => string | Promise<string>> = { ...PICTURES, terminal: async () => terminal(await record()) }
+
+for (const [name, draw] of Object.entries(drawings)) {
   t.test(`${name}.svg`, async (t) => {
     const path = join(__dirname, `../../docs/pictures/${name}.svg`)
-    const drawn = draw()
+    const drawn = await draw()
     if (process.env.PICTURES === 'write') writeFileSync(path, drawn)
     t.equal(readFileSync(path, 'utf8'), drawn)
     t.notMatch(drawn, /NaN|undefined/)
