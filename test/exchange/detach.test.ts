@@ -7,7 +7,7 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyReply } from 'fastify'
 import t from 'tap'
 import WebSocket, { WebSocketServer } from 'ws'
-import { GET, UPGRADE, chunked, serve } from '../support/wire.ts'
+import { GET, UPGRADE, chunked, resolvers, serve } from '../support/wire.ts'
 
 t.test('detach() after the client has ended its side', async (t) => {
   for (const rest of ['', 'rest']) {
@@ -254,4 +254,21 @@ t.test('a detached connection counts when the app closes, unless told otherwise'
     }
     t.equal(closing, counted)
   }
+})
+
+t.test('a connection that is detached while the app closes has what is left of closeGrace', async (t) => {
+  const opened = resolvers()
+  const { app, connect } = await serve(t, 'tcp', (app) => {
+    app.get('/', { duplex: { closeGrace: 50 } }, (request, { duplex }) => {
+      duplex.once('shutdown', () => { duplex.detach().socket.resume() })
+      opened.resolve()
+    })
+  }, { fastify: { forceCloseConnections: 'idle', pluginTimeout: 0 } })
+  const wire = await connect()
+  wire.send(UPGRADE('/'))
+  await opened.promise
+  const closed = app.close()
+  await wire.ended
+  await closed
+  t.equal(app.duplex.exchanges().length, 0)
 })

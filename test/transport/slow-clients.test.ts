@@ -432,6 +432,19 @@ async function appWith (t: Test, options: object = {}): Promise<FastifyInstance>
   return app
 }
 
+t.test('the client does not take the response, over TLS', async (t) => {
+  const pass = stopClock(t)
+  const { connect, logged } = await serve(t, 'tls', (app) => {
+    app.post('/', { duplex: { minRate: MIB } }, (request, { duplex }) => { duplex.end(BIG) })
+  })
+  const wire = await connect()
+  wire.socket.pause()
+  wire.send(chunked('/'))
+  const line = logged('request errored')
+  await until(line, async () => { pass(1) })
+  t.match((await line).err, { code: 'FST_ERR_DUPLEX_RATE', message: /^The client has taken/ })
+})
+
 t.test('the response has begun, on the raw connection', async (t) => {
   const pass = stopClock(t)
   const { connect, logged } = await serve(t, 'tcp', (app) => {
