@@ -7,7 +7,8 @@ import { text } from 'node:stream/consumers'
 import { setImmediate as immediate } from 'node:timers/promises'
 import t from 'tap'
 import { OPEN, chunk, chunked, resolvers, serve } from '../support/wire.ts'
-import { rowsIn, sectionIn } from './pages.ts'
+import { RATE_GRACE } from '../../lib/exchange/rate-watch.ts'
+import { read, rowsIn, sectionIn } from './pages.ts'
 import { make, run, testSnippets } from './snippets.ts'
 
 const PAGE = 'docs/lifecycle.md'
@@ -38,6 +39,13 @@ testSnippets(PAGE, [
     t.match(lines, [['/', 2, 3, Number]])
   }]
 ])
+
+t.test('the grace period of minRate is that of the code', async (t) => {
+  t.match(sectionIn(PAGE, 'Timeouts'), `a credit of ${RATE_GRACE} seconds`)
+  t.equal(RATE_GRACE, 5)
+  t.match(read('README.md'), 'stays slower for [five seconds]')
+  t.match(read('types/index.d.ts'), 'a credit of five seconds')
+})
 
 /** The rows of the table of clients that leave, each with what the client does and what the handler does. */
 const LEAVES: [says: RegExp, within: boolean, leave: (socket: Socket) => void, reads: boolean, begun: boolean, code: string, log: string, hooks: string[]][] = [
