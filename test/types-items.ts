@@ -267,6 +267,13 @@ app.post('/', { duplex: { receive: rows }, schema: { response: { 200: ResultSche
 // @ts-expect-error not the response's type
 app.post('/', { duplex: { receive: rows }, schema: { response: { 200: ResultSchema } } }, async () => ({ id: '1' }))
 
+declare const something: unknown
+app.post('/', { duplex: { receive: rows } }, async function * (request, reply) { yield Buffer.of(1); yield 'text' })
+app.post('/', { duplex: { receive: rows } }, (request, reply) => something)
+app.post('/', { duplex: { receive: rows } }, async (request, reply) => ({ id: 1 }))
+// @ts-expect-error neither bytes nor text, also without a schema
+app.post('/', { duplex: { receive: rows } }, async function * (request, reply) { yield { id: 1 } })
+
 // Bytes.
 
 for (const options of [true, {}, { idleTimeout: 1 }] as const) {

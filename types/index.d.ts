@@ -55,21 +55,23 @@ declare module 'fastify' {
       ContextConfig = ContextConfigDefault,
       const SchemaCompiler extends FastifySchema = FastifySchema,
       const Receive extends ReceiveFormats | undefined = undefined,
-      const Send extends SendFormats | undefined = undefined
+      const Send extends SendFormats | undefined = undefined,
+      Result = fastifyDuplex.AnyResult
     >(
       path: string,
       opts: fastifyDuplex.ItemShorthandOptions<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>,
-      handler: fastifyDuplex.ItemHandler<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
+      handler: fastifyDuplex.ItemHandler<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger, Result>
     ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
     <
       RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
       ContextConfig = ContextConfigDefault,
       const SchemaCompiler extends FastifySchema = FastifySchema,
       const Receive extends ReceiveFormats | undefined = undefined,
-      const Send extends SendFormats | undefined = undefined
+      const Send extends SendFormats | undefined = undefined,
+      Result = fastifyDuplex.AnyResult
     >(
       path: string,
-      opts: fastifyDuplex.ItemShorthandOptionsWithHandler<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
+      opts: fastifyDuplex.ItemShorthandOptions<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger> & { handler: fastifyDuplex.ItemHandler<NoInfer<Receive>, NoInfer<Send>, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, NoInfer<SchemaCompiler>, TypeProvider, Logger, Result> }
     ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
     <RouteGeneric extends RouteGenericInterface = RouteGenericInterface, ContextConfig = ContextConfigDefault, const SchemaCompiler extends FastifySchema = FastifySchema, Result = fastifyDuplex.AnyResult>(
       path: string,
@@ -88,9 +90,10 @@ declare module 'fastify' {
       ContextConfig = ContextConfigDefault,
       const SchemaCompiler extends FastifySchema = FastifySchema,
       const Receive extends ReceiveFormats | undefined = undefined,
-      const Send extends SendFormats | undefined = undefined
+      const Send extends SendFormats | undefined = undefined,
+      Result = fastifyDuplex.AnyResult
     >(
-      opts: fastifyDuplex.ItemRouteOptions<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>
+      opts: Omit<fastifyDuplex.ItemRouteOptions<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>, 'handler'> & { handler: fastifyDuplex.ItemHandler<NoInfer<Receive>, NoInfer<Send>, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, NoInfer<SchemaCompiler>, TypeProvider, Logger, Result> }
     ): FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>
     route<RouteGeneric extends RouteGenericInterface = RouteGenericInterface, ContextConfig = ContextConfigDefault, const SchemaCompiler extends FastifySchema = FastifySchema, Result = fastifyDuplex.AnyResult>(
       opts: Omit<fastifyDuplex.DuplexRouteOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>, 'handler'> & { handler: fastifyDuplex.ByteHandler<Result, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, NoInfer<SchemaCompiler>, TypeProvider, Logger> }
@@ -330,7 +333,8 @@ declare namespace fastifyDuplex {
     ContextConfig = ContextConfigDefault,
     SchemaCompiler extends FastifySchema = FastifySchema,
     TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault,
-    Logger extends FastifyBaseLogger = FastifyBaseLogger
+    Logger extends FastifyBaseLogger = FastifyBaseLogger,
+    Result = unknown
   > = Sent<RouteGeneric, TypeProvider, Send> extends readonly [infer Item]
     ? (
         this: FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>,
@@ -341,7 +345,7 @@ declare namespace fastifyDuplex {
         this: FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>,
         request: FastifyRequest<RouteGeneric, RawServer, RawRequest, SchemaCompiler, TypeProvider, ContextConfig, Logger>,
         reply: ItemReply<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider>
-      ) => OrBody<ReturnType<RouteHandlerMethod<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>>>
+      ) => Result & OfBytes<Result> & OrBody<ReturnType<RouteHandlerMethod<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger>>>
 
   /** The type of received items in brackets, or none. Explicit types come first, as with the `Body` of a route. */
   type Received<RouteGeneric, TypeProvider extends FastifyTypeProvider, Formats> =

@@ -4,6 +4,7 @@ import type { JsonSchemaToTsProvider } from '@fastify/type-provider-json-schema-
 import { type TypeBoxTypeProvider, TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import Fastify from 'fastify'
 import duplex, { type Authority, type FramingKind, type HttpDuplex, type Trailers } from 'fastify-duplex'
+import { jsonl } from 'fastify-duplex/items'
 import { Type } from 'typebox'
 import { exactly } from './exactly.js'
 
@@ -27,6 +28,8 @@ typeBox.post('/:id', {
 typeBox.post('/mistake', { duplex: true }, async function * (request, reply) { yield { rows: 1 } })
 // @ts-expect-error
 typeBox.route({ method: 'POST', url: '/mistake', duplex: true, async * handler (request, reply) { yield { rows: 1 } } })
+// @ts-expect-error it receives items, but sends bytes
+typeBox.post('/mistake', { duplex: { receive: jsonl(Type.Object({ id: Type.Integer() })) } }, async function * (request, reply) { yield { rows: 1 } })
 typeBox.post('/unknown', { duplex: true }, (request, reply): unknown => reply.send({ rows: 1 }))
 typeBox.post('/value', { duplex: true }, async (request, reply) => ({ rows: reply.statusCode }))
 
