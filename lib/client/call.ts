@@ -12,6 +12,7 @@ import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, OptionError, ServerGoneError, TrailersError } from '../errors.ts'
 import { ItemReader } from '../exchange/item-reader.ts'
 import { encodeItem, frameTexts } from '../items/codec.ts'
+import { shortLived } from '../node/streams.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
 import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
@@ -488,11 +489,21 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
   override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
     const iterator = this.iterator({ destroyOnReturn: false })
     const leave = iterator.return!
-    iterator.return = (value) => {
+    iterator.return = shortLived((value) => {
       if (!this.readableEnded) this.destroy()
       return leave.call(iterator, value)
-    }
+    })
     return iterator
+  }
+
+  /** Behind 'close', drops what refers to the user: see `shortLived`. */
+  dropUser (): void {
+    const drop = (): void => {
+      this.receiver = null
+      this.removeAllListeners().on('error', ignore)
+    }
+    if (this.closed) process.nextTick(drop) // 'close' is emitted in a tick that was queued before
+    else this.once('close', drop)
   }
 
   override _destroy (error: Error | null, done: Done): void {

@@ -2,6 +2,7 @@
 // it listens for six events, and waits for 'end'. This one listens only from its first wait on.
 
 import { type Readable, finished } from 'node:stream'
+import { shortLived } from '../node/streams.ts'
 
 /** The stream of an exchange, as a loop over its chunks sees it. */
 export interface ChunkSource extends Readable {
@@ -71,7 +72,7 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
 
   private wait (): Promise<Result> {
     if (this.wake === null) {
-      this.wake = () => { this.onChange() }
+      this.wake = shortLived(() => { this.onChange() })
       this.stream.on('readable', this.wake).on('close', this.wake)
     }
     this.waiting = new Promise((resolve) => { this.settle = resolve })

@@ -4,7 +4,7 @@
 import { type Duplex, Readable } from 'node:stream'
 import { ReadableStream, WritableStream } from 'node:stream/web'
 import { DestroyedError } from '../errors.ts'
-import { drained, isPiped } from '../node/streams.ts'
+import { drained, isPiped, shortLived } from '../node/streams.ts'
 import { areReadsNoted, isWaitedFor, noteReads } from './waiting-reader.ts'
 
 /** The stream of an exchange, as its halves see it. */
@@ -79,10 +79,10 @@ export class RequestBody extends Readable {
   override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
     const iterator = super[Symbol.asyncIterator]()
     const leave = iterator.return!
-    iterator.return = (value) => {
+    iterator.return = shortLived((value) => {
       this.destroy()
       return leave.call(iterator, value)
-    }
+    })
     return iterator
   }
 

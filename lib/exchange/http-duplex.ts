@@ -645,8 +645,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   /**
-   * After a clean finish, keeps a summary only. On Node 24 and 26 a Writable survives minor garbage collections, together with
-   * everything that it refers to.
+   * After a clean finish, keeps a summary only: see `shortLived`.
    */
   private keepSummary (): void {
     const { requestFraming, socket, trailers } = this.transport

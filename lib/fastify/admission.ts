@@ -3,6 +3,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { BodyLimitError, TooManyExchangesError, UpgradeError } from '../errors.ts'
 import { dropBadReason } from '../exchange/response-head.ts'
+import { shortLived } from '../node/streams.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import { bodyError } from './body.ts'
 import { endsErrorHandling, hooksOf, isInOnError, runsLast, withoutBody } from './internals.ts'
@@ -71,7 +72,7 @@ function admit (state: RouteExchange, reply: FastifyReply): Error | null {
   }
   if (!exchange.isOver) {
     admitted.count++
-    exchange.onEnded = () => { admitted.count-- }
+    exchange.onEnded = shortLived(() => { admitted.count-- })
   }
   return null
 }

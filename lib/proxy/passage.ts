@@ -44,13 +44,20 @@ export class Passage {
       // A client that has closed its connection may look as if it had only ended its side. If nothing is sent to it, nothing else tells.
       if (duplex.clientHasEnded) reject(this.request.signal.reason)
       duplex.halfCloseListener = reject
-      duplex.on('close', () => {
+      duplex.once('close', () => {
         // When the client leaves, the server need not go on. And behind an early answer, nobody reads the rest of the request.
         call.destroy()
         if (!this.reply.sent) this.restoreReply()
         resolve()
+        this.dropExchange()
       })
     })
+  }
+
+  /** Neither stream refers to the exchange any more: see `shortLived`. */
+  private dropExchange (): void {
+    this.call.dropUser()
+    this.duplex.receiver = this.duplex.halfCloseListener = null
   }
 
   private passRequest (): void {

@@ -4,6 +4,7 @@ import type { ServerResponse } from 'node:http'
 import type { Writable } from 'node:stream'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
 import { streamOf } from '../node/http2.ts'
+import { shortLived } from '../node/streams.ts'
 import { NO_FIELDS } from '../transfer/body-reader.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { FieldMap, writeTrailers } from '../transfer/field-lines.ts'
@@ -36,13 +37,13 @@ export class NodeResponse {
     response.on('drain', this.onDrain)
     const { write, end } = response
     this.nodeMethods = { write, end }
-    response.write = ((...args: unknown[]) => {
+    response.write = shortLived((...args: unknown[]) => {
       if (this.isOurs) return (write as Method).apply(response, args)
       const callback = args.find((argument) => typeof argument === 'function')
       if (callback !== undefined) process.nextTick(callback as Method)
       return true
     }) as typeof write
-    response.end = ((...args: unknown[]) => {
+    response.end = shortLived((...args: unknown[]) => {
       if (this.isOurs) (end as Method).apply(response, args)
       else onForeignEnd()
       return response

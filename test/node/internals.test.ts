@@ -4,11 +4,15 @@ import { EventEmitter } from 'node:events'
 import http from 'node:http'
 import { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { setImmediate as immediate } from 'node:timers/promises'
+import { getHeapSpaceStatistics } from 'node:v8'
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import t from 'tap'
 import duplex from '../../lib/index.ts'
 import { hookParser, wakeParser } from '../../lib/node/parser.ts'
 import { otherRuntime } from '../../lib/node/runtime.ts'
+import { shortLived } from '../../lib/node/streams.ts'
+import { collectGarbage, collectYoungGarbage } from '../support/garbage.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
   reply.type(request.headers['content-type'] ?? 'application/octet-stream')
@@ -129,4 +133,37 @@ t.test('a parser that keeps its callbacks, as on Node 26.12, is woken without a 
   t.strictSame(called, [])
   KeepingParser.prototype.execute.call(parser, Buffer.alloc(0))
   t.strictSame(called, ['head', 'message'])
+})
+
+t.test('a function literal that is assigned to a property survives minor garbage collections', async (t) => {
+  const BIG = 1_000_000
+  interface Owner { refer: (() => Owner) | null, big: number[] | null }
+  const assigned = (): Owner => {
+    const owner: Owner = { refer: null, big: null }
+    owner.refer = () => owner
+    return owner
+  }
+  const passed = (): Owner => {
+    const owner: Owner = { refer: null, big: null }
+    owner.refer = shortLived(() => owner)
+    return owner
+  }
+  const oldSize = (): number => getHeapSpaceStatistics().find(({ space_name: name }) => name === 'large_object_space')!.space_used_size
+  /** How often an object that nothing refers to any more was moved to the old generation. */
+  const survivals = async (make: () => Owner): Promise<number> => {
+    let count = 0
+    for (let round = 0; round < 10; round++) {
+      for (let i = 0; i < 100; i++) make()
+      collectGarbage()
+      const before = oldSize()
+      setImmediate(() => { make().big = new Array(BIG).fill(0) })
+      await immediate()
+      await immediate()
+      collectYoungGarbage()
+      if (oldSize() - before > BIG) count++
+    }
+    return count
+  }
+  t.ok(await survivals(assigned) > 5)
+  t.equal(await survivals(passed), 0)
 })

@@ -10,7 +10,9 @@ import websocket from '@fastify/websocket'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import WebSocket, { WebSocketServer } from 'ws'
+import type { Call } from '../../lib/client/call.ts'
 import { Agent, open } from '../../lib/client/index.ts'
+import type { HttpDuplex } from '../../lib/exchange/http-duplex.ts'
 import { duplexProxy, proxy } from '../../lib/proxy/index.ts'
 import { startersOf } from '../support/http1.ts'
 import { CONNECT, GET, OPEN, UPGRADE, type Wire, chunk, chunked, serve, untilStuck } from '../support/wire.ts'
@@ -50,6 +52,39 @@ for (const [kind, start] of Object.entries(starters)) {
     t.match(await answered, { body: 'ok', trailers: { 'x-got': '1, 2' } }, 'trailers that come with the head')
     t.match(await wire.request(GET('/next')), { body: 'next' })
     t.equal(agent.connections, 1, 'one connection serves all')
+  })
+
+  t.test(`the streams of an exchange that is over refer to nothing of it, ${kind}`, async (t) => {
+    const origin = await upstream(t, (peer) => { peer.socket.on('data', () => peer.send(ok('done'))) })
+    const agent = new Agent()
+    const calls: Call[] = []
+    const streams: HttpDuplex[] = []
+    const send = agent.send.bind(agent)
+    agent.send = (call, ...rest) => {
+      calls.push(call)
+      send(call, ...rest)
+    }
+    const { connect, logged } = await serveProxy(t, origin.url, {
+      start,
+      options: { agent },
+      setup: (app) => app.addHook('onResponse', async (_request, { duplex }) => { streams.push(duplex as HttpDuplex) })
+    })
+    t.teardown(() => agent.close())
+    const wire = await connect()
+    const completed = logged('request completed')
+    await wire.request('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na')
+    await completed
+    const left = await connect()
+    left.send('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n')
+    while (calls.length < 2) await immediate()
+    left.socket.destroy()
+    for (const call of calls) {
+      while (call.eventNames().length > 1) await immediate()
+      t.strictSame(call.eventNames(), ['error'])
+      t.equal(call.receiver, null)
+    }
+    const [{ receiver, halfCloseListener }] = streams
+    t.strictSame([receiver, halfCloseListener], [null, null])
   })
 
   t.test(`bodies of known length, ${kind}`, async (t) => {
