@@ -496,14 +496,12 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
     return iterator
   }
 
-  /** Behind 'close', drops what refers to the user: see `shortLived`. */
+  /** Called when the call was destroyed: drops what refers to its user. See `shortLived`. */
   dropUser (): void {
-    const drop = (): void => {
+    process.nextTick(() => { // 'close' is emitted in a tick that was queued before
       this.receiver = null
       this.removeAllListeners().on('error', ignore)
-    }
-    if (this.closed) process.nextTick(drop) // 'close' is emitted in a tick that was queued before
-    else this.once('close', drop)
+    })
   }
 
   override _destroy (error: Error | null, done: Done): void {

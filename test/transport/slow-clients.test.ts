@@ -337,6 +337,24 @@ t.test('a tunnel', async (t) => {
   t.equal(await wire.content(5), 'still')
 })
 
+t.test('a detached connection', async (t) => {
+  const pass = stopClock(t)
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.get('/', { duplex: { minRate: RATE } }, (request, { duplex }) => {
+      const { socket } = duplex.detach()
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n')
+      socket.pipe(socket)
+    })
+  })
+  const wire = await connect()
+  wire.send(UPGRADE('/'))
+  t.equal((await wire.head()).statusCode, 101)
+  pass(10 * RATE_GRACE)
+  await settle()
+  wire.send('still')
+  t.equal(await wire.content(5), 'still')
+})
+
 t.test('behind another request of the connection, whose response is due', async (t) => {
   const pass = stopClock(t)
   const first = resolvers()
