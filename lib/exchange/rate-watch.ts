@@ -5,7 +5,7 @@
 
 import { Watch } from '../transport/watch.ts'
 
-/** Milliseconds between two looks. What is found at a look counts for the whole step, but a look that is late counts for one step only. */
+/** Milliseconds between two looks. Each look that finds us waiting takes one step's worth off the credit, also if it comes late. */
 const STEP = 1000
 
 /** The credit at the beginning, in seconds of `minRate`: the grace period. What a client sends does not raise its credit above this. */

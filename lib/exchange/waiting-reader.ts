@@ -27,7 +27,7 @@ export function areReadsNoted (stream: Readable): boolean {
   return stream.read === NOTED.read
 }
 
-/** Whether somebody waits for content of a stream whose reads are noted. */
+/** Whether the reader of a stream waits for content. Only known after `noteReads`. */
 export function isWaitedFor (stream: Readable): boolean {
   const isBeingRead = stream.readableFlowing === true || stream.listenerCount('readable') > 0
   return isBeingRead && stream.readableLength === 0 && (stream as Noted).readInVain === true

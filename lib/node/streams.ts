@@ -1,4 +1,4 @@
-// The state of a stream: what Node keeps in `_readableState`, the same on Node 20 to 26, and how long a stream stays in memory.
+// The state of a stream: what Node keeps in `_readableState`, the same on Node 20 to 26, and what keeps it in memory.
 
 import type { Duplex, Readable } from 'node:stream'
 
@@ -37,7 +37,7 @@ export function drained (stream: Duplex): Promise<void> {
  * its parser, Node 20 to 26). There it survives minor garbage collections, and so does everything that it refers to. A literal
  * that is passed as an argument is allocated like other objects.
  *
- * On Node 24 and 26, each Writable has such a function, `onwrite`. So what an exchange is made of must not stay behind a stream.
+ * On Node 24 and 26, each Writable has such a function, `onwrite`. So a stream must not refer to an exchange that is over.
  */
 export function shortLived<F extends (...args: any[]) => unknown> (literal: F): F {
   return literal
