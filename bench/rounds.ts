@@ -11,6 +11,8 @@ export interface Measured {
   /** Percentiles of the round trips, in milliseconds. */
   p50?: number
   p99?: number
+  /** As in `Sample`, if the measure knows it better than from its beginning and end. */
+  busy?: number
 }
 
 export interface Sample extends Measured {
@@ -90,7 +92,7 @@ export class Fleet {
           const start = performance.now()
           const measured = await measure(server, ready)
           const busy = (server.processorTime - before) / ((performance.now() - start) / 1000)
-          samples.get(server.peer.id)!.push({ ...measured, busy })
+          samples.get(server.peer.id)!.push({ busy, ...measured })
         })
         if (outcome === 'done') continue
         prepared.delete(server)

@@ -83,14 +83,21 @@ export async function openTalkers ({ port, protocol }: Target, count: number, be
 export interface TalkResult {
   messages: number
   seconds: number
+  /** What the clock has advanced meanwhile. */
+  clocked: number
   /** Milliseconds of each round trip. */
   latencies: Float64Array
 }
 
-/** Every connection sends its next message when the previous one has come back. */
-export async function talk (target: Target, connections: number, seconds: number): Promise<TalkResult> {
+/**
+ * Every connection sends its next message when the previous one has come back.
+ *
+ * @param clock read before the first message and after the last: opening and closing the exchanges is no part of the result
+ */
+export async function talk (target: Target, connections: number, seconds: number, clock = performance.now): Promise<TalkResult> {
   const talkers = await openTalkers(target, connections)
   const latencies: number[] = []
+  const clockAtStart = clock()
   const start = performance.now()
   await new Promise<void>((resolve, reject) => {
     let talking = connections
@@ -108,6 +115,7 @@ export async function talk (target: Target, connections: number, seconds: number
     }
   })
   const took = (performance.now() - start) / 1000
+  const clocked = clock() - clockAtStart
   for (const talker of talkers) talker.close()
-  return { messages: latencies.length, seconds: took, latencies: Float64Array.from(latencies).sort() }
+  return { messages: latencies.length, seconds: took, clocked, latencies: Float64Array.from(latencies).sort() }
 }

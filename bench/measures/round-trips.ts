@@ -11,8 +11,8 @@ const WARM_UP = 20_000
 
 export async function roundTrips (peers: Peer[], rounds: number, seconds: number, limit?: number): Promise<Samples> {
   return freshRounds(peers, rounds, limit, 'round trips', warmUp, async (server) => {
-    const { messages, seconds: took, latencies } = await talk(server, CONNECTIONS, seconds)
-    return { value: messages / took, p50: latencies[messages >> 1], p99: latencies[Math.floor(messages * 0.99)] }
+    const { messages, seconds: took, clocked, latencies } = await talk(server, CONNECTIONS, Math.max(seconds, 1), () => server.processorTime)
+    return { value: messages / took, busy: clocked / took, p50: latencies[messages >> 1], p99: latencies[Math.floor(messages * 0.99)] }
   })
 }
 

@@ -14,7 +14,7 @@ import { ItemReader } from '../exchange/item-reader.ts'
 import { encodeItem, frameTexts } from '../items/codec.ts'
 import { shortLived } from '../node/streams.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
-import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
+import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, idleSocket } from '../relay/relay.ts'
 import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
 import { ResponseItems, toJson } from './items.ts'
@@ -35,7 +35,7 @@ export interface CallConnection {
   read (): void
   /** Nobody wants more of the response for now. */
   pause (): void
-  write (buffers: readonly Buffer[], done: Done): void
+  write (buffers: readonly Buffer[], done?: Done): void
   /** Ends this side of a tunnel. */
   end (done: Done): void
   /** Something has come to its end: the request, a head, the response, the call. */
@@ -183,7 +183,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
     if (this.headToSend === '' || this.connection === null || this.destroyed) return
     const head = Buffer.from(this.headToSend, 'latin1')
     this.headToSend = ''
-    this.connection.write([head], ignore)
+    this.connection.write([head])
     this.connection.onProgress()
   }
 
@@ -295,7 +295,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
     if (ends) this.hasSentRequest = true
     const buffers = gather(parts)
     if (rest.length > 0) {
-      this.connection!.write(buffers, ignore)
+      this.connection!.write(buffers)
       this.leaveBody()
       this.writeInTurn(rest)
     } else {
@@ -374,7 +374,18 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
 
   get relaySocket (): Socket | null {
     const isFree = this.connection !== null && this.headToSend === '' && this.phase === 'body' && !this.awaitsContinue && this.writable && this.writeCallback === ignore && this.writableCorked === 0
-    return isFree ? unseenSocket(this.connection!.socket) : null
+    return isFree ? idleSocket(this.connection!.socket) : null
+  }
+
+  writeStraight (content: Buffer): void {
+    const parts: Part[] = []
+    try {
+      this.writer.write([content], content.length, parts)
+    } catch (error) {
+      this.destroy(error as Error)
+      return
+    }
+    this.connection!.write(gather(parts)) // if it fails, the connection closes, which says more
   }
 
   get copiesSmallWrites (): boolean {

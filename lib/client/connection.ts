@@ -2,8 +2,9 @@
 
 import type { Socket } from 'node:net'
 import { ServerGoneError, ServerTimeoutError } from '../errors.ts'
-import { resetConnection, startReading, stopReading, writeBuffers } from '../node/socket.ts'
+import { progressOf, queuedBytes, resetConnection, startReading, stopReading, writeBuffers } from '../node/socket.ts'
 import { type Landed, ReadBuffers, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
+import { type IdleWatch, type Watched, sharedIdleWatch } from '../transport/idle-watch.ts'
 import type { Call, CallConnection } from './call.ts'
 
 /** Milliseconds that a request may take to its server. */
@@ -36,7 +37,7 @@ export interface ConnectionOwner {
   retry (job: Job): void
 }
 
-export class ClientConnection implements CallConnection {
+export class ClientConnection implements CallConnection, Watched {
   readonly socket: Socket
   /** Calls that the connection has had before the present one. */
   private uses = 0
@@ -52,6 +53,7 @@ export class ClientConnection implements CallConnection {
   private isReceiving = false // in the current call stack
   private headTimer: NodeJS.Timeout | undefined
   private continueTimer: NodeJS.Timeout | undefined
+  private bodyWatch: IdleWatch | null = null // in which this connection is
   private keepAliveTimeout = Infinity // of the server, in milliseconds
   private error: Error | null = null
 
@@ -63,7 +65,7 @@ export class ClientConnection implements CallConnection {
     socket.on('end', () => this.onEnd())
     socket.on('error', (error) => this.onError(error))
     socket.on('close', () => this.onClose())
-    socket.on('timeout', () => this.onTimeout())
+    socket.on('timeout', () => this.close()) // nobody has needed it
     this.buffers.open((data) => {
       if (socket.listenerCount('data') > 1 || socket.readableLength > 0) return socket.push(copyForUser(data)) // the user listens, too
       this.onData(data)
@@ -106,7 +108,7 @@ export class ClientConnection implements CallConnection {
     stopReading(this.socket)
   }
 
-  write (buffers: readonly Buffer[], done: Done): void {
+  write (buffers: readonly Buffer[], done?: Done): void {
     writeBuffers(this.socket, buffers, done)
   }
 
@@ -126,7 +128,7 @@ export class ClientConnection implements CallConnection {
     const { timeouts: { headersTimeout, bodyTimeout } } = this
     if (call.head !== null) {
       this.stopTimers()
-      this.socket.setTimeout(call.isTunnel ? 0 : bodyTimeout)
+      if (!call.isTunnel) this.watchBody(bodyTimeout)
     } else if (headersTimeout === 0) {
       // no limit
     } else if (call.hasSentRequest || call.isWithinHead) {
@@ -135,6 +137,20 @@ export class ClientConnection implements CallConnection {
       clearTimeout(this.headTimer)
       this.headTimer = undefined
     }
+  }
+
+  private watchBody (bodyTimeout: number): void {
+    if (this.bodyWatch !== null) return
+    this.bodyWatch = sharedIdleWatch(bodyTimeout)
+    this.bodyWatch.add(this)
+  }
+
+  get progress (): number {
+    return progressOf(this.socket)
+  }
+
+  get isStuck (): boolean {
+    return queuedBytes(this.socket) > 0
   }
 
   abort (): void {
@@ -149,7 +165,7 @@ export class ClientConnection implements CallConnection {
     this.leave()
     if (!call.isPersistent || !this.isClean || socket.readableEnded || !socket.writable) {
       this.retire()
-      socket.setTimeout(bodyTimeout) // the server may not take the last bytes
+      this.watchBody(bodyTimeout) // the server may not take the last bytes
       if (call.hasSentRequest) socket.destroySoon()
       else resetConnection(socket) // the server need not wait for the rest
       return
@@ -163,6 +179,8 @@ export class ClientConnection implements CallConnection {
   private leave (): void {
     this.call = null
     this.stopTimers()
+    this.bodyWatch?.delete(this)
+    this.bodyWatch = null
   }
 
   private retire (): void {
@@ -180,14 +198,14 @@ export class ClientConnection implements CallConnection {
     this.headTimer = this.continueTimer = undefined
   }
 
-  private onTimeout (): void {
+  /** Nothing has moved for `bodyTimeout`. */
+  onIdle (): void {
     const { call, socket, timeouts: { bodyTimeout } } = this
     if (call === null) {
       this.close()
     } else if (this.hasPaused || (!call.hasSentRequest && socket.writableLength === 0)) {
       // It was our side that has not read on, or it has to send more.
       this.hasPaused = this.isPaused
-      socket.setTimeout(bodyTimeout)
     } else {
       this.fail(new ServerTimeoutError('sent or taken anything', bodyTimeout))
     }

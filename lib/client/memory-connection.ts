@@ -70,7 +70,7 @@ class MemoryConnection implements CallConnection {
     this.socket.pause()
   }
 
-  write (buffers: readonly Buffer[], done: (error?: Error | null) => void): void {
+  write (buffers: readonly Buffer[], done?: (error?: Error | null) => void): void {
     writeBuffers(this.socket, buffers, done)
   }
 

@@ -12,7 +12,7 @@ import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trail
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, NoItemsError, ReadersError, StatusError, TrailersError } from '../errors.ts'
 import { isPiped } from '../node/streams.ts'
 import { type Landed, asLanded, copyForUser } from '../relay/read-buffers.ts'
-import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, unseenSocket } from '../relay/relay.ts'
+import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, idleSocket } from '../relay/relay.ts'
 import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { Transport, WriteCallback } from '../transport/transport.ts'
@@ -207,7 +207,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   private flushHead (): void {
-    this.transport.whenMayWrite(() => { if (this.headersSent && !this.destroyed) this.transport.write([], 0, false, ignore) })
+    this.transport.whenMayWrite(() => { if (this.headersSent && !this.destroyed) this.transport.write([], 0, false) })
   }
 
   writeInformation (statusCode: number, fields: OutgoingFields = {}): boolean {
@@ -501,8 +501,17 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   get relaySocket (): Socket | null {
-    const isFree = this.responseFraming !== null && this.writable && this.writeCallback === ignore && this.writableCorked === 0 && this.transport.mayWrite
-    return isFree ? unseenSocket(this.transport.rawSocket) : null
+    const isFree = this.writable && this.writeCallback === ignore && this.writableCorked === 0 && this.exchange.life.response === 'begun'
+    return isFree ? idleSocket(this.transport.rawSocket) : null
+  }
+
+  writeStraight (content: Buffer): void {
+    try {
+      this.transport.write([content], content.length, false) // if it fails, the connection is gone, which ends the exchange
+      if (this.responseFraming!.kind !== 'none') this.bytesWritten += content.length
+    } catch (error) {
+      this.destroy(error as Error)
+    }
   }
 
   get copiesSmallWrites (): boolean {

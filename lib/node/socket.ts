@@ -64,11 +64,11 @@ export function clearCongested (socket: Duplex): void {
 /**
  * Hands several buffers to the system together.
  *
- * @param done called when it has accepted the last one
+ * @param done called when it has accepted the last one. Without it, Node 22 and later need no `nextTick` for a write
  */
-export function writeBuffers (socket: Duplex, buffers: readonly Buffer[], done: (error?: Error | null) => void): void {
+export function writeBuffers (socket: Duplex, buffers: readonly Buffer[], done?: (error?: Error | null) => void): void {
   if (buffers.length === 0) {
-    process.nextTick(done)
+    if (done !== undefined) process.nextTick(done)
   } else if (buffers.length === 1) {
     socket.write(buffers[0], done)
   } else {

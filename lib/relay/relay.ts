@@ -17,20 +17,24 @@ export interface RelayTarget extends Duplex {
   /** While this is set, a write goes to the connection within the call. Otherwise it waits for the end of the tick. */
   writesAtOnce: boolean
   /**
-   * The connection, if the next write would go straight to it: the head is sent, nothing is buffered, and no write is under way.
-   * Otherwise null.
+   * The connection, if the next write would go straight to the kernel: the head is sent, nothing is buffered here or there, and no write
+   * is under way. Otherwise null.
    */
   readonly relaySocket: Socket | null
+  /**
+   * Writes content straight to `relaySocket`. The stream does not count it as buffered, so the caller must not do it with more than
+   * COPY_BELOW bytes. The next write waits for the kernel, as long as it has not taken them.
+   */
+  writeStraight (content: Buffer): void
   /** Whether a write of less than COPY_BELOW bytes is copied together with its framing before it goes to the connection. */
   readonly copiesSmallWrites: boolean
   /** Whether exactly `size` bytes of content are being written, and nothing else. */
   isWritingOnly (size: number): boolean
 }
 
-/** The socket, if what is written to it now reaches the kernel within the call, and no other code sees it. Otherwise null. */
-export function unseenSocket (socket: Duplex | null): Socket | null {
-  const isIdle = socket !== null && socket.writableLength === 0 && socket.writableCorked === 0 && !socket.destroyed
-  return isIdle && writesByNode(socket as Socket) ? socket as Socket : null
+/** The socket, if it has nothing left to write. Otherwise null. */
+export function idleSocket (socket: Duplex | null): Socket | null {
+  return socket !== null && socket.writableLength === 0 && socket.writableCorked === 0 && !socket.destroyed ? socket as Socket : null
 }
 
 export function isRelayTarget (stream: object): stream is RelayTarget {
@@ -68,10 +72,12 @@ abstract class RelayTo {
   push (content: Landed): boolean {
     const { target } = this
     const socket = isLanded(content) && this.isUnseen ? target.relaySocket : null
-    if (socket === null) return this.send(copyForUser(content))
-    if (content.length < COPY_BELOW) return this.sendAtOnce(target.copiesSmallWrites ? bytesOf(content) : Buffer.from(bytesOf(content)))
-    const buffer = requestPrivateBuffer()
-    if (buffer === null) return this.send(copyForUser(content)) // in the shared buffer; the next read may go into a private one
+    if (socket !== null && content.length < COPY_BELOW) {
+      target.writeStraight(target.copiesSmallWrites ? bytesOf(content) : Buffer.from(bytesOf(content)))
+      return true
+    }
+    const buffer = socket !== null && writesByNode(socket) ? requestPrivateBuffer() : null
+    if (buffer === null) return this.send(copyForUser(content)) // if it is in the shared buffer, the next read may go into a private one
     try {
       return this.sendAtOnce(bytesOf(content))
     } finally {

@@ -1,5 +1,5 @@
-// Finds exchanges on which no byte moves for `idleTimeout`. One timer checks all exchanges of a route. Node's own timeouts (one
-// per connection, refreshed by every read and write) would take 4 % of the time of a small message and its reply. They would
+// Finds exchanges on which no byte moves for `idleTimeout`. One timer checks all exchanges of a route, and one all calls of the
+// client that have the same `bodyTimeout`. Node's own timeouts (one per connection, refreshed by every read and write) would take 4 % of the time of a small message and its reply. They would
 // also make Node emit 'timeout', to which other code listens.
 
 import { Watch } from './watch.ts'
@@ -49,4 +49,20 @@ export class IdleWatch extends Watch<Watched, Silence> {
     }
     return silence
   }
+}
+
+/** Cap on the watches that are remembered. */
+const MAX_WATCHES = 16
+
+const watches = new Map<number, IdleWatch>()
+
+/** @returns the watch that everything with this timeout shares, in milliseconds */
+export function sharedIdleWatch (timeout: number): IdleWatch {
+  let watch = watches.get(timeout)
+  if (watch === undefined) {
+    if (watches.size === MAX_WATCHES) watches.clear() // those in use go on
+    watch = new IdleWatch(timeout)
+    watches.set(timeout, watch)
+  }
+  return watch
 }

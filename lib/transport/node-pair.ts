@@ -203,7 +203,7 @@ export class NodeTransport implements Transport, Watched {
     return this.stream === undefined && this.request.socket.destroyed
   }
 
-  write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
+  write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback = ignore): void {
     const buffers = this.responseBody!.frame(content, size, end, this.trailersToSend)
     this.responseIsWritten = end || this.endsWithHead
     if (this.head !== null && !this.begin()) return

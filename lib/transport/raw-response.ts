@@ -64,7 +64,7 @@ export class RawResponse {
     return gather(parts)
   }
 
-  send (buffers: readonly Buffer[], end: boolean, done: WriteCallback): void {
+  send (buffers: readonly Buffer[], end: boolean, done?: WriteCallback): void {
     const { socket } = this
     if (end && this.isTunnel) {
       // Ends only this side: the client may still send.

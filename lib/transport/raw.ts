@@ -293,7 +293,7 @@ export class RawTransport implements Transport, Borrower, Watched {
     return this.socket.destroyed
   }
 
-  write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback): void {
+  write (content: readonly Buffer[], size: number, end: boolean, done?: WriteCallback): void {
     const { response, exchange } = this
     const buffers = response.frame(content, size, end)
     if (!response.hasBegun) {

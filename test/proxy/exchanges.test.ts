@@ -106,6 +106,25 @@ for (const [kind, start] of Object.entries(starters)) {
     t.match(await wire.request(GET('/next')), { body: 'next' })
   })
 
+  t.test(`a handler that pipes more into a call than the call has announced, ${kind}`, async (t) => {
+    const origin = await upstream(t)
+    const { app, connect } = await start(t, (app) => {
+      app.post('/', { duplex: true }, async (request, { duplex }) => {
+        const call = open(origin.url, { method: 'PUT', headers: { 'content-length': 5 } })
+        duplex.pipe(call)
+        await once(call, 'close')
+      })
+    })
+    const wire = await connect()
+    wire.send(OPEN('/') + chunk('one'))
+    const peer = await origin.next()
+    await peer.until('one')
+    wire.send(chunk('two') + '0\r\n\r\n')
+    t.match(JSON.parse((await wire.response()).body), { code: 'FST_ERR_DUPLEX_LENGTH' })
+    t.equal(peer.received, '')
+    await app.close()
+  })
+
   t.test(`hooks that read or watch the body, ${kind}`, async (t) => {
     const bodies: string[] = []
     const origin = await upstream(t, async (peer) => {

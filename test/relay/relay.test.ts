@@ -2,7 +2,7 @@
 // same buffer again. So every byte is compared: with slow clients, and with more connections than there are buffers.
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { PassThrough, type Readable } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { TLSSocket, connect as tlsConnect } from 'node:tls'
@@ -11,7 +11,7 @@ import t from 'tap'
 import { MAX_PRIVATE, asLanded } from '../../lib/relay/read-buffers.ts'
 import { DirectRelay, type RelayTarget } from '../../lib/relay/relay.ts'
 import type { ExchangeEvent, HttpDuplex } from '../../types/index.d.ts'
-import { CUT_OFF, GET, TLS, TRANSPORTS, type Wire, hash, serve, untilStuck } from '../support/wire.ts'
+import { CUT_OFF, GET, OPEN, TLS, TRANSPORTS, type Wire, hash, serve, untilStuck } from '../support/wire.ts'
 import { END, FRAMINGS, MIB, chunks, content, countRelayed, echo, handled, hashOf, queued, relaysOver } from './support.ts'
 
 for (const transport of TRANSPORTS) {
@@ -396,3 +396,82 @@ t.test('a source that delivers more than was wanted', async (t) => {
   target.destroy()
   t.notOk(relay.onContent(landed('late'), false), 'nothing is wanted by a target that is destroyed')
 })
+
+for (const transport of TRANSPORTS) {
+  t.test(`messages behind the head, before and after the client stops reading, over ${transport}`, async (t) => {
+    const { open } = await handled(t, transport)
+    const { wire, duplex } = await open('/')
+    duplex.pipe(duplex)
+    let size = 0
+    for (let i = 1; i < 8; i++) {
+      const bytes = content(i, 40 * i)
+      size += bytes.length
+      wire.send(chunks(bytes))
+      if (i === 1) await wire.head()
+      t.equal(await hashOf(wire, bytes.length), hash(bytes))
+      while (duplex.bytesWritten !== size) await immediate()
+    }
+    wire.socket.pause()
+    const sent: Buffer[] = []
+    const sendMany = async (): Promise<void> => {
+      for (let i = 0; i < 2000; i++) {
+        const bytes = content(i % 200, 5000)
+        sent.push(bytes)
+        wire.send(`1388\r\n${bytes.toString('latin1')}\r\n`)
+        if (i % 8 === 0) await immediate()
+      }
+    }
+    await sendMany()
+    await untilStuck(() => queued(wire))
+    t.ok(duplex.writableLength <= 64 * 1024, 'backpressure holds')
+    wire.send(END)
+    wire.socket.resume()
+    t.equal(await hashOf(wire, 10_000_000), hash(Buffer.concat(sent)))
+    t.equal(await wire.body(), '')
+    if (!duplex.closed) await once(duplex, 'close')
+    t.equal(duplex.errored, null)
+  })
+
+  t.test(`messages that do not fit into the announced length, over ${transport}`, async (t) => {
+    const failed = new EventEmitter()
+    const { connect } = await serve(t, transport, (app) => {
+      app.post('/', { duplex: true }, async (request, reply) => {
+        reply.header('content-length', 5).duplex.pipe(reply.duplex)
+        await once(reply.duplex, 'close')
+      })
+      app.addHook('onError', async (request, reply, error) => { failed.emit('failure', error) })
+    })
+    const failure = once(failed, 'failure')
+    const wire = await connect()
+    wire.send(OPEN('/')).send('3\r\none\r\n')
+    await wire.head()
+    t.equal(await hashOf(wire, 3), hash('one'))
+    wire.send('3\r\ntwo\r\n')
+    await t.rejects(wire.body(), CUT_OFF)
+    t.match(await failure, [{ code: 'FST_ERR_DUPLEX_LENGTH' }])
+  })
+
+  t.test(`messages of a response to HEAD, over ${transport}`, async (t) => {
+    const opened = new EventEmitter()
+    const { connect } = await serve(t, transport, (app) => {
+      app.head('/', { duplex: true }, async (request, { duplex }) => {
+        duplex.flushHeaders()
+        opened.emit('open', duplex)
+        duplex.pipe(duplex)
+        await once(duplex, 'close')
+      })
+      app.get('/', async () => 'next')
+    })
+    const wire = await connect()
+    wire.send(OPEN('/').replace('POST', 'HEAD'))
+    const [duplex] = await once(opened, 'open') as [HttpDuplex]
+    await wire.head()
+    wire.send('3\r\none\r\n')
+    while (duplex.bytesRead < 3) await immediate()
+    wire.send('3\r\ntwo\r\n')
+    while (duplex.bytesRead < 6) await immediate()
+    wire.send(END).send(GET('/'))
+    t.equal((await wire.response()).body, 'next')
+    t.equal(duplex.bytesWritten, 0)
+  })
+}
