@@ -376,7 +376,7 @@ for (const transport of ['tcp', 'unix'] as const) {
 t.test('a source that delivers more than was wanted', async (t) => {
   const { write, end, _write, _writev } = PassThrough.prototype
   const target = Object.assign(new PassThrough({ highWaterMark: 1 }), {
-    originalMethods: { write, end, _write, _writev }, writesAtOnce: false, relaySocket: null, copiesSmallWrites: false, isWritingOnly: () => false
+    originalMethods: { write, end, _write, _writev }, writesAtOnce: false, relaySocket: null, writeStraight: () => {}, copiesSmallWrites: false, isWritingOnly: () => false
   }) as PassThrough & RelayTarget
   let asked = 0
   const relay = new DirectRelay({ receiver: null, receiveMore: () => { asked++ } }, target, (content) => { target.end(content) })
