@@ -15,7 +15,7 @@ import { encodeItem, frameTexts } from '../items/codec.ts'
 import { shortLived } from '../node/streams.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
 import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, idleSocket } from '../relay/relay.ts'
-import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
+import { type BodyWriter, type Part, bodyWriter, frame, gather } from '../transfer/body-writer.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
 import { ResponseItems, toJson } from './items.ts'
 import type { RequestStart } from './request.ts'
@@ -378,14 +378,11 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
   }
 
   writeStraight (content: Buffer): void {
-    const parts: Part[] = []
     try {
-      this.writer.write([content], content.length, parts)
+      this.connection!.write(frame(this.writer, [content], content.length)) // if it fails, the connection closes, which says more
     } catch (error) {
       this.destroy(error as Error)
-      return
     }
-    this.connection!.write(gather(parts)) // if it fails, the connection closes, which says more
   }
 
   get copiesSmallWrites (): boolean {

