@@ -94,7 +94,7 @@ export interface TalkResult {
  *
  * @param clock read before the first message and after the last: opening and closing the exchanges is no part of the result
  */
-export async function talk (target: Target, connections: number, seconds: number, clock = performance.now): Promise<TalkResult> {
+export async function talk (target: Target, connections: number, seconds: number, clock = (): number => performance.now()): Promise<TalkResult> {
   const talkers = await openTalkers(target, connections)
   const latencies: number[] = []
   const clockAtStart = clock()
