@@ -1,5 +1,7 @@
 // The relay: content that `pipe` takes from one exchange straight into another is written from the buffer it was read into,
-// without a copy. Only if no other code can see the content: it might keep it, and the next read overwrites that buffer.
+// without a copy. Only if no other code can see the content: it might keep it, and the next read overwrites that buffer. Small
+// content, such as a message, is copied together with its framing. It is written past the buffers of both streams, which would cost
+// it more than the copy.
 
 import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
@@ -22,8 +24,8 @@ export interface RelayTarget extends Duplex {
    */
   readonly relaySocket: Socket | null
   /**
-   * Writes content straight to `relaySocket`. The stream does not count it as buffered, so the caller must not do it with more than
-   * COPY_BELOW bytes. The next write waits for the kernel, as long as it has not taken them.
+   * Writes content of less than COPY_BELOW bytes to `relaySocket`. The stream does not count it as buffered. As long as the kernel has
+   * not accepted it, `relaySocket` is null, and the next write waits in the stream.
    */
   writeStraight (content: Buffer): void
   /** Whether a write of less than COPY_BELOW bytes is copied together with its framing before it goes to the connection. */
