@@ -154,7 +154,7 @@ type FastifyDuplex = FastifyPluginAsync<fastifyDuplex.FastifyDuplexOptions>
 declare namespace fastifyDuplex {
   /** Options of `register()`: defaults for all routes. */
   export interface FastifyDuplexOptions {
-    /** Milliseconds without a byte in either direction. Then, or up to a quarter later, the exchange is answered with 408 (or 500, if the handler has returned without ending the response), or cut off if the response has begun. 0: never. Default: 120 000 */
+    /** Milliseconds without a byte in either direction. Then, or late by up to a quarter of that time, the exchange is answered with 408 (or 500, if the handler has returned without ending the response), or cut off if the response has begun. 0: never. Default: 120 000 */
     idleTimeout?: number
     /** Bytes of decoded request body; more is answered with 413, or cut off if the response has begun. Default: the route's own `bodyLimit`, else none */
     bodyLimit?: number

@@ -65,7 +65,9 @@ export class ClientConnection implements CallConnection, Watched {
     socket.on('end', () => this.onEnd())
     socket.on('error', (error) => this.onError(error))
     socket.on('close', () => this.onClose())
-    socket.on('timeout', () => this.close()) // nobody has needed it
+    socket.on('timeout', () => {
+      if (this.call === null) this.close() // otherwise it is a timeout that the user has set
+    })
     this.buffers.open((data) => {
       if (socket.listenerCount('data') > 1 || socket.readableLength > 0) return socket.push(copyForUser(data)) // the user listens, too
       this.onData(data)

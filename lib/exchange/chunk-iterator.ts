@@ -1,5 +1,6 @@
 // The chunks of a request body, for a `for await` loop. Node's own iterator costs a short exchange as much as Fastify's routing:
-// it listens for six events, and waits for 'end'. This one listens only from its first wait on.
+// it listens for six events, and waits for 'end'. This one listens only from its first wait on. While it waits, the stream may give
+// it the next chunk directly: what passes the buffer of the stream and its events costs a message as much as the loop itself.
 
 import { type Readable, finished } from 'node:stream'
 import { shortLived } from '../node/streams.ts'
@@ -10,6 +11,8 @@ export interface ChunkSource extends Readable {
   readonly requestHasEnded: boolean
   /** The number of loops that read. */
   loops: number
+  /** The loop that waits for the next chunk. */
+  waitingLoop: ChunkIterator | null
   /** Called when a loop has left. */
   onReaderChange (): void
 }
@@ -76,14 +79,23 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
       this.stream.on('readable', this.wake).on('close', this.wake)
     }
     this.waiting = new Promise((resolve) => { this.settle = resolve })
+    this.stream.waitingLoop = this
     return this.waiting
   }
 
+  /** Takes a chunk that the stream has not buffered. */
+  receive (chunk: Buffer): void {
+    this.endWait({ value: chunk, done: false })
+  }
+
   private onChange (): void {
+    const result = this.settle === null ? null : this.take()
+    if (result !== null) this.endWait(result)
+  }
+
+  private endWait (result: Result | Promise<Result>): void {
     const { settle } = this
-    const result = settle === null ? null : this.take()
-    if (result === null) return
-    this.waiting = this.settle = null
+    this.waiting = this.settle = this.stream.waitingLoop = null
     settle!(result)
   }
 

@@ -24,7 +24,7 @@ import { ItemWriter } from './item-writer.ts'
 import { type Receiving, type Sending, describeItems } from './items.ts'
 import { RequestBody, type WebHalves, webHalves } from './halves.ts'
 import { writeHead } from './response-head.ts'
-import { isWaitedFor, noteReads } from './waiting-reader.ts'
+import { areReadsNoted, isWaitedFor, noteReads } from './waiting-reader.ts'
 
 /** What remains of the transport after a clean finish. */
 type Summary = Pick<Transport, 'requestFraming' | 'socket' | 'trailers'>
@@ -41,6 +41,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   /** Called in the tick behind the destruction, as a listener for 'close' would be. Generators need it, and a listener costs more. */
   whenClosed: (() => void) | null = null
   loops = 0
+  waitingLoop: ChunkIterator | null = null
   requestHasEnded = false
   detachWasCalled = false
   private isReaderWatched = false
@@ -489,8 +490,18 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       return false
     }
     if (this.receiver !== null) return this.receiver.onContent(content, last)
+    if (this.waitingLoop !== null && this.isReadByLoop) {
+      this.waitingLoop.receive(copyForUser(content))
+      return true
+    }
     // The last content of a body is not relayed: it waits for the end of the response, which may follow in the same tick.
     return this.relay === null || last ? this.push(copyForUser(content)) : this.relay.push(content)
+  }
+
+  /** Whether the waiting loop would be the only one to see the next chunk. Not for the first: then the stream must note that it was read. */
+  private get isReadByLoop (): boolean {
+    return this.readableDidRead && this.readableLength === 0 && this.readableEncoding === null && this.push === push &&
+      this.listenerCount('readable') === 1 && this.listenerCount('data') === 0 && !areReadsNoted(this)
   }
 
   override pipe<T extends NodeJS.WritableStream> (destination: T, options?: { end?: boolean }): T {
@@ -501,7 +512,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   get relaySocket (): Socket | null {
-    const isFree = this.writable && this.writeCallback === ignore && this.writableCorked === 0 && this.exchange.life.response === 'begun'
+    const isFree = this.itemWriter === null && this.writable && this.writeCallback === ignore && this.writableCorked === 0 && this.exchange.life.response === 'begun'
     return isFree ? idleSocket(this.transport.rawSocket) : null
   }
 
@@ -671,7 +682,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 }
 
 /** The original methods, which the relay compares with. */
-const { on, off, removeAllListeners, write, end, _write, _writev } = HttpDuplex.prototype
+const { on, off, removeAllListeners, push, write, end, _write, _writev } = HttpDuplex.prototype
 const methods: Methods = { write, end, _write, _writev }
 
 /** Methods of a stream whose reader is watched. Not by 'removeListener', which Node does not always emit for streams. */

@@ -4,7 +4,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import type { FastifyDuplexOptions } from '../../types/index.d.ts'
-import { AbortedError, BodySchemaError } from '../errors.ts'
+import { AbortedError, BodySchemaError, TruncatedError } from '../errors.ts'
 import { type DeclaredItems, optionsOfRoute, resolveOptions } from '../options.ts'
 import type { Gate } from '../handoff/gate.ts'
 import { kPassesHandshakes } from '../handoff/websocket-routes.ts'
@@ -79,12 +79,12 @@ function claimWithLogger (makeLogger: LoggerFactory, setup: RouteSetup): LoggerF
 
 /**
  * The last onResponse hook of the route. Fastify logs "request errored" with the error that it passes on. A client that has left is
- * logged as on an ordinary route that streams: then nothing more may be logged, and the hook does not go on. The same if the connection
- * was detached before a head: the status of the reply was not sent.
+ * logged as on an ordinary route that streams: then nothing more may be logged, and the hook does not go on. A client that
+ * is killed ends its side within its body. The same if the connection was detached before a head: the status of the reply was not sent.
  */
 function passFailure (request: FastifyRequest, reply: FastifyReply, done: (error: Error | null) => void): void {
   const { failure, stream, exchange } = exchangeOf(request.raw)
-  if (failure instanceof AbortedError) logPrematureClose(reply)
+  if (failure instanceof AbortedError || (failure instanceof TruncatedError && exchange!.life.request === 'failed')) logPrematureClose(reply)
   else if (failure === null && stream?.detachWasCalled && exchange!.life.response === 'none') logDetached(reply)
   else done(failure)
 }

@@ -61,14 +61,18 @@ export function clearCongested (socket: Duplex): void {
 
 // Writing
 
+const NO_BYTES = Buffer.alloc(0)
+
 /**
  * Hands several buffers to the system together.
  *
- * @param done called when it has accepted the last one. Without it, Node 22 and later need no `nextTick` for a write
+ * @param done called when it has accepted these, and everything before them. Without it, Node 22 and later need no `nextTick` for a write
  */
 export function writeBuffers (socket: Duplex, buffers: readonly Buffer[], done?: (error?: Error | null) => void): void {
   if (buffers.length === 0) {
-    if (done !== undefined) process.nextTick(done)
+    if (done === undefined) return
+    if (socket.writableLength > 0) socket.write(NO_BYTES, done)
+    else process.nextTick(done)
   } else if (buffers.length === 1) {
     socket.write(buffers[0], done)
   } else {
@@ -77,6 +81,20 @@ export function writeBuffers (socket: Duplex, buffers: readonly Buffer[], done?:
     socket.write(buffers[buffers.length - 1], done)
     socket.uncork()
   }
+}
+
+/**
+ * Writes one buffer. Calls back within the call if the system has accepted it: Node 22 and later need no `nextTick` for a write without
+ * a callback.
+ */
+export function writeMessage (socket: Duplex, message: Buffer, done: (error?: Error | null) => void): void {
+  if (socket.writableLength > 0) {
+    socket.write(message, done)
+    return
+  }
+  socket.write(message)
+  if (socket.writableLength === 0) done(socket.errored)
+  else socket.write(NO_BYTES, done) // behind the message
 }
 
 // Closing

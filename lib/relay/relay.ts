@@ -129,7 +129,7 @@ export class Relay extends RelayTo {
 
   protected override get isUnseen (): boolean {
     const { source } = this
-    if (!super.isUnseen || source.readableFlowing !== true || source.readableLength > 0) return false
+    if (!super.isUnseen || source.readableFlowing !== true || source.readableLength > 0 || source.readableEncoding !== null) return false
     if (source.on !== on || source.emit !== emit || source.push !== push) return false
     const listeners = source.listeners('data')
     return listeners.length === 1 && listeners[0] === this.listener

@@ -2,8 +2,8 @@
 
 import type { Socket } from 'node:net'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
-import { writeBuffers } from '../node/socket.ts'
-import { type BodyWriter, type Part, bodyWriter, frame, gather } from '../transfer/body-writer.ts'
+import { writeBuffers, writeMessage } from '../node/socket.ts'
+import { type BodyWriter, COPY_BELOW, type Part, bodyWriter, frame, gather } from '../transfer/body-writer.ts'
 import { trailerNames, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, TUNNEL } from '../transfer/framing.ts'
 import type { WriteCallback } from './transport.ts'
@@ -71,6 +71,8 @@ export class RawResponse {
       // Ends only this side: the client may still send.
       for (const buffer of buffers) socket.write(buffer)
       socket.end(done)
+    } else if (!end && done !== undefined && buffers.length === 1 && buffers[0].length < COPY_BELOW) {
+      writeMessage(socket, buffers[0], done)
     } else {
       writeBuffers(socket, buffers, done)
     }

@@ -51,10 +51,10 @@ t.test('the grace period of minRate is that of the code', async (t) => {
 const LEAVES: [says: RegExp, within: boolean, leave: (socket: Socket) => void, reads: boolean, begun: boolean, code: string, log: string, hooks: string[]][] = [
   [/^resets/, true, (socket) => socket.resetAndDestroy(), true, true, 'ABORTED', 'stream closed prematurely', ['onRequestAbort', 'onResponse']],
   [/^resets/, true, (socket) => socket.resetAndDestroy(), true, false, 'ABORTED', 'stream closed prematurely', ['onRequestAbort', 'onResponse']],
-  [/within its body, and the handler reads$/, true, (socket) => socket.end(), true, true, 'TRUNCATED', 'request errored', ['onError', 'onRequestAbort', 'onResponse']],
+  [/within its body, and the handler reads$/, true, (socket) => socket.end(), true, true, 'TRUNCATED', 'stream closed prematurely', ['onError', 'onRequestAbort', 'onResponse']],
   [/within its body, and the handler reads$/, true, (socket) => socket.end(), true, false, 'TRUNCATED', 'request completed', ['onError', 'onResponse']],
   [/within its body, and the handler does not read$/, true, (socket) => socket.end(), false, true, 'ABORTED', 'stream closed prematurely', ['onRequestAbort', 'onResponse']],
-  [/behind its body$/, false, (socket) => socket.end(), false, true, 'ABORTED', 'stream closed prematurely', ['onRequestAbort', 'onResponse']]
+  [/after its body$/, false, (socket) => socket.end(), false, true, 'ABORTED', 'stream closed prematurely', ['onRequestAbort', 'onResponse']]
 ]
 
 t.test('a client that leaves', async (t) => {
@@ -106,7 +106,7 @@ t.test('a client that leaves', async (t) => {
   }
 })
 
-t.test('a client that only ends its side behind its body gets the response', async (t) => {
+t.test('a client that only ends its side after its body gets the response', async (t) => {
   const { connect, logged } = await serve(t, 'tcp', (app) => {
     app.post('/', { duplex: true }, async (request, reply) => {
       await once(request.signal, 'abort')

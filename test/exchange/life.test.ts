@@ -8,6 +8,7 @@ import { finished, pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
+import { TruncatedError } from '../../lib/errors.ts'
 import type { ExchangeEvent } from '../../types/index.d.ts'
 import { collectGarbage } from '../support/garbage.ts'
 import { CUT_OFF, GET, LEFT, OPEN, chunk, chunked, serve } from '../support/wire.ts'
@@ -248,3 +249,25 @@ t.test('streams of the exchange end like any other', async (t) => {
   await wire.request(GET('/none'))
   t.strictSame(ended.slice(0, 2).sort(), ['close', 'finished'])
 })
+
+for (const [name, end] of [['killed within its body', (socket: Socket) => { socket.end() }], ['there, and another connection has ended', (socket: Socket) => { socket.write(chunk('more')) }]] as const) {
+  t.test(`the line in the log, if the client is ${name}`, async (t) => {
+    const { connect, log, logged } = await serve(t, 'tcp', (app) => {
+      app.post('/', { duplex: true }, async (_request, { duplex }) => {
+        for await (const content of duplex) {
+          if (String(content) === 'more') throw new TruncatedError()
+          duplex.write('begun')
+        }
+      })
+    })
+    const message = name.startsWith('killed') ? LEFT : 'request errored'
+    const line = logged(message)
+    const wire = await connect()
+    wire.send(OPEN('/') + chunk('one'))
+    await wire.head()
+    end(wire.socket)
+    t.equal((await line).level, message === LEFT ? 30 : 50)
+    await wire.ended
+    t.equal(log.filter(({ msg }) => [LEFT, 'request errored', 'request completed'].includes(msg)).length, 1)
+  })
+}

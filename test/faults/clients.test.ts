@@ -82,7 +82,7 @@ function endOf (transport: Transport, moment: Moment, fault: Fault, url: string,
   if (end === 'completed 408') return ANSWERED_IDLE
   if (moment === 'once all is read') return exactly(end)
   // The fault may be seen before the first content has been echoed: then the response has not begun.
-  if (!isGone(fault)) return exactly(end, end.startsWith('errored') && url !== 'both' ? 'completed 400' : end)
+  if (!isGone(fault)) return exactly(end, (end === LEFT || end.startsWith('errored')) && url !== 'both' ? 'completed 400' : end)
   // A reset may be seen before anything that came with it, or before the answer is sent. Without either, the client
   // has merely ended its side.
   return exactly('', end, LEFT, endWhenRead(transport, 'end', url, body, sent))
@@ -102,10 +102,15 @@ function endWhenRead (transport: Transport, fault: Fault, url: string, body: str
   const isEchoed = sent > content
   const hasBegun = url === 'both' || (url !== 'upload' && isEchoed)
   if (fault === 'stall') return hasBegun ? 'errored FST_ERR_DUPLEX_IDLE' : 'completed 408'
-  if (hasBegun) return `errored ${isChunked ? chunkedError(body.slice(0, sent) + (fault === 'garbage' ? GARBAGE : '')) : 'FST_ERR_DUPLEX_TRUNCATED'}`
+  if (hasBegun) {
+    const code = isChunked ? chunkedError(body.slice(0, sent) + (fault === 'garbage' ? GARBAGE : '')) : TRUNCATED
+    return code === TRUNCATED ? LEFT : `errored ${code}`
+  }
   // To a Unix socket whose other end is closed nothing can be sent.
   return isGone(fault) && transport === 'unix' && !lostAnswersFinish ? LEFT : 'completed 400'
 }
+
+const TRUNCATED = 'FST_ERR_DUPLEX_TRUNCATED'
 
 /** What the pure reader, which other tests compare with other parsers, finds wrong with a body that ends here. */
 function chunkedError (body: string): string {

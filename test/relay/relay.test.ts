@@ -3,15 +3,17 @@
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { EventEmitter, once } from 'node:events'
+import type { Socket } from 'node:net'
 import { PassThrough, type Readable } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { TLSSocket, connect as tlsConnect } from 'node:tls'
 import { satisfies } from 'semver'
 import t from 'tap'
+import { sse } from '../../lib/items/index.ts'
 import { MAX_PRIVATE, asLanded } from '../../lib/relay/read-buffers.ts'
 import { DirectRelay, type RelayTarget } from '../../lib/relay/relay.ts'
 import type { ExchangeEvent, HttpDuplex } from '../../types/index.d.ts'
-import { CUT_OFF, GET, OPEN, TLS, TRANSPORTS, type Wire, hash, serve, untilStuck } from '../support/wire.ts'
+import { CUT_OFF, GET, OPEN, TLS, TRANSPORTS, type Wire, hash, resolvers, serve, untilStuck } from '../support/wire.ts'
 import { END, FRAMINGS, MIB, chunks, content, countRelayed, echo, handled, hashOf, queued, relaysOver } from './support.ts'
 
 for (const transport of TRANSPORTS) {
@@ -473,5 +475,77 @@ for (const transport of TRANSPORTS) {
     wire.send(END).send(GET('/'))
     t.equal((await wire.response()).body, 'next')
     t.equal(duplex.bytesWritten, 0)
+  })
+}
+
+for (const transport of TRANSPORTS) {
+  t.test(`a message that is stuck when the body ends without a byte, over ${transport}`, async (t) => {
+    const opened = new EventEmitter()
+    const { connect } = await serve(t, transport, (app) => {
+      app.all('/:name', { duplex: true }, async (request, { duplex }) => {
+        opened.emit(request.url, duplex)
+        await once(duplex, 'close')
+      })
+    }, { plugin: { drainTimeout: 1 } })
+    const open = async (path: string, head: string): Promise<[Wire, HttpDuplex]> => {
+      const wire = await connect()
+      wire.send(head)
+      const [duplex] = await once(opened, path)
+      return [wire, duplex]
+    }
+    const [from, source] = await open('/source', OPEN('/source'))
+    const [to, target] = await open('/target', 'GET /target HTTP/1.0\r\n\r\n')
+    target.flushHeaders()
+    await to.head()
+    to.socket.pause()
+    source.pipe(target)
+    const message = content(1, 15_000)
+    let size = 0
+    while (target.socket.writableLength === 0) {
+      from.send(`3a98\r\n${message.toString('latin1')}\r\n`)
+      size += message.length
+      while (source.bytesRead < size) await immediate()
+    }
+    from.send(END)
+    while (!target.writableEnded) await immediate()
+    for (let i = 0; i < 50; i++) await immediate()
+    t.equal(target.writableFinished, false)
+    to.socket.resume()
+    t.equal((await to.body()).length, size)
+    if (!target.closed) await once(target, 'close')
+    source.end()
+  })
+
+  t.test(`messages that are decoded on their way, over ${transport}`, async (t) => {
+    const { open } = await handled(t, transport)
+    const { wire, duplex } = await open('/')
+    duplex.setEncoding('hex').pipe(duplex)
+    for (let i = 0; i < 3; i++) {
+      wire.send('2\r\nhi\r\n')
+      if (i === 0) await wire.head()
+      t.equal(await hashOf(wire, 4), hash('6869'))
+    }
+    wire.send(END)
+    t.equal(await wire.body(), '')
+  })
+
+  t.test(`messages between items, over ${transport}`, async (t) => {
+    const target = resolvers<Socket | null>()
+    const { connect } = await serve(t, transport, (app) => {
+      app.post('/', { duplex: { send: sse({ type: 'string' }, { heartbeat: 60_000 }) } }, async (request, { duplex }) => {
+        duplex.send('item')
+        duplex.pipe(duplex)
+        await once(duplex, 'data')
+        for (let i = 0; i < 5; i++) await immediate()
+        target.resolve((duplex as unknown as RelayTarget).relaySocket)
+        await once(duplex, 'close')
+      })
+    })
+    const wire = await connect()
+    wire.send(OPEN('/') + '1\r\n:\r\n')
+    await wire.head()
+    t.equal(await target.promise, null, 'each write delays the heartbeat')
+    wire.send('2\r\n\n\n\r\n' + END)
+    t.equal(await wire.body(), 'data: "item"\n\n:\n\n')
   })
 }
