@@ -2,10 +2,12 @@
 
 import { EventEmitter, once } from 'node:events'
 import type { Writable } from 'node:stream'
+import { setImmediate as immediate } from 'node:timers/promises'
 import t from 'tap'
 import { READ_SIZE } from '../../lib/relay/read-buffers.ts'
+import type { HttpDuplex } from '../../types/index.d.ts'
 import { collectGarbage } from '../support/garbage.ts'
-import { GET, OPEN, TRANSPORTS, chunked, serve, untilStuck } from '../support/wire.ts'
+import { GET, OPEN, TRANSPORTS, chunked, resolvers, serve, untilStuck } from '../support/wire.ts'
 
 const MIB = 1024 ** 2
 const TOTAL = 1024 * MIB
@@ -103,3 +105,41 @@ t.test('many small writes within one turn', async (t) => {
   })
   t.equal((await (await connect()).request(chunked('/'))).body, 'x'.repeat(200_000))
 })
+
+for (const transport of TRANSPORTS) {
+  t.test(`callbacks of messages that the client does not take, over ${transport}`, async (t) => {
+    const opened = resolvers<HttpDuplex>()
+    const { connect } = await serve(t, transport, (app) => {
+      app.post('/', { duplex: true }, async (_request, { duplex }) => {
+        duplex.flushHeaders()
+        opened.resolve(duplex)
+        await once(duplex, 'close')
+      })
+    })
+    const wire = await connect()
+    wire.send(OPEN('/'))
+    const duplex = await opened.promise
+    await wire.head()
+    wire.socket.pause()
+    const called: number[] = []
+    let count = 0
+    const message = 'x'.repeat(10_000)
+    while (duplex.writableLength === 0) {
+      const index = count++
+      duplex.write(message, () => { called.push(index) })
+      for (let turns = 0; called.length < count && turns < 10; turns++) await immediate()
+    }
+    t.ok(called.length < count, 'the kernel has not accepted all of them')
+    for (let i = 0; i < 3; i++) {
+      const index = count++
+      duplex.write(message, () => { called.push(index) })
+    }
+    wire.socket.resume()
+    while (called.length < count) await immediate()
+    t.strictSame(called, Array.from({ length: count }, (_, i) => i), 'in order')
+    t.equal(duplex.bytesWritten, count * message.length)
+    duplex.end()
+    wire.send('0\r\n\r\n')
+    t.equal((await wire.body()).length, count * message.length)
+  })
+}

@@ -2,8 +2,9 @@
 
 import type { Socket } from 'node:net'
 import t from 'tap'
+import type { HttpDuplex } from '../../types/index.d.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
-import { OPEN, chunk, chunked, resolvers, serve } from '../support/wire.ts'
+import { OPEN, TRANSPORTS, chunk, chunked, resolvers, serve } from '../support/wire.ts'
 
 t.test('what a loop writes, and the end behind it, are one write to the socket', async (t) => {
   let writes = 0
@@ -134,3 +135,50 @@ t.test('the iterator of a loop can be given to another one', async (t) => {
   t.match(await wire.request(chunked('/', 'some', 'more')), { body: 'somemore' })
   t.match(await wire.request(chunked('/', 'again')), { body: 'again' })
 })
+
+/** Messages that arrive one by one. `€` is cut between the second and the third. */
+const MESSAGES = ['one', '\xe2\x82', '\xac', 'four', 'five']
+
+for (const transport of TRANSPORTS) {
+  t.test(`messages, each to a loop that waits, over ${transport}`, async (t) => {
+    const kept: Buffer[] = []
+    const pushed: string[] = []
+    const { connect } = await serve(t, transport, (app) => {
+      const loop = (path: string, prepare: (duplex: HttpDuplex) => void): void => {
+        app.post(path, { duplex: true }, async (_request, { duplex }) => {
+          prepare(duplex)
+          duplex.flushHeaders()
+          for await (const chunk of duplex) {
+            if (typeof chunk !== 'string') kept.push(chunk)
+            duplex.write(`${chunk.length} `)
+          }
+          duplex.end('end')
+        })
+      }
+      loop('/bytes', () => {})
+      loop('/text', (duplex) => { duplex.setEncoding('utf8') })
+      loop('/pushed', (duplex) => {
+        const { push } = duplex
+        duplex.push = function (chunk, encoding) {
+          if (chunk !== null) pushed.push(String(chunk))
+          return push.call(this, chunk, encoding)
+        }
+      })
+    })
+    const wire = await connect()
+    const bytes = ['3 ', '2 ', '1 ', '4 ', '4 ']
+    for (const [path, answers] of [['/bytes', bytes], ['/text', ['3 ', '', '1 ', '4 ', '4 ']], ['/pushed', bytes]] as const) {
+      kept.length = 0
+      wire.send(OPEN(path))
+      await wire.head()
+      for (const [i, message] of MESSAGES.entries()) {
+        wire.send(chunk(message))
+        if (answers[i] !== '') t.equal(await wire.content(), answers[i])
+      }
+      wire.send('0\r\n\r\n')
+      t.equal(await wire.body(), 'end')
+      if (path !== '/text') t.equal(Buffer.concat(kept).toString('latin1'), MESSAGES.join(''), 'chunks that are kept stay as they are')
+    }
+    t.equal(pushed.length, MESSAGES.length, 'code that watches the stream sees all of them')
+  })
+}
