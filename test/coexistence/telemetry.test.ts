@@ -11,7 +11,7 @@ import { UndiciInstrumentation } from '@opentelemetry/instrumentation-undici'
 import { InMemorySpanExporter, NodeTracerProvider, type ReadableSpan, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-node'
 import { satisfies } from 'semver'
 import t, { type Test } from 'tap'
-import { type Served, type Wire, chunk, serve } from '../support/wire.ts'
+import { LEFT, type Served, type Wire, chunk, serve } from '../support/wire.ts'
 import { type Plugin, checkPlain, get, open, upper } from './support.ts'
 
 // The instrumentation patches node:http when the module is loaded, once per process. Tests enable and disable it.
@@ -252,7 +252,7 @@ for (const order of ['before', 'after']) {
       const leaving = await start(inTrace(SOME_TRACE))
       await leaving.head()
       await leaving.content(2)
-      const left = served.logged('request errored')
+      const left = served.logged(LEFT)
       leaving.socket.destroy()
       await left
       await checkPlain(t, wire)
