@@ -267,6 +267,11 @@ t.test('bodyTimeout', async (t) => {
   const [silent] = await begin({}, HALF)
   await t.rejects(text(silent), TIMEOUT, 'silence')
 
+  await t.test('as many lengths of time as there are calls', async (t) => {
+    const calls = await Promise.all(Array.from({ length: 20 }, (_, i) => begin({ bodyTimeout: 20 + i }, HALF)))
+    for (const [call] of calls) await t.rejects(text(call), TIMEOUT)
+  })
+
   await t.test('not while our reader has paused', async (t) => {
     const [paused, peer] = await begin({ bodyTimeout: 100 }, OK('Content-Length: 10000004') + 'half')
     peer.send('a'.repeat(10_000_000))

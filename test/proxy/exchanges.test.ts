@@ -119,7 +119,7 @@ for (const [kind, start] of Object.entries(starters)) {
     wire.send(OPEN('/') + chunk('one'))
     const peer = await origin.next()
     await peer.until('one')
-    wire.send(chunk('two') + '0\r\n\r\n')
+    wire.send(chunk('two'))
     t.match(JSON.parse((await wire.response()).body), { code: 'FST_ERR_DUPLEX_LENGTH' })
     t.equal(peer.received, '')
     await app.close()
