@@ -44,7 +44,8 @@ export interface OpenOptions<
   headersTimeout?: number
   /**
    * Milliseconds behind the head in which the server neither sends nor takes a byte. They do not count while the caller does not
-   * read, or has not written all of the request; nor in tunnels. It may act late by up to a quarter of that time. Default: 300000. 0: no limit
+   * read, or has not written all of the request; nor in tunnels. It may act late by up to a quarter of that time. Default: 300000.
+   * 0: no limit
    */
   bodyTimeout?: number
   /** With `expect: 100-continue`, milliseconds to wait for the 100 before the body is sent. Default: 1000 */

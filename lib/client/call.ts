@@ -14,8 +14,8 @@ import { ItemReader } from '../exchange/item-reader.ts'
 import { encodeItem, frameTexts } from '../items/codec.ts'
 import { shortLived } from '../node/streams.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
-import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, isRelayTarget, pipeToRelay, idleSocket } from '../relay/relay.ts'
-import { type BodyWriter, type Part, bodyWriter, frame, gather } from '../transfer/body-writer.ts'
+import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, idleSocket, isRelayTarget, pipeToRelay } from '../relay/relay.ts'
+import { type BodyWriter, type Part, bodyWriter, frameContent, gather } from '../transfer/body-writer.ts'
 import { writeTrailers } from '../transfer/field-lines.ts'
 import { ResponseItems, toJson } from './items.ts'
 import type { RequestStart } from './request.ts'
@@ -379,7 +379,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
 
   writeStraight (content: Buffer): void {
     try {
-      this.connection!.write(frame(this.writer, [content], content.length)) // if it fails, the connection closes, which says more
+      this.connection!.write(frameContent(this.writer, [content], content.length)) // if it fails, the connection closes, which says more
     } catch (error) {
       this.destroy(error as Error)
     }

@@ -4,6 +4,7 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { NO_BYTES } from '../transfer/body-reader.ts'
 
 interface Handle {
   reading: boolean
@@ -60,8 +61,6 @@ export function clearCongested (socket: Duplex): void {
 }
 
 // Writing
-
-const NO_BYTES = Buffer.alloc(0)
 
 /**
  * Hands several buffers to the system together.

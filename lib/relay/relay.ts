@@ -80,22 +80,14 @@ abstract class RelayTo {
     }
     const buffer = socket !== null && writesByNode(socket) ? requestPrivateBuffer() : null
     if (buffer === null) return this.send(copyForUser(content)) // if it is in the shared buffer, the next read may go into a private one
+    target.writesAtOnce = true
     try {
-      return this.sendAtOnce(bytesOf(content))
+      return this.send(bytesOf(content))
     } finally {
+      target.writesAtOnce = false
       // In `finally`: a listener for 'pause' may have thrown.
       if (this.isPassedOn && target.isWritingOnly(content.length)) buffer.writingSocket = socket
       else retire(buffer)
-    }
-  }
-
-  private sendAtOnce (content: Buffer): boolean {
-    const { target } = this
-    target.writesAtOnce = true
-    try {
-      return this.send(content)
-    } finally {
-      target.writesAtOnce = false
     }
   }
 

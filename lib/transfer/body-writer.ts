@@ -104,7 +104,7 @@ const LF = 0x0a
 const MAX_LOOP_COPY = 24
 
 /** Frames content within a body: not the first, and not the last. */
-export function frame (writer: BodyWriter, content: readonly Buffer[], size: number): Buffer[] {
+export function frameContent (writer: BodyWriter, content: readonly Buffer[], size: number): Buffer[] {
   if (writer === chunkedWriter && content.length === 1 && size < COPY_BELOW) return [smallChunk(content[0])]
   const parts: Part[] = []
   writer.write(content, size, parts)

@@ -1,6 +1,6 @@
 // Finds exchanges on which no byte moves for `idleTimeout`. One timer checks all exchanges of a route, and one all calls of the
-// client that have the same `bodyTimeout`. Node's own timeouts (one per connection, refreshed by every read and write) would take 4 % of the time of a small message and its reply. They would
-// also make Node emit 'timeout', to which other code listens.
+// client that have the same `bodyTimeout`. Node's own timeouts (one per connection, refreshed by every read and write) would take
+// 4 % of the time of a small message and its reply. They would also make Node emit 'timeout', to which other code listens.
 
 import { Watch } from './watch.ts'
 

@@ -3,7 +3,7 @@
 import type { Socket } from 'node:net'
 import type { OutgoingFields } from '../../types/transfer.d.ts'
 import { writeBuffers, writeMessage } from '../node/socket.ts'
-import { type BodyWriter, COPY_BELOW, type Part, bodyWriter, frame, gather } from '../transfer/body-writer.ts'
+import { type BodyWriter, COPY_BELOW, type Part, bodyWriter, frameContent, gather } from '../transfer/body-writer.ts'
 import { trailerNames, writeTrailers } from '../transfer/field-lines.ts'
 import { type Framing, TUNNEL } from '../transfer/framing.ts'
 import type { WriteCallback } from './transport.ts'
@@ -57,7 +57,7 @@ export class RawResponse {
 
   /** @returns the bytes of some content, with the head before the first, and the end of the body behind the last */
   frame (content: readonly Buffer[], size: number, end: boolean): Buffer[] {
-    if (this.head === '' && size > 0 && !end) return frame(this.writer!, content, size)
+    if (this.head === '' && size > 0 && !end) return frameContent(this.writer!, content, size)
     const parts: Part[] = []
     if (this.head !== '') parts.push(this.head)
     if (size > 0) this.writer!.write(content, size, parts)
@@ -72,6 +72,7 @@ export class RawResponse {
       for (const buffer of buffers) socket.write(buffer)
       socket.end(done)
     } else if (!end && done !== undefined && buffers.length === 1 && buffers[0].length < COPY_BELOW) {
+      // Not the end: what follows a response must not run within this call. And not large content: the relay looks for its write.
       writeMessage(socket, buffers[0], done)
     } else {
       writeBuffers(socket, buffers, done)

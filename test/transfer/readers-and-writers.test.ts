@@ -1,7 +1,7 @@
 // The pure readers and writers, byte for byte, beside what conformance/ has of the readers.
 
 import t from 'tap'
-import { COPY_BELOW, type Part, bodyWriter, frame, gather } from '../../lib/transfer/body-writer.ts'
+import { COPY_BELOW, type Part, bodyWriter, frameContent, gather } from '../../lib/transfer/body-writer.ts'
 import { ChunkedReader } from '../../lib/transfer/chunked-reader.ts'
 import { writeTrailers } from '../../lib/transfer/field-lines.ts'
 import { bodyReader, framingFields, requestFraming, responseFraming } from '../../lib/transfer/framing.ts'
@@ -98,13 +98,13 @@ t.test('content within a body', async (t) => {
   const sizes = [1, 9, 10, 15, 16, 31, 32, 255, 256, 4095, 4096, COPY_BELOW - 1, COPY_BELOW, 70_000]
   for (const size of sizes) {
     const content = Buffer.alloc(size, 'x')
-    const written = Buffer.concat(frame(chunked, [content], size)).toString()
+    const written = Buffer.concat(frameContent(chunked, [content], size)).toString()
     t.equal(written, `${size.toString(16)}\r\n${content}\r\n`, `${size} bytes`)
-    t.equal(Buffer.concat(frame(chunked, [content, content], 2 * size)).toString(), `${(2 * size).toString(16)}\r\n${content}${content}\r\n`)
+    t.equal(Buffer.concat(frameContent(chunked, [content, content], 2 * size)).toString(), `${(2 * size).toString(16)}\r\n${content}${content}\r\n`)
   }
   const two = bodyWriter({ kind: 'length', length: 2 })
-  t.strictSame(frame(two, [Buffer.from('ab')], 2).map(String), ['ab'])
-  t.throws(() => frame(two, [Buffer.from('c')], 1), { code: 'FST_ERR_DUPLEX_LENGTH' })
+  t.strictSame(frameContent(two, [Buffer.from('ab')], 2).map(String), ['ab'])
+  t.throws(() => frameContent(two, [Buffer.from('c')], 1), { code: 'FST_ERR_DUPLEX_LENGTH' })
 })
 
 t.test('a body writer keeps its promise', async (t) => {
