@@ -4,7 +4,7 @@ import type { Socket } from 'node:net'
 import { ServerGoneError, ServerTimeoutError } from '../errors.ts'
 import { progressOf, queuedBytes, resetConnection, startReading, stopReading, writeBuffers } from '../node/socket.ts'
 import { type Landed, ReadBuffers, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
-import { type IdleWatch, type Watched, sharedIdleWatch } from '../transport/idle-watch.ts'
+import { type IdleWatching, type Watched, sharedIdleWatch } from '../transport/idle-watch.ts'
 import type { Call, CallConnection } from './call.ts'
 
 /** Milliseconds that a request may take to its server. */
@@ -53,7 +53,7 @@ export class ClientConnection implements CallConnection, Watched {
   private isReceiving = false // in the current call stack
   private headTimer: NodeJS.Timeout | undefined
   private continueTimer: NodeJS.Timeout | undefined
-  private bodyWatch: IdleWatch | null = null // in which this connection is
+  private watching: IdleWatching | null = null // by `bodyTimeout`
   private keepAliveTimeout = Infinity // of the server, in milliseconds
   private error: Error | null = null
 
@@ -142,9 +142,7 @@ export class ClientConnection implements CallConnection, Watched {
   }
 
   private watchBody (bodyTimeout: number): void {
-    if (this.bodyWatch !== null) return
-    this.bodyWatch = sharedIdleWatch(bodyTimeout)
-    this.bodyWatch.add(this)
+    this.watching ??= sharedIdleWatch(bodyTimeout).start(this)
   }
 
   get progress (): number {
@@ -181,8 +179,8 @@ export class ClientConnection implements CallConnection, Watched {
   private leave (): void {
     this.call = null
     this.stopTimers()
-    this.bodyWatch?.delete(this)
-    this.bodyWatch = null
+    this.watching?.leave()
+    this.watching = null
   }
 
   private retire (): void {

@@ -9,6 +9,8 @@ import { shortLived } from '../node/streams.ts'
 export interface ChunkSource extends Readable {
   /** Nothing more is pushed: what is buffered is the rest. */
   readonly requestHasEnded: boolean
+  /** A read has taken the last chunk, or has found the end: 'end' follows, without another read. */
+  endWasRead: boolean
   /** The number of loops that read. */
   loops: number
   /** The loop that waits for the next chunk. */
@@ -64,11 +66,11 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
   /** @returns the next chunk, the end, or the failure; null if none of them is there yet */
   private take (): Promise<Result> | null {
     const { stream } = this
-    const chunk: Chunk | null = stream.destroyed ? null : stream.read()
+    const chunk: Chunk | null = stream.destroyed || stream.endWasRead ? null : stream.read()
+    stream.endWasRead = stream.requestHasEnded && stream.readableLength === 0
     if (chunk !== null) return Promise.resolve({ value: chunk, done: false })
     // 'end' is emitted in the next tick. What the handler writes behind the loop is sent with what it has written in it.
-    const isAtEnd = stream.requestHasEnded && stream.readableLength === 0
-    if (!isAtEnd && !stream.destroyed) return null
+    if (!stream.endWasRead && !stream.destroyed) return null
     this.leave()
     return stream.destroyed ? endOf(stream) : Promise.resolve(DONE)
   }

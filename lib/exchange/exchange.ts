@@ -13,8 +13,8 @@ import type { ExchangeEvents, Transport } from '../transport/transport.ts'
 import { failed, finished, headWritten, publish, started } from './diagnostics.ts'
 import type { Receiving, Sending } from './items.ts'
 import { CLAIMED, type Event, type Order, type Stage } from './life.ts'
-import type { OpenExchange, Registry } from './registry.ts'
-import type { Paced, RateWatch } from './rate-watch.ts'
+import type { OpenExchange, Registration, Registry } from './registry.ts'
+import type { Paced, PaceWatching, RateWatch } from './rate-watch.ts'
 import { stateOf } from './status.ts'
 
 /** See `DuplexOptions`: times in milliseconds, sizes in bytes. */
@@ -110,6 +110,8 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
   readonly owner: ExchangeOwner
   readonly options: ExchangeOptions
   readonly registry: Registry
+  readonly registration: Registration
+  private paceWatching: PaceWatching | undefined
   private cancelSignalAbort: () => void = ignore // keeps `request.signal` from aborting when the request closes
 
   constructor (transport: Transport, owner: ExchangeOwner, registry: Registry, options: ExchangeOptions) {
@@ -117,7 +119,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
     this.owner = owner
     this.registry = registry
     this.options = options
-    registry.add(this)
+    this.registration = registry.add(this)
     transport.start(this)
   }
 
@@ -133,7 +135,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
     this.stream = stream
     if (this.isOver) return
     if (isFirst) publish(started, stream, this.owner.reply!)
-    if (isFirst) this.owner.rateWatch?.add(this)
+    if (isFirst) this.paceWatching = this.owner.rateWatch?.add(this)
     if (this.life.goodbye === 'said') process.nextTick(() => this.tell(stream))
   }
 
@@ -360,8 +362,8 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
   leave (): void {
     if (this.life.response === 'none') this.cancelSignalAbort = this.owner.hijack()
     this.onEnded()
-    this.owner.rateWatch?.delete(this)
-    this.registry.onDetached(this)
+    this.paceWatching?.leave()
+    this.registry.onDetached(this.registration)
     this.complete()
   }
 
@@ -383,8 +385,8 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
   }
 
   private end (): void {
-    this.registry.remove(this)
-    this.owner.rateWatch?.delete(this)
+    this.registry.remove(this.registration)
+    this.paceWatching?.leave()
     this.onEnded()
   }
 

@@ -10,7 +10,7 @@ import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, NoItemsError, ReadersError, StatusError, TrailersError } from '../errors.ts'
-import { isPiped } from '../node/streams.ts'
+import { fillSilently, isPiped, neverReadAhead } from '../node/streams.ts'
 import { type Landed, asLanded, copyForUser } from '../relay/read-buffers.ts'
 import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, idleSocket, isRelayTarget, pipeToRelay } from '../relay/relay.ts'
 import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
@@ -43,6 +43,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   loops = 0
   waitingLoop: ChunkIterator | null = null
   requestHasEnded = false
+  endWasRead = false
   detachWasCalled = false
   private isReaderWatched = false
   private pauseTimer: NodeJS.Timeout | undefined
@@ -69,6 +70,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private isCorkedForTick = false // until the end of the tick
   private tickIsOver = false
   private endWasCalled = false
+  private firstWrite: readonly Buffer[] | null = null // waits for the end of the tick
   private writeSize = 0 // bytes of the write under way
   private writeCallback: WriteCallback = ignore // of the write under way; `ignore` if there is none
   private endWasWritten = false // the end of the body was given to the transport
@@ -84,6 +86,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.reply = reply
     this.receiving = exchange.owner.receiving
     this.sending = exchange.owner.sending
+    neverReadAhead(this)
     if (exchange.options.minRate > 0) noteReads(this)
     // An 'error' without a listener would end the process.
     this.on('error', ignore)
@@ -243,8 +246,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.removeAllListeners('data')
     const unread = [...(unreadByHalf > 0 ? readAll(this.requestHalf!) : []), ...readAll(this)]
     this.exchange.happens('detached')
-    if (counted) socket.once('close', () => this.exchange.registry.remove(this.exchange))
-    else this.exchange.registry.remove(this.exchange)
+    if (counted) socket.once('close', () => this.exchange.registry.remove(this.exchange.registration))
+    else this.exchange.registry.remove(this.exchange.registration)
     this.destroy(new DetachedError())
     return { socket, head: unread.length === 0 ? head : copyForUser(asLanded(Buffer.concat([...unread, head]))) }
   }
@@ -316,6 +319,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.tickIsOver = true
     this.uncork()
     this.tickIsOver = false
+    const { firstWrite } = this
+    if (firstWrite === null) return
+    this.firstWrite = null
+    this.writeWhenInTurn(firstWrite, true)
   }
 
   /** Writes the head, if it was not written yet. @returns false if the write has failed: then `callback` gets the error */
@@ -431,12 +438,14 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       return
     }
     // end() writes at once, but what fails in this tick is not sent.
-    if (!this.tickIsOver && this.exchange.life.response === 'written') process.nextTick(writeAfterTick, this, content)
-    else this.writeWhenInTurn(content)
+    if (this.tickIsOver || this.exchange.life.response !== 'written') this.writeWhenInTurn(content)
+    else if (this.isCorkedForTick) this.firstWrite = content
+    else process.nextTick(writeAfterTick, this, content)
   }
 
-  writeWhenInTurn (content: readonly Buffer[]): void {
-    if (this.transport.mayWrite) this.writeNow(content)
+  /** @param isOutside nothing of the handler, and no method of this stream, is on the call stack */
+  writeWhenInTurn (content: readonly Buffer[], isOutside = false): void {
+    if (this.transport.mayWrite) this.writeNow(content, isOutside)
     else this.transport.whenMayWrite(() => this.writeNow(content))
   }
 
@@ -446,7 +455,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     done(error)
   }
 
-  private writeNow (content: readonly Buffer[]): void {
+  private writeNow (content: readonly Buffer[], isOutside = false): void {
     // The end of the body is sent along with the last write: after end(), if nothing is buffered behind it. Node may still call
     // _write or _final after that, with nothing to send. A write that waits for its turn may have been taken back.
     if (this.endWasWritten || this.responseFraming === null) {
@@ -455,7 +464,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     }
     this.endWasWritten = this.endWasCalled && this.writableLength === this.writeSize
     try {
-      this.transport.write(content, this.writeSize, this.endWasWritten, this.onWritten)
+      this.transport.write(content, this.writeSize, this.endWasWritten, this.onWritten, isOutside)
     } catch (error) {
       this.finishWrite(error as Error)
     }
@@ -475,7 +484,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   // Reading
 
   override _read (): void {
-    this.receiveMore()
+    fillSilently(this, receiveMore)
   }
 
   receiveMore (): void {
@@ -639,7 +648,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   release (wasRead: boolean, requestEnded: boolean): void {
     this.stopPauseTimer()
     if (!requestEnded) this.destroy()
-    else if (!wasRead && !this.readableEnded) this.resume() // otherwise the stream would not close, since its end was not read
+    else if (!wasRead && !this.endWasRead && !this.readableEnded) this.resume() // otherwise the stream would not close, since its end was not read
   }
 
   override _destroy (error: Error | null, done: WriteCallback): void {
@@ -727,12 +736,16 @@ function readAll (stream: Readable): Buffer[] {
   return chunks
 }
 
+function receiveMore (stream: HttpDuplex): void {
+  stream.receiveMore()
+}
+
 function emitDrain (stream: HttpDuplex): void {
   stream.emit('drain')
 }
 
 function writeAfterTick (stream: HttpDuplex, content: readonly Buffer[]): void {
-  stream.writeWhenInTurn(content)
+  stream.writeWhenInTurn(content, true)
 }
 
 function uncorkAfterTick (stream: HttpDuplex): void {

@@ -3,7 +3,7 @@
 //
 // A client has a credit of bytes. What it sends adds to the credit, and each second in which we wait for it takes `minRate` off.
 
-import { Watch } from '../transport/watch.ts'
+import { Watch, type Watching } from '../transport/watch.ts'
 
 /** Milliseconds between two looks. Each look that finds us waiting takes one step's worth off the credit, also if it comes late. */
 const STEP = 1000
@@ -25,12 +25,14 @@ export interface Paced {
   onTooSlow (what: 'sent' | 'taken'): void
 }
 
-interface Account {
+export interface Account {
   bytesReceived: number
   bytesTaken: number
   requestCredit: number
   responseCredit: number
 }
+
+export type PaceWatching = Watching<Paced, Account>
 
 /** @returns null if there is no `minRate` */
 export function rateWatchOf ({ minRate }: { minRate: number }): RateWatch | null {

@@ -2,6 +2,7 @@
 
 import type { ExchangeStatus } from '../../types/index.d.ts'
 import { AgeError, ClosingError } from '../errors.ts'
+import { Entry, List } from '../transport/list.ts'
 
 /** An exchange, as the registry sees it. */
 export interface OpenExchange {
@@ -22,40 +23,47 @@ export interface OpenExchange {
 /** Milliseconds for the answer of an exchange that is ended before its first byte. Then it is cut off. */
 const LAST_GRACE = 1000
 
+/** An open exchange, until it is removed. */
+export class Registration extends Entry<OpenExchange> {
+  /** Runs until the exchange is too old, or, when it was told to end, until it is ended. Null if it has none. */
+  timer: NodeJS.Timeout | null = null
+}
+
 export class Registry {
   isClosing = false
-  /** The open exchanges, each with its timer: until it is too old, or, when it was told to end, until it is ended. Null if it has none. */
-  private readonly open = new Map<OpenExchange, NodeJS.Timeout | null>()
+  private readonly open = new List<Registration>()
   private onEmpty: (() => void) | null = null
 
-  add (exchange: OpenExchange): void {
-    this.open.set(exchange, null)
-    if (this.isClosing) this.shutDown(exchange)
-    else if (exchange.maxAge > 0) this.limitAge(exchange)
+  add (exchange: OpenExchange): Registration {
+    const registration = new Registration(exchange)
+    this.open.add(registration)
+    if (this.isClosing) this.shutDown(registration)
+    else if (exchange.maxAge > 0) this.limitAge(registration)
+    return registration
   }
 
-  remove (exchange: OpenExchange): void {
-    this.stopTimer(exchange)
-    this.open.delete(exchange)
-    if (this.open.size === 0) this.onEmpty?.()
+  remove (registration: Registration): void {
+    this.stopTimer(registration)
+    registration.leave()
+    if (this.open.isEmpty) this.onEmpty?.()
   }
 
   /** The connection of the exchange is the user's: it has no age limit any more. */
-  onDetached (exchange: OpenExchange): void {
-    if (this.isClosing) return
-    this.stopTimer(exchange)
-    this.open.set(exchange, null)
+  onDetached (registration: Registration): void {
+    if (!this.isClosing) this.stopTimer(registration)
   }
 
   /** What the open exchanges are doing, the oldest first. */
   exchanges (): ExchangeStatus[] {
-    return [...this.open.keys()].map(({ status }) => status).filter((status) => status !== null)
+    return this.open.entries().map(({ member }) => member.status).filter((status) => status !== null)
   }
 
   /** Tells all open exchanges to end. Those still open after their `closeGrace` are ended. */
   startClosing (): void {
     this.isClosing = true
-    for (const exchange of this.open.keys()) this.shutDown(exchange)
+    for (const registration of this.open.entries()) {
+      if (registration.isListed) this.shutDown(registration)
+    }
   }
 
   /**
@@ -64,7 +72,7 @@ export class Registry {
    * @param timeout milliseconds
    */
   async whenEmpty (timeout: number): Promise<void> {
-    if (this.open.size === 0) return
+    if (this.open.isEmpty) return
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, timeout)
       this.onEmpty = () => {
@@ -74,37 +82,38 @@ export class Registry {
     })
   }
 
-  private shutDown (exchange: OpenExchange): void {
+  private shutDown (registration: Registration): void {
     const reason = new ClosingError()
-    this.startGrace(exchange, reason)
-    exchange.shutDown(reason)
+    this.startGrace(registration, reason)
+    registration.member.shutDown(reason)
   }
 
-  private limitAge (exchange: OpenExchange): void {
+  private limitAge (registration: Registration): void {
+    const { member: exchange } = registration
     const { maxAge } = exchange
-    this.startTimer(exchange, maxAge, () => {
+    this.startTimer(registration, maxAge, () => {
       const reason = new AgeError(maxAge)
-      this.startGrace(exchange, reason)
+      this.startGrace(registration, reason)
       exchange.expire(reason)
     }).unref() // as the timeouts of sockets
   }
 
-  private startGrace (exchange: OpenExchange, reason: Error): void {
-    this.startTimer(exchange, exchange.closeGrace, () => {
-      this.startTimer(exchange, LAST_GRACE, () => exchange.endNow(reason))
+  private startGrace (registration: Registration, reason: Error): void {
+    const { member: exchange } = registration
+    this.startTimer(registration, exchange.closeGrace, () => {
+      this.startTimer(registration, LAST_GRACE, () => exchange.endNow(reason))
       exchange.endNow(reason)
     })
   }
 
-  private startTimer (exchange: OpenExchange, delay: number, action: () => void): NodeJS.Timeout {
-    this.stopTimer(exchange)
-    const timer = setTimeout(action, delay)
-    this.open.set(exchange, timer)
-    return timer
+  private startTimer (registration: Registration, delay: number, action: () => void): NodeJS.Timeout {
+    this.stopTimer(registration)
+    registration.timer = setTimeout(action, delay)
+    return registration.timer
   }
 
-  private stopTimer (exchange: OpenExchange): void {
-    const timer = this.open.get(exchange)
-    if (timer) clearTimeout(timer)
+  private stopTimer (registration: Registration): void {
+    if (registration.timer !== null) clearTimeout(registration.timer)
+    registration.timer = null
   }
 }

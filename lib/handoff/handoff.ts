@@ -7,6 +7,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { leaveServer } from '../node/parser.ts'
 import { clearLast, expectsContinue, finishResponse, isInTurn, isLastAllowed, keepAliveField, onTurn, setContinued, setHeadSent, takeHeadBack } from '../node/response.ts'
+import { skipReadable } from '../node/streams.ts'
 import { emitTimeout, restartHandle, setSocketTimeout } from '../node/socket.ts'
 import { abandonWrites, asLanded, copyForUser } from '../relay/read-buffers.ts'
 import { shouldClose } from '../transfer/connection-field.ts'
@@ -46,6 +47,7 @@ export class Handoff implements Claim {
     this.borrower = borrower
     // llhttp overlooks "close" beside "keep-alive" in HTTP/1.0.
     this.requestPersists = connection.shouldKeepAlive && !isLastAllowed(response) && !shouldClose(request.httpVersionMinor, request.headers.connection)
+    skipReadable(request) // Node ends it when the parser stops
     // Before Node's own listener. That one would close the connection if Node had computed so, without knowing of the exchange.
     response.prependListener('finish', this.onFinish)
   }

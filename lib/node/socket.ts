@@ -15,7 +15,7 @@ interface Handle {
 
 interface Internals extends Duplex {
   _httpMessage: ServerResponse | null
-  server: Server & { httpAllowHalfOpen: boolean }
+  server: Server & { httpAllowHalfOpen: boolean, maxHeaderSize?: number }
   _handle?: Handle | null
   _paused: boolean
 }
@@ -157,7 +157,7 @@ export function queuedBytes (socket: Duplex): number {
 }
 
 /** The HTTP server that has accepted the connection. */
-export function serverOf (socket: Duplex): Server {
+export function serverOf (socket: Duplex): Internals['server'] {
   return (socket as Internals).server
 }
 

@@ -4,7 +4,7 @@ import type { Duplex, Readable } from 'node:stream'
 
 interface Internals {
   readableFlowing: boolean | null
-  _readableState: { autoDestroy: boolean, pipes: unknown[] }
+  _readableState: { autoDestroy: boolean, emittedReadable: boolean, readingMore: boolean, pipes: unknown[] }
 }
 
 /** Makes a stream wait for its next listener for 'data', or for resume(), as a new stream does. */
@@ -15,6 +15,31 @@ export function resetFlow (stream: Duplex): void {
 /** Sets whether a stream is destroyed when both its sides have ended (`autoDestroy`). The default is true. */
 export function setAutoDestroy (stream: Readable, enabled: boolean): void {
   (stream as unknown as Internals)._readableState.autoDestroy = enabled
+}
+
+/**
+ * Keeps Node from filling the buffer of a stream ahead of its reader, for which it needs a tick behind each chunk: as if it were doing so
+ * already. For a stream that is fed until it is full, whether it is read or not.
+ */
+export function neverReadAhead (stream: Readable): void {
+  (stream as unknown as Internals)._readableState.readingMore = true
+}
+
+/** Keeps a stream from emitting 'readable' before anybody listens for it: that takes a tick. The first listener undoes this. */
+export function skipReadable (stream: Readable): void {
+  if (stream.listenerCount('readable') === 0) (stream as unknown as Internals)._readableState.emittedReadable = true
+}
+
+/**
+ * Calls `fill`, as `_read` does. What is pushed within that call is returned by the `read` that has called `_read`. If nobody listens for
+ * 'readable', it need not be emitted for that, which takes a tick.
+ */
+export function fillSilently<Stream extends Readable> (stream: Stream, fill: (stream: Stream) => void): void {
+  const { _readableState: state } = stream as unknown as Internals
+  const { emittedReadable } = state
+  skipReadable(stream)
+  fill(stream)
+  state.emittedReadable = emittedReadable
 }
 
 /** Whether the stream is piped into another, which may have paused it. */

@@ -187,7 +187,10 @@ export function isLanded (data: Landed): boolean {
 /** The same bytes, to be kept inside this package: copied if the next read would overwrite them. */
 export function copyIfLanded (data: Landed): Buffer {
   const bytes = bytesOf(data)
-  return isLanded(data) ? copyOf(bytes) : bytes
+  if (!isLanded(data)) return bytes
+  const copy = Buffer.allocUnsafe(bytes.length)
+  copy.set(bytes)
+  return copy
 }
 
 /**

@@ -2,7 +2,7 @@
 // client that have the same `bodyTimeout`. Node's own timeouts (one per connection, refreshed by every read and write) would take
 // 4 % of the time of a small message and its reply. They would also make Node emit 'timeout', to which other code listens.
 
-import { Watch } from './watch.ts'
+import { Watch, type Watching } from './watch.ts'
 
 /** Checks per `idleTimeout`. An idle exchange is noticed up to one check late. */
 const STEPS = 4
@@ -22,10 +22,12 @@ export interface Watched {
   onIdle (): void
 }
 
-interface Silence {
+export interface Silence {
   progress: number
   steps: number
 }
+
+export type IdleWatching = Watching<Watched, Silence>
 
 export class IdleWatch extends Watch<Watched, Silence> {
   private readonly isOn: boolean
@@ -36,8 +38,9 @@ export class IdleWatch extends Watch<Watched, Silence> {
     this.isOn = idleTimeout > 0
   }
 
-  override add (one: Watched): void {
-    if (this.isOn) super.add(one)
+  /** @returns null if nothing is watched, since there is no timeout */
+  start (one: Watched): IdleWatching | null {
+    return this.isOn ? this.add(one) : null
   }
 
   protected look (one: Watched, silence: Silence | null): Silence {

@@ -19,7 +19,7 @@ import { trailerNames } from '../transfer/field-lines.ts'
 import { type Framing, NO_BODY, TUNNEL, UNTIL_CLOSE } from '../transfer/framing.ts'
 import { forbidsLength, writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import { Drain, cutOff, destroyAfter } from './ending.ts'
-import type { IdleWatch, Watched } from './idle-watch.ts'
+import type { IdleWatch, IdleWatching, Watched } from './idle-watch.ts'
 import { NodeResponse, checkTrailers } from './node-response.ts'
 import { frameRequest } from './request-framing.ts'
 import type { App, ExchangeEvents, ResponseStart, Transport, WriteCallback } from './transport.ts'
@@ -46,6 +46,7 @@ export class NodeTransport implements Transport, Watched {
   private contentWasRequested = false
   private previousTimeout: number | null = null // milliseconds: the connection's timeout, while the idle watch replaces it
   private readonly idleWatch: IdleWatch
+  private watching: IdleWatching | null = null
   private readonly options: NodeTransportOptions
   private contentBytes = 0 // of both directions
   private responseIsWritten = false // to its end
@@ -79,7 +80,7 @@ export class NodeTransport implements Transport, Watched {
       return
     }
     if (countsBytes(request, response)) {
-      this.idleWatch.add(this)
+      this.watching = this.idleWatch.start(this)
       if (stream === undefined) whenInTurn(response, () => { this.suspendTimeout() })
     }
     if (stream === undefined) {
@@ -267,7 +268,7 @@ export class NodeTransport implements Transport, Watched {
   private forgetExchange (): ExchangeEvents | null {
     const { exchange } = this
     this.exchange = null
-    this.idleWatch.delete(this)
+    this.watching?.leave()
     if (this.stream === undefined) this.leaveConnection()
     this.restoreTimeout()
     return exchange

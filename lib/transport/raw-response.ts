@@ -65,14 +65,15 @@ export class RawResponse {
     return gather(parts)
   }
 
-  send (buffers: readonly Buffer[], end: boolean, done?: WriteCallback): void {
+  /** @param mayEndAtOnce whether `done` may be called within this call although this is the end */
+  send (buffers: readonly Buffer[], end: boolean, done?: WriteCallback, mayEndAtOnce = false): void {
     const { socket } = this
     if (end && this.isTunnel) {
       // Ends only this side: the client may still send.
       for (const buffer of buffers) socket.write(buffer)
       socket.end(done)
-    } else if (!end && done !== undefined && buffers.length === 1 && buffers[0].length < COPY_BELOW) {
-      // Not the end: what follows a response must not run within this call. And not large content: the relay looks for its write.
+    } else if ((!end || mayEndAtOnce) && done !== undefined && buffers.length === 1 && buffers[0].length < COPY_BELOW) {
+      // Not large content: the relay looks for its write.
       writeMessage(socket, buffers[0], done)
     } else {
       writeBuffers(socket, buffers, done)

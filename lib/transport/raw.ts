@@ -19,7 +19,7 @@ import { type Framing, bodyReader } from '../transfer/framing.ts'
 import { writeInterimHead, writeResponseHead } from '../transfer/head-writer.ts'
 import { checkUpgrade } from '../transfer/tunnel.ts'
 import { Drain, cutOff, lingeringClose } from './ending.ts'
-import type { IdleWatch, Watched } from './idle-watch.ts'
+import type { IdleWatch, IdleWatching, Watched } from './idle-watch.ts'
 import { type ConnectionState, reasonToClose } from './persistence.ts'
 import { RawResponse } from './raw-response.ts'
 import { frameRequest } from './request-framing.ts'
@@ -63,6 +63,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   private isFlowing = false // bytes from the connection go to `reader`
   private rest: Buffer = NO_BYTES // the bytes behind the body, while its last content is passed on
   private isLeft = false // cut off or detached: nothing more is passed on
+  private watching: IdleWatching | null = null
   private isIdle = false // for `idleTimeout`
   private readonly drain = new Drain()
 
@@ -293,14 +294,14 @@ export class RawTransport implements Transport, Borrower, Watched {
     return this.socket.destroyed
   }
 
-  write (content: readonly Buffer[], size: number, end: boolean, done?: WriteCallback): void {
+  write (content: readonly Buffer[], size: number, end: boolean, done?: WriteCallback, mayEndAtOnce = false): void {
     const { response, exchange } = this
     const buffers = response.frame(content, size, end)
     if (!response.hasBegun) {
       response.begin()
       exchange!.onFirstByte()
     }
-    response.send(buffers, end, done)
+    response.send(buffers, end, done, mayEndAtOnce)
   }
 
   // Ending
@@ -345,7 +346,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   private forgetExchange (): ExchangeEvents | null {
     const { exchange } = this
     this.exchange = null
-    this.idleWatch.delete(this)
+    this.watching?.leave()
     return exchange
   }
 
@@ -378,7 +379,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   onTaken (): void {
     if (this.exchange === null) return // it has ended while the request was routed, and the connection is being cut off
     // Streams that are not sockets do not count their bytes.
-    if ('bytesWritten' in this.socket) this.idleWatch.add(this)
+    if ('bytesWritten' in this.socket) this.watching = this.idleWatch.start(this)
     if (this.contentWasRequested) this.deliver()
   }
 

@@ -112,7 +112,7 @@ export interface Transport {
    * @param size the total number of bytes in `content`; may be 0
    * @param end whether the body ends with it
    */
-  write (content: readonly Buffer[], size: number, end: boolean, done?: WriteCallback): void
+  write (content: readonly Buffer[], size: number, end: boolean, done?: WriteCallback, mayEndAtOnce?: boolean): void
   /** Sets the trailers of the response. Throws the errors of the trailer writer. */
   setTrailers (fields: OutgoingFields): void
   /**

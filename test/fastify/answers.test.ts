@@ -477,12 +477,17 @@ for (const [name, kind] of Object.entries(KINDS)) {
   })
 }
 
-/** Handlers whose response somebody else ends, in the same turn as they do. */
+/** Handlers whose response somebody else ends, too. */
 const BOTH_END: Record<string, (reply: FastifyReply) => void> = {
   'before the end': ({ duplex, raw }) => {
     duplex.write('x')
     raw.end()
     duplex.end()
+  },
+  'before an end in a later turn': ({ duplex, raw }) => {
+    duplex.write('x')
+    raw.end()
+    process.nextTick(() => duplex.end())
   },
   'behind the end': ({ duplex, raw }) => {
     duplex.end('x')
@@ -506,8 +511,8 @@ for (const [when, end] of Object.entries(BOTH_END)) {
     })
     const wire = await connect()
     wire.send(GET('/'))
-    // What was ended through our writer first is whole; what other code may have ended is cut off.
-    if (when === 'before the end') await t.rejects(wire.response(), CUT_OFF)
+    // What was ended through our writer in the same turn is whole; what other code may have ended is cut off.
+    if (when === 'before an end in a later turn') await t.rejects(wire.response(), CUT_OFF)
     else t.match(await wire.response(), { statusCode: 200, body: 'x' })
     if (when !== 'in a later turn') await wire.ended
     const tunnel = await connect()

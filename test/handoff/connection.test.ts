@@ -111,6 +111,43 @@ for (const transport of TRANSPORTS) {
       await mixed.ended
     })
 
+    await t.test('invalid requests behind an exchange fail as they do on a new connection', async (t) => {
+      let errors: { code: string, reason: string, bytesParsed: number, rawPacket: string }[] = []
+      const onError = ({ code, reason, bytesParsed, rawPacket }: any): void => { errors.push({ code, reason, bytesParsed, rawPacket: String(rawPacket) }) }
+      app.server.on('clientError', onError)
+      const fail = async (wire: Wire, bytes: string, step = bytes.length): Promise<typeof errors> => {
+        errors = []
+        for (let i = 0; i < bytes.length && !wire.socket.destroyed; i += step) {
+          wire.send(bytes.slice(i, i + step))
+          if (step < bytes.length) await immediate()
+        }
+        await wire.ended
+        return errors
+      }
+      const head = 'GET /at-once HTTP/1.1\r\nHost: a\r\n'
+      for (const bytes of [
+        'BAD BAD\r\n\r\n',
+        '\r\n\r\nBAD BAD\r\n\r\n',
+        ' GET / HTTP/1.1\r\n\r\n',
+        'GET / HTTP/9.9\r\n\r\n',
+        'GET / HTTP/1.1\nHost: a\r\n\r\n',
+        'GET / HTTP/1.1\r\nHo st: a\r\n\r\n',
+        `${head}Content-Length: 1\r\nContent-Length: 2\r\n\r\n`,
+        `${head}A: \0\r\n\r\n`,
+        `${head}\r\nBAD BAD\r\n\r\n`,
+        'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
+      ]) {
+        const expected = await fail(await connect(), bytes)
+        const wire = await connect()
+        t.equal((await wire.request(chunked('/slow-hooks', 'one'))).body, 'one')
+        t.strictSame(await fail(wire, bytes), expected, JSON.stringify(bytes))
+        const slow = await connect()
+        t.equal((await slow.request(chunked('/slow-hooks', 'one'))).body, 'one')
+        t.strictSame((await fail(slow, bytes, 1)).map(({ code }) => code), expected.map(({ code }) => code), 'byte by byte')
+      }
+      app.server.off('clientError', onError)
+    })
+
     await t.test('invalid requests behind an exchange', async (t) => {
       let errors: string[] = []
       app.server.on('clientError', ({ code }: NodeJS.ErrnoException) => errors.push(code!))

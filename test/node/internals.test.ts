@@ -1,8 +1,8 @@
 // Which internals of Node the plugin needs, and what it does in a Node or another runtime that lacks them.
 
-import { EventEmitter } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import http from 'node:http'
-import { Duplex } from 'node:stream'
+import { Duplex, Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { getHeapSpaceStatistics } from 'node:v8'
@@ -11,7 +11,7 @@ import t from 'tap'
 import duplex from '../../lib/index.ts'
 import { hookParser, wakeParser } from '../../lib/node/parser.ts'
 import { otherRuntime } from '../../lib/node/runtime.ts'
-import { shortLived } from '../../lib/node/streams.ts'
+import { fillSilently, neverReadAhead, shortLived, skipReadable } from '../../lib/node/streams.ts'
 import { collectGarbage, collectYoungGarbage } from '../support/garbage.ts'
 
 async function echo (request: FastifyRequest, reply: FastifyReply): Promise<void> {
@@ -62,7 +62,8 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
     server.on('connection', (socket: any) => {
       const { parser, parser: { constructor } } = socket
       const parse = constructor.prototype.execute.bind(parser)
-      parser.constructor = Object.assign(Object.create(constructor), { prototype: { execute: execute.bind(null, parse) } })
+      parser.constructor = class extends constructor {}
+      parser.constructor.prototype.execute = execute.bind(null, parse)
       socket.on('close', () => { delete parser.constructor })
     })
   }
@@ -133,6 +134,65 @@ t.test('a parser that keeps its callbacks, as on Node 26.12, is woken without a 
   t.strictSame(called, [])
   KeepingParser.prototype.execute.call(parser, Buffer.alloc(0))
   t.strictSame(called, ['head', 'message'])
+})
+
+t.test('streams need no tick for what nobody waits for', async (t) => {
+  const ticksOf = (action: () => void): number => {
+    const { nextTick } = process
+    let ticks = 0
+    process.nextTick = (...args: Parameters<typeof nextTick>) => {
+      ticks++
+      nextTick(...args)
+    }
+    action()
+    process.nextTick = nextTick
+    return ticks
+  }
+  const push = (stream: Readable): void => { stream.push('a') }
+  const ordinary = new Readable({ read () { push(this) } })
+  t.equal(ticksOf(() => { t.equal(String(ordinary.read()), 'a') }), 2, 'one for "readable", one to read ahead')
+  const silent = new Readable({ read () { fillSilently(this, push) } })
+  neverReadAhead(silent)
+  t.equal(ticksOf(() => { t.equal(String(silent.read()), 'a') }), 0)
+  silent.read(0)
+  await once(silent, 'readable')
+  t.equal(silent.readableLength, 1, 'a listener is told')
+  let received = ''
+  silent.removeAllListeners().on('data', (chunk) => {
+    received += chunk
+    if (received.length === 10) silent.pause()
+  })
+  await once(silent, 'pause')
+  t.equal(received, 'aaaaaaaaaa', 'and a stream that flows goes on')
+
+  const request = new Readable({ read () {} })
+  skipReadable(request)
+  t.equal(ticksOf(() => { request.push(null) }), 0)
+  await once(request.on('readable', () => {}), 'end') // a listener makes it look
+})
+
+t.test('a request that nobody has read ends with its exchange', async (t) => {
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(duplex)
+  const events: string[] = []
+  app.all('/', { duplex: true }, (request, reply) => {
+    for (const event of ['resume', 'end', 'close', 'error', 'aborted']) request.raw.on(event, () => events.push(event))
+    reply.duplex.resume().end('a')
+  })
+  t.equal((await app.inject('/')).payload, 'a')
+  events.length = 0
+  const agent = new http.Agent({ keepAlive: true })
+  t.teardown(() => agent.destroy())
+  const url = await app.listen()
+  for (let i = 0; i < 2; i++) {
+    events.length = 0
+    const closed = new Promise((resolve) => { app.server.once('request', (request) => request.once('close', resolve)) })
+    const [response] = await once(http.request(url, { agent, method: 'POST' }).end(), 'response')
+    for await (const chunk of response) t.equal(String(chunk), 'a')
+    await closed
+    t.strictSame(events.filter((event) => event !== 'resume'), ['end', 'close'])
+  }
 })
 
 t.test('a function literal that is assigned to a property survives minor garbage collections', async (t) => {

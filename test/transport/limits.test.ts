@@ -152,8 +152,8 @@ t.test('progress that resets the idle timeout', async (t) => {
   const gone = new CountedSocket(0, () => {})
   gone.on('timeout', () => t.fail('not watched any more'))
   const watch = new IdleWatch(4)
-  for (const socket of [still, ...moving, gone]) watch.add(socket)
-  watch.delete(gone)
+  const watchings = [still, ...moving, gone].map((socket) => watch.add(socket))
+  watchings.pop()!.leave()
   const looks = [still, ...moving].map(async (socket) => {
     await once(socket, 'timeout')
     return socket.looks
@@ -161,15 +161,14 @@ t.test('progress that resets the idle timeout', async (t) => {
   t.strictSame(await Promise.all(looks), [5, 24, 24, 28])
   await once(still, 'timeout')
   t.equal(still.looks % 4, 1, 'each silence counts anew')
-  for (const socket of [still, ...moving]) watch.delete(socket)
+  for (const watching of watchings) watching.leave()
 
   const unasked = new CountedSocket(0, () => {})
-  new IdleWatch(0).add(unasked)
-  t.equal(unasked.looks, 0, 'no watch')
+  t.equal(new IdleWatch(0).start(unasked), null, 'no watch')
 })
 
 t.test('an exchange that ends before its connection is borrowed is not watched', async (t) => {
-  t.intercept(IdleWatch.prototype, 'add', { value: () => t.fail('nothing would remove it') })
+  t.intercept(IdleWatch.prototype, 'start', { value: () => t.fail('nothing would remove it') })
   const { connect } = await serve(t, 'tcp', (app) => {
     app.post('/', {
       duplex: true,
