@@ -8,7 +8,7 @@ export const CONNECTIONS = 16
 /** 1 KiB, as a line of JSON, so that routes of items can be compared. */
 const KIB = Buffer.from(`"${'x'.repeat(1021)}"\n`)
 /** Exchanges after which V8 has compiled the code. A count and not a time, because a cold server is slow. */
-const WARM_UP = 10_000
+const WARM_UP = 30_000
 export const SHORT: ShortExchange = { path: '/echo', content: KIB, response: KIB }
 
 export async function exchanges (fleet: Fleet, rounds: number, seconds: number, short = SHORT, warmUpCount = WARM_UP): Promise<Samples> {

@@ -5,6 +5,7 @@
 // All writes of one tick are sent as one chunk, in one write to the socket. The head and the end of the body are sent along if they
 // fall into that tick. A request may wait for its connection, for its turn on it, or for a 100 (Continue): its writes wait too.
 
+import { EventEmitter } from 'node:events'
 import { Duplex, type Readable } from 'node:stream'
 import type { Socket } from 'node:net'
 import type { ClientCall, InterimHead, ResponseHead } from '../../types/client.d.ts'
@@ -508,7 +509,8 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
   dropUser (): void {
     process.nextTick(() => { // 'close' is emitted in a tick that was queued before
       this.receiver = null
-      this.removeAllListeners().on('error', ignore)
+      EventEmitter.prototype.removeAllListeners.call(this) // that of a Readable would look for readers, in one more tick
+      this.on('error', ignore)
     })
   }
 

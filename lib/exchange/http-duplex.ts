@@ -587,14 +587,18 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   endRequest (): void {
     this.bodyIsComplete = this.exchange.life.request === 'complete'
     const { receiver } = this
-    this.pushEnd()
-    if (receiver === null) return
+    if (receiver === null) {
+      this.pushEnd()
+      return
+    }
     this.receiver = null
+    fillSilently(this, pushEnd)
     receiver.onEnd()
-    this.resume() // nobody else reads the end
+    this.endWasRead = true
+    this.read() // nobody else reads the end
   }
 
-  private pushEnd (): void {
+  pushEnd (): void {
     this.requestHasEnded = true
     this.push(null)
   }
@@ -738,6 +742,10 @@ function readAll (stream: Readable): Buffer[] {
 
 function receiveMore (stream: HttpDuplex): void {
   stream.receiveMore()
+}
+
+function pushEnd (stream: HttpDuplex): void {
+  stream.pushEnd()
 }
 
 function emitDrain (stream: HttpDuplex): void {

@@ -2,6 +2,7 @@
 
 import { Readable } from 'node:stream'
 import { ReadableStream as NodeStream } from 'node:stream/web'
+import { runInNewContext } from 'node:vm'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { KINDS, type Kind, type ServedKind, serveKind } from '../support/kinds.ts'
@@ -185,6 +186,15 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
   })
 }
+
+t.test('promises of other kinds are waited for', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/realm', { duplex: true }, () => runInNewContext('Promise.resolve("other")'))
+    app.post('/thenable', { duplex: true }, () => ({ then: (resolve: (value: string) => void) => { setImmediate(resolve, 'other') } }) as never)
+  })
+  const wire = await connect()
+  for (const path of ['/realm', '/thenable']) t.equal((await wire.request(chunked(path, 'hello'))).body, 'other', path)
+})
 
 t.test('HEAD cancels a body', async (t) => {
   const names = Object.keys(SILENT).filter((name) => !name.startsWith('a generator'))
