@@ -145,14 +145,19 @@ export function wakeParser (parser: Parser): void {
 const END_OF_HEAD = Buffer.from('\r\n\r\n')
 
 /**
- * Whether the next head is in this buffer as a whole. Then the parser need not be woken: it either wakes at the end of that head, or
- * stops before, because of an error. Not with an empty line before the head.
+ * Whether this input has a whole head, at its start. Then the parser need not be woken: it wakes at the end of that head, or stops
+ * before, because of an error.
  */
 export function hasWholeHead (buffer: Buffer): boolean {
   return buffer[0] > 0x20 && buffer.indexOf(END_OF_HEAD) > 0
 }
 
-/** What a sleeping parser would say of this input if it were awake. It has read it, but has found no head. */
+/**
+ * What a parser would say of this input, which begins a message, if it were awake. For one that sleeps, and has found no head: it has
+ * met an error, and has kept it to itself. This one is strict: with `insecureHTTPParser`, it may name an error that comes earlier.
+ *
+ * @param maxHeaderSize that of the server, in bytes. Default: that of Node
+ */
 export function resultIfAwake ({ constructor: HTTPParser }: Parser, buffer: Buffer, maxHeaderSize = 0): number | Error {
   const twin = new HTTPParser()
   twin.initialize(HTTPParser.REQUEST, {}, maxHeaderSize)

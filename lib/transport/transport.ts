@@ -111,6 +111,7 @@ export interface Transport {
    *
    * @param size the total number of bytes in `content`; may be 0
    * @param end whether the body ends with it
+   * @param mayEndAtOnce whether `done` may be called within this call at the end of the body. What ends the exchange follows then
    */
   write (content: readonly Buffer[], size: number, end: boolean, done?: WriteCallback, mayEndAtOnce?: boolean): void
   /** Sets the trailers of the response. Throws the errors of the trailer writer. */
