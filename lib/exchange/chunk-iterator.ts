@@ -9,7 +9,7 @@ import { shortLived } from '../node/streams.ts'
 export interface ChunkSource extends Readable {
   /** Nothing more is pushed: what is buffered is the rest. */
   readonly requestHasEnded: boolean
-  /** A read has taken the last chunk, or has found the end: 'end' follows, without another read. */
+  /** A read has taken the last chunk, or has found the end: 'end' follows without another read, unless the reader puts something back. */
   endWasRead: boolean
   /** The number of loops that read. */
   loops: number
@@ -21,6 +21,8 @@ export interface ChunkSource extends Readable {
 
 type Chunk = Buffer | string
 type Result = IteratorResult<Chunk, undefined>
+
+const RESOLVED = Promise.resolve()
 
 const DONE: Result = { value: undefined, done: true }
 
@@ -66,7 +68,8 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
   /** @returns the next chunk, the end, or the failure; null if none of them is there yet */
   private take (): Promise<Result> | null {
     const { stream } = this
-    const chunk: Chunk | null = stream.destroyed || stream.endWasRead ? null : stream.read()
+    const isOver = stream.destroyed || (stream.endWasRead && stream.readableLength === 0)
+    const chunk: Chunk | null = isOver ? null : stream.read()
     stream.endWasRead = stream.requestHasEnded && stream.readableLength === 0
     if (chunk !== null) return Promise.resolve({ value: chunk, done: false })
     // 'end' is emitted in the next tick. What the handler writes behind the loop is sent with what it has written in it.
@@ -90,7 +93,12 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
     this.endWait({ value: chunk, done: false })
   }
 
+  /** In a microtask: if the last chunk were read in the tick of 'readable', 'end' would come before the loop has that chunk. */
   private onChange (): void {
+    RESOLVED.then(() => { this.onChanged() })
+  }
+
+  private onChanged (): void {
     const result = this.settle === null ? null : this.take()
     if (result !== null) this.endWait(result)
   }

@@ -652,7 +652,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   release (wasRead: boolean, requestEnded: boolean): void {
     this.stopPauseTimer()
     if (!requestEnded) this.destroy()
-    else if (!wasRead && !this.endWasRead && !this.readableEnded) this.resume() // otherwise the stream would not close, since its end was not read
+    else if (!wasRead && !(this.endWasRead && this.readableLength === 0) && !this.readableEnded) this.resume() // otherwise the stream would not close, since its end was not read
   }
 
   override _destroy (error: Error | null, done: WriteCallback): void {

@@ -7,7 +7,7 @@
 //   4. From the first exchange on, our listeners replace Node's. They pass bytes on to the borrower, or to Node's listeners
 //      while there is no borrower. Only the listener for 'error' changes with each exchange. Bytes that nobody wants yet wait
 //      in the kernel, except for at most one read, which waits here.
-//   5. After the exchange the parser reads the next request. It is woken before, if it does not wake by itself.
+//   5. After the exchange the parser is woken. It reads the next request.
 //
 // One class, since in every step the same few fields decide where the next byte goes.
 
@@ -15,7 +15,7 @@ import assert from 'node:assert'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { type Listeners, findListeners, swapListeners } from '../node/listeners.ts'
-import { type HeadCallback, type Parser, STOP_AFTER_HEAD, bufferOf, hasWholeHead, hookParser, isUpgrade, parse, resultIfAwake, resumeParser, routeUpgrade, wakeParser } from '../node/parser.ts'
+import { type HeadCallback, type Parser, STOP_AFTER_HEAD, bufferOf, hookParser, isUpgrade, parse, resumeParser, routeUpgrade, wakeParser } from '../node/parser.ts'
 import { allowsHalfOpen, clearCongested, emitTimeout, hasServerTimeout, isCongested, serverOf, setSocketTimeout, startReading, stopReading } from '../node/socket.ts'
 import { resetFlow, setAutoDestroy } from '../node/streams.ts'
 import { type Landed, ReadBuffers, asLanded, copyForUser, copyIfLanded, copyOf } from '../relay/read-buffers.ts'
@@ -54,7 +54,6 @@ export class Connection {
   private readonly gate: Gate
   private readonly buffers: ReadBuffers
   private parsed: number | Error = 0 // bytes of its last input that the parser has read, or the parser's error
-  private parserSleeps = false // it has read nothing since the last exchange
   private isPassing = false // bytes are being passed on, in the current call stack
   private isPausedByUs = false
   private pumpIsScheduled = false
@@ -84,7 +83,6 @@ export class Connection {
     if (isUpgrade(request) && !belongsToUpgradeListener(request, this.gate)) routeUpgrade(request)
     const outer = routing
     routing = this
-    this.parserSleeps = false
     this.request = request
     this.shouldKeepAlive = shouldKeepAlive
     try {
@@ -107,23 +105,10 @@ export class Connection {
     // Our reads are larger than Node's. The parser gets only as much at a time as Node would read. Node's 'data' listener, which
     // calls this method, gets the whole buffer: after the head of an upgrade it gives the rest to the listeners for 'upgrade'.
     const share = this.ourListeners !== null && buffer.length > NODE_READ_SIZE ? buffer.subarray(0, NODE_READ_SIZE) : buffer
-    this.parsed = this.parserSleeps ? this.parseAsleep(share) : parse(this.parser, share)
+    this.parsed = parse(this.parser, share)
     if (this.parserHasStopped) this.take(buffer)
     else if (share !== buffer && this.ourListeners !== null && typeof this.parsed === 'number') this.held = join(buffer.subarray(this.parsed), this.held)
     return this.parsed
-  }
-
-  /** The first read after an exchange. The parser is woken only if it must be, since that takes 4 % of the time of a short exchange. */
-  private parseAsleep (buffer: Buffer): number | Error {
-    const { parser, socket } = this
-    if (!hasWholeHead(buffer)) {
-      wakeParser(parser)
-      this.parserSleeps = false
-    }
-    const parsed = parse(parser, buffer)
-    if (!this.parserSleeps) return parsed
-    this.parserSleeps = false
-    return resultIfAwake(parser, buffer, serverOf(socket).maxHeaderSize)
   }
 
   /** Whether the parser has just stopped behind the head of a claimed request. */
@@ -327,12 +312,12 @@ export class Connection {
 
   /** Returns the connection to Node: the parser reads the next request. The response must have finished. */
   returnToNode (): void {
-    const { socket, ourListeners, nodeListeners, claim } = this
+    const { socket, parser, ourListeners, nodeListeners, claim } = this
     this.claim = null
     if (socket.destroyed) return
     assert(claim !== null && claim.isTaken && claim.nodeIsSuspended && ourListeners !== null && nodeListeners !== null)
     const { keepAliveTimeout, timeout } = serverOf(socket)
-    this.parserSleeps = true
+    wakeParser(parser)
     socket.allowHalfOpen = this.allowedHalfOpen
     setAutoDestroy(socket, true)
     if (!(keepAliveTimeout > 0)) setSocketTimeout(socket, timeout)

@@ -7,21 +7,11 @@ import type { Duplex } from 'node:stream'
 type Callback = (...args: any[]) => any
 export type HeadCallback = (request: IncomingMessage, shouldKeepAlive: boolean) => number
 
-interface ParserClass {
-  new (): Parser
-  kOnHeadersComplete: number
-  kOnMessageComplete: number
-  kOnExecute: number
-  REQUEST: number
-  prototype: { execute (buffer: Buffer): number | Error }
-}
-
 export interface Parser {
-  constructor: ParserClass
+  constructor: { kOnHeadersComplete: number, kOnMessageComplete: number, kOnExecute: number, prototype: { execute (buffer: Buffer): number | Error } }
   [callback: number]: Callback | undefined
   onIncoming: HeadCallback
   maxHeaderPairs: number
-  initialize (type: number, resource: object, maxHeaderSize: number): void
   execute?: (buffer: Buffer) => number | Error
   getCurrentBuffer (): Buffer
   resume (): void
@@ -127,8 +117,7 @@ function makeWakeable (parser: Parser): void {
 }
 
 /**
- * Wakes a parser that has stopped after a head, so that it reads the next request like any other: it must be at the start of a message.
- * Without callbacks, the parser
+ * Wakes a parser that has stopped after a head, so that it reads the next request like any other. Without callbacks, the parser
  * makes no arguments for them: that is more than half of the time of this call.
  */
 export function wakeParser (parser: Parser): void {
@@ -140,28 +129,6 @@ export function wakeParser (parser: Parser): void {
   isWaking = false
   parser[kOnHeadersComplete] = onHead
   parser[kOnMessageComplete] = onMessage
-}
-
-const END_OF_HEAD = Buffer.from('\r\n\r\n')
-
-/**
- * Whether this input has a whole head, at its start. Then the parser need not be woken: it wakes at the end of that head, or stops
- * before, because of an error.
- */
-export function hasWholeHead (buffer: Buffer): boolean {
-  return buffer[0] > 0x20 && buffer.indexOf(END_OF_HEAD) > 0
-}
-
-/**
- * What a parser would say of this input, which begins a message, if it were awake. For one that sleeps, and has found no head: it has
- * met an error, and has kept it to itself. This one is strict: with `insecureHTTPParser`, it may name an error that comes earlier.
- *
- * @param maxHeaderSize that of the server, in bytes. Default: that of Node
- */
-export function resultIfAwake ({ constructor: HTTPParser }: Parser, buffer: Buffer, maxHeaderSize = 0): number | Error {
-  const twin = new HTTPParser()
-  twin.initialize(HTTPParser.REQUEST, {}, maxHeaderSize)
-  return twin.execute!(buffer)
 }
 
 /** Whether the numbered callbacks exist that this file replaces. */

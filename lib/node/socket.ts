@@ -15,7 +15,7 @@ interface Handle {
 
 interface Internals extends Duplex {
   _httpMessage: ServerResponse | null
-  server: Server & { httpAllowHalfOpen: boolean, maxHeaderSize?: number }
+  server: Server & { httpAllowHalfOpen: boolean }
   _handle?: Handle | null
   _paused: boolean
 }
@@ -157,7 +157,7 @@ export function queuedBytes (socket: Duplex): number {
 }
 
 /** The HTTP server that has accepted the connection. */
-export function serverOf (socket: Duplex): Internals['server'] {
+export function serverOf (socket: Duplex): Server {
   return (socket as Internals).server
 }
 

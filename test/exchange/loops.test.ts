@@ -78,6 +78,65 @@ for (const [name, kind] of Object.entries(KINDS)) {
   })
 }
 
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: what a loop puts back is read again`, async (t) => {
+    let closed = resolvers<void>()
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      const route = (path: string, read: (duplex: HttpDuplex) => Promise<string>): void => {
+        app.post(path, { ...routeOptions, duplex: true }, async (_request, { duplex }) => {
+          duplex.once('close', closed.resolve).flushHeaders()
+          duplex.end(await read(duplex))
+        })
+      }
+      const firstOf = (duplex: HttpDuplex, chunk: Buffer): string => {
+        if (chunk.length > 1) duplex.unshift(chunk.subarray(1))
+        return String(chunk.subarray(0, 1))
+      }
+      route('/loops', async (duplex) => {
+        let seen = ''
+        for (let before = -1; before < seen.length;) {
+          before = seen.length
+          for await (const chunk of duplex) {
+            seen += firstOf(duplex, chunk)
+            if (seen.length > before) break
+          }
+        }
+        return seen
+      })
+      route('/by-hand', async (duplex) => {
+        let seen = ''
+        const iterator = duplex[Symbol.asyncIterator]()
+        for (let result; !(result = await iterator.next()).done;) seen += firstOf(duplex, result.value)
+        return seen
+      })
+      route('/left', async (duplex) => {
+        let seen = ''
+        for await (const chunk of duplex) {
+          seen += firstOf(duplex, chunk)
+          if (seen !== '') break
+        }
+        return seen
+      })
+    })
+    for (const [path, expected] of [['/loops', 'abcdef'], ['/by-hand', 'abcdef'], ['/left', 'a']]) {
+      for (const parts of [['abcdef'], ['a', 'bcdef'], ['', 'abcdef'], ['abc', 'def']]) {
+        closed = resolvers()
+        const client = await ask(path)
+        const [first, second] = parts
+        if (first !== '') client.write(first)
+        if (second === undefined) client.end()
+        t.equal(await client.status(), 200)
+        if (second !== undefined) {
+          client.write(second)
+          client.end()
+        }
+        t.equal(await client.body(), expected, `${path} ${parts}`)
+        await closed.promise
+      }
+    }
+  })
+}
+
 t.test('a loop over a stream that was read to its end, and is destroyed', async (t) => {
   const results = resolvers<unknown>()
   const { connect } = await serve(t, 'tcp', (app) => {
