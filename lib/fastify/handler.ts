@@ -101,7 +101,7 @@ async function afterPromise (result: PromiseLike<unknown>, exchange: RouteExchan
 
 /** What a handler has returned, if it must be waited for: its promise, or the writing of its body. Otherwise null. */
 function promiseOf (result: unknown, exchange: RouteExchange, reply: FastifyReply): PromiseLike<unknown> | null {
-  if (result instanceof Promise) return result // the usual case: to find that it is no body takes longer
+  if (result instanceof Promise && !(Symbol.asyncIterator in result)) return result // the usual case: `isBody` takes longer
   if (isBodyOf(result, exchange)) return writeBody(result, reply)
   return isPromise(result) && result !== reply as unknown ? result : null
 }

@@ -190,10 +190,11 @@ for (const [name, kind] of Object.entries(KINDS)) {
 t.test('promises of other kinds are waited for', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     app.post('/realm', { duplex: true }, () => runInNewContext('Promise.resolve("other")'))
+    app.post('/both', { duplex: true }, () => Object.assign(Promise.resolve('none'), { async * [Symbol.asyncIterator] () { yield 'other' } }))
     app.post('/thenable', { duplex: true }, () => ({ then: (resolve: (value: string) => void) => { setImmediate(resolve, 'other') } }) as never)
   })
   const wire = await connect()
-  for (const path of ['/realm', '/thenable']) t.equal((await wire.request(chunked(path, 'hello'))).body, 'other', path)
+  for (const path of ['/realm', '/thenable', '/both']) t.equal((await wire.request(chunked(path, 'hello'))).body, 'other', path)
 })
 
 t.test('HEAD cancels a body', async (t) => {
