@@ -18,8 +18,8 @@ export function setAutoDestroy (stream: Readable, enabled: boolean): void {
 }
 
 /**
- * Keeps Node from filling the buffer of a stream ahead of its reader, for which it needs a tick behind each chunk: as if it were doing so
- * already. For a stream that is fed until it is full, whether it is read or not.
+ * Keeps Node from reading ahead: behind each chunk, it would call `_read` in a tick of its own until the buffer is full. For a stream
+ * whose source pushes until the buffer is full anyway.
  */
 export function neverReadAhead (stream: Readable): void {
   (stream as unknown as Internals)._readableState.readingMore = true
@@ -31,8 +31,8 @@ export function skipReadable (stream: Readable): void {
 }
 
 /**
- * Calls `fill`, as `_read` does. What is pushed within that call is returned by the `read` that has called `_read`. If nobody listens for
- * 'readable', it need not be emitted for that, which takes a tick.
+ * For `_read`: calls `fill`, which may push chunks at once. The caller of `read` gets them, so no 'readable' is emitted for them, which
+ * would take a tick. If somebody listens for 'readable', it is emitted.
  */
 export function fillSilently<Stream extends Readable> (stream: Stream, fill: (stream: Stream) => void): void {
   const { _readableState: state } = stream as unknown as Internals

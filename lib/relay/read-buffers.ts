@@ -184,7 +184,7 @@ export function isLanded (data: Landed): boolean {
   return readMemory.has(bytesOf(data).buffer)
 }
 
-/** The same bytes, to be kept inside this package: copied if the next read would overwrite them. */
+/** The same bytes, to be kept inside this package: copied if the next read would overwrite them. A small copy lies in Node's pool. */
 export function copyIfLanded (data: Landed): Buffer {
   const bytes = bytesOf(data)
   if (!isLanded(data)) return bytes

@@ -62,8 +62,7 @@ t.test('a Node whose parser cannot be put to sleep', async (t) => {
     server.on('connection', (socket: any) => {
       const { parser, parser: { constructor } } = socket
       const parse = constructor.prototype.execute.bind(parser)
-      parser.constructor = class extends constructor {}
-      parser.constructor.prototype.execute = execute.bind(null, parse)
+      parser.constructor = Object.assign(Object.create(constructor), { prototype: { execute: execute.bind(null, parse) } })
       socket.on('close', () => { delete parser.constructor })
     })
   }
