@@ -30,14 +30,19 @@ export class Registration extends Entry<OpenExchange> {
 }
 
 export class Registry {
-  isClosing = false
+  /** Why the exchanges end, once the app is closing. They share one error: to make one for each, with its stack, takes as long as to close it. */
+  closingReason: Error | null = null
   private readonly open = new List<Registration>()
   private onEmpty: (() => void) | null = null
+
+  get isClosing (): boolean {
+    return this.closingReason !== null
+  }
 
   add (exchange: OpenExchange): Registration {
     const registration = new Registration(exchange)
     this.open.add(registration)
-    if (this.isClosing) this.shutDown(registration)
+    if (this.closingReason !== null) this.shutDown(registration, this.closingReason)
     else if (exchange.maxAge > 0) this.limitAge(registration)
     return registration
   }
@@ -60,9 +65,9 @@ export class Registry {
 
   /** Tells all open exchanges to end. Those still open after their `closeGrace` are ended. */
   startClosing (): void {
-    this.isClosing = true
+    const reason = this.closingReason ??= new ClosingError()
     for (const registration of this.open.entries()) {
-      if (registration.isListed) this.shutDown(registration)
+      if (registration.isListed) this.shutDown(registration, reason)
     }
   }
 
@@ -82,8 +87,7 @@ export class Registry {
     })
   }
 
-  private shutDown (registration: Registration): void {
-    const reason = new ClosingError()
+  private shutDown (registration: Registration, reason: Error): void {
     this.startGrace(registration, reason)
     registration.member.shutDown(reason)
   }
@@ -101,8 +105,8 @@ export class Registry {
   private startGrace (registration: Registration, reason: Error): void {
     const { member: exchange } = registration
     this.startTimer(registration, exchange.closeGrace, () => {
-      this.startTimer(registration, LAST_GRACE, () => exchange.endNow(reason))
       exchange.endNow(reason)
+      if (registration.isListed) this.startTimer(registration, LAST_GRACE, () => exchange.endNow(reason))
     })
   }
 

@@ -157,3 +157,21 @@ t.test('all registrations of an app tell their exchanges at the same time', asyn
   }
   await closed
 })
+
+t.test('the exchanges of an app end for one reason, which is made once', async (t) => {
+  const reasons = new Set<unknown>()
+  const { app, connect } = await tcp(t, (app) => {
+    app.post('/', { duplex: true }, (request, reply) => {
+      request.signal.addEventListener('abort', () => { reasons.add(request.signal.reason) })
+      reply.duplex.on('error', (error) => { reasons.add(error) }).flushHeaders()
+    })
+  }, { plugin: { closeGrace: 0 } })
+  const wires = [await connect(), await connect()]
+  for (const wire of wires) {
+    wire.send(OPEN('/'))
+    await wire.head()
+  }
+  await app.close()
+  t.match([...reasons], [{ code: 'FST_ERR_DUPLEX_CLOSING' }])
+  t.equal(reasons.size, 1)
+})
