@@ -105,8 +105,8 @@ export class Registry {
   private startGrace (registration: Registration, reason: Error): void {
     const { member: exchange } = registration
     this.startTimer(registration, exchange.closeGrace, () => {
+      this.startTimer(registration, LAST_GRACE, () => exchange.endNow(reason))
       exchange.endNow(reason)
-      if (registration.isListed) this.startTimer(registration, LAST_GRACE, () => exchange.endNow(reason))
     })
   }
 
