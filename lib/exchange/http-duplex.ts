@@ -11,7 +11,7 @@ import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, NoItemsError, ReadersError, StatusError, TrailersError } from '../errors.ts'
 import { fillSilently, isPiped, neverReadAhead } from '../node/streams.ts'
-import { type Landed, asLanded, copyForUser } from '../relay/read-buffers.ts'
+import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
 import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, idleSocket, isRelayTarget, pipeToRelay } from '../relay/relay.ts'
 import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
@@ -504,7 +504,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       return true
     }
     // The last content of a body is not relayed: it waits for the end of the response, which may follow in the same tick.
-    return this.relay === null || last ? this.push(copyForUser(content)) : this.relay.push(content)
+    if (this.relay !== null && !last) return this.relay.push(content)
+    // The decoder of a text has read the bytes when `push` returns.
+    return this.push(this.readableEncoding !== null && this.push === push ? bytesOf(content) : copyForUser(content))
   }
 
   /** Whether the waiting loop would be the only one to see the next chunk. Not for the first: then the stream must note that it was read. */

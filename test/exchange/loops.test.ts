@@ -1,6 +1,7 @@
 // Loops over the chunks of a request: as Node's own iterator, with `destroyOnReturn: false`.
 
 import type { Socket } from 'node:net'
+import { setImmediate as immediate } from 'node:timers/promises'
 import t from 'tap'
 import type { HttpDuplex } from '../../types/index.d.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
@@ -194,6 +195,43 @@ t.test('the iterator of a loop can be given to another one', async (t) => {
   t.match(await wire.request(chunked('/', 'some', 'more')), { body: 'somemore' })
   t.match(await wire.request(chunked('/', 'again')), { body: 'again' })
 })
+
+/** Each byte of a text arrives alone: all of these keep some of them for the next. */
+const ENCODINGS = ['utf8', 'utf16le', 'base64', 'base64url'] as const
+
+for (const transport of TRANSPORTS) {
+  t.test(`text whose characters are cut between reads, over ${transport}`, async (t) => {
+    let stream: HttpDuplex | null = null
+    const { connect } = await serve(t, transport, (app) => {
+      app.post('/:encoding/:how', { duplex: true }, async (request, { duplex }) => {
+        const { encoding, how } = request.params as { encoding: BufferEncoding, how: string }
+        const pushed: Buffer[] = []
+        const { push } = duplex
+        if (how === 'kept') duplex.push = function (chunk, encoding) { pushed.push(chunk); return push.call(this, chunk, encoding) }
+        let whole = ''
+        duplex.flushHeaders()
+        stream = duplex
+        for await (const text of duplex.setEncoding(encoding)) whole += text
+        const bytes = how === 'kept' ? Buffer.concat(pushed.filter((chunk) => chunk !== null)) : Buffer.from(whole, encoding)
+        duplex.end(bytes.toString('hex'))
+      })
+    })
+    const wire = await connect()
+    const bytes = Buffer.from('a€b€€\u{1f600}c€d', 'utf8')
+    for (const encoding of ENCODINGS) {
+      for (const how of ['read', 'kept']) {
+        wire.send(OPEN(`/${encoding}/${how}`))
+        await wire.head()
+        for (const [i, byte] of bytes.entries()) {
+          wire.send(chunk(String.fromCharCode(byte)))
+          while (stream!.bytesRead === i) await immediate()
+        }
+        wire.send('0\r\n\r\n')
+        t.equal(await wire.body(), bytes.toString('hex'), `${encoding}, ${how}`)
+      }
+    }
+  })
+}
 
 /** Messages that arrive one by one. `€` is cut between the second and the third. */
 const MESSAGES = ['one', '\xe2\x82', '\xac', 'four', 'five']
