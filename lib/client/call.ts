@@ -149,6 +149,10 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
     return this
   }
 
+  iterateChunks (): AsyncIterator<Buffer | string> {
+    return this.iterator({ destroyOnReturn: false }) as AsyncIterator<Buffer | string>
+  }
+
   get items (): ItemReader {
     const { formats: { receive } } = this.request
     if (receive.length === 0) throw new OptionError('receive', 'call.items needs a format')

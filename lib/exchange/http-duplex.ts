@@ -271,6 +271,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
     // A listener for 'data' loses nothing to a loop.
     if (this.loops > 0 || this.listenerCount('readable') > 0) (this.exchange as Exchange | null)?.owner.warnOnce(ReadersError)
+    return this.iterateChunks()
+  }
+
+  iterateChunks (): ChunkIterator {
     return new ChunkIterator(this)
   }
 

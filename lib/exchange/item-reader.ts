@@ -9,6 +9,8 @@ import type { Receiving } from './items.ts'
 
 /** The stream of an exchange, as the reader of its items sees it. */
 export interface ItemSource extends Readable {
+  /** An iterator that does not destroy the stream when it is left. */
+  iterateChunks (): AsyncIterator<Buffer | string>
   /** Whether the request body was read to its end. Otherwise an end is that of `stopReading()`, and may be within an item. */
   readonly bodyIsComplete: boolean
 }
@@ -88,7 +90,7 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   }
 
   private readonly readBatch = async (): Promise<IteratorResult<unknown[], undefined>> => {
-    await this.letOthersRun()
+    if (this.decoded >= MAX_RUN) await this.letOthersRun()
     for (;;) {
       const batch = await this.decodeBatch()
       if (batch.length > 0) return { value: batch, done: false }
@@ -190,16 +192,15 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   }
 
   private readonly readItem = async (): Promise<Result> => {
-    await this.letOthersRun()
-    for (;;) {
-      const item = this.nextItem()
-      if (item !== NO_ITEM) return resultOf(item)
+    if (this.decoded >= MAX_RUN) await this.letOthersRun()
+    let item: unknown
+    while ((item = this.nextItem()) === NO_ITEM) {
       if (!await this.readMore()) return DONE
     }
+    return { value: isPromise(item) ? await item : item, done: false }
   }
 
   private async letOthersRun (): Promise<void> {
-    if (this.decoded < MAX_RUN) return
     this.decoded = 0
     await immediate()
   }
@@ -207,8 +208,16 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   /** @returns whether there may be more items */
   private async readMore (): Promise<boolean> {
     const { decoder, stream } = this
-    const { value: chunk, done } = await this.readChunk()
-    if (done !== true) {
+    let chunk: Buffer | string | undefined
+    try {
+      this.chunks ??= stream.iterateChunks()
+      chunk = (await this.chunks.next()).value
+    } catch (error) {
+      // An iterator that has failed is at its end. A second loop must not take that for the end of the body.
+      this.chunks = null
+      throw error
+    }
+    if (chunk !== undefined) {
       decoder.write(typeof chunk === 'string' ? Buffer.from(chunk, stream.readableEncoding!) : chunk)
       return true
     }
@@ -216,17 +225,6 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
     this.isEnded = true
     decoder.end()
     return true
-  }
-
-  private async readChunk (): Promise<IteratorResult<Buffer | string>> {
-    this.chunks ??= this.stream.iterator({ destroyOnReturn: false }) as AsyncIterator<Buffer | string>
-    try {
-      return await this.chunks.next()
-    } catch (error) {
-      // An iterator that has failed is at its end. A second loop must not take that for the end of the body.
-      this.chunks = null
-      throw error
-    }
   }
 }
 
