@@ -3,7 +3,7 @@
 // it the next chunk directly: what passes the buffer of the stream and its events costs a message as much as the loop itself.
 
 import { type Readable, finished } from 'node:stream'
-import { shortLived } from '../node/streams.ts'
+import { offReadable, shortLived } from '../node/streams.ts'
 
 /** The stream of an exchange, as a loop over its chunks sees it. */
 export interface ChunkSource extends Readable {
@@ -111,7 +111,10 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
 
   private leave (): void {
     const { stream, wake } = this
-    if (wake !== null) stream.off('readable', wake).off('close', wake)
+    if (wake !== null) {
+      offReadable(stream, wake)
+      stream.off('close', wake)
+    }
     if (this.state === 'reading') {
       stream.loops--
       stream.onReaderChange()

@@ -6,7 +6,7 @@
 import type { Duplex } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 import type { ExchangeStatus, HttpDuplex as PublicHttpDuplex, OutgoingFields } from '../../types/index.d.ts'
-import { AbortedError, AgeError, DestroyedError, IdleError, NotEndedError, RateError } from '../errors.ts'
+import { AbortedError, AgeError, ClosingError, DestroyedError, IdleError, NotEndedError, RateError } from '../errors.ts'
 import type { Landed } from '../relay/read-buffers.ts'
 import { NO_BODY } from '../transfer/framing.ts'
 import type { ExchangeEvents, Transport } from '../transport/transport.ts'
@@ -369,7 +369,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
 
   /** Fastify has a reply now. */
   onReply (): void {
-    if (this.life.goodbye === 'said') this.sayGoodbye(this.registry.closingReason ?? new AgeError(this.maxAge))
+    if (this.life.goodbye === 'said') this.sayGoodbye(this.registry.isClosing ? new ClosingError() : new AgeError(this.maxAge))
   }
 
   sayGoodbye (reason?: Error): void {

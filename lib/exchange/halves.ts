@@ -61,8 +61,10 @@ export class RequestBody extends Readable {
   }
 
   private readonly onData = (chunk: Buffer | string): void => {
+    const wasFlowing = this.readableFlowing === true
     this.push(typeof chunk === 'string' ? Buffer.from(chunk, this.exchange.readableEncoding!) : chunk)
-    if (this.readableLength > 0 || this.readableFlowing !== true) this.exchange.pause()
+    // With setEncoding(), nothing may have come of the chunk yet. Then the reader still waits.
+    if (this.readableLength > 0 || (wasFlowing && this.readableFlowing !== true)) this.exchange.pause()
   }
 
   private readonly onEnd = (): void => {

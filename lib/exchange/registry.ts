@@ -30,19 +30,14 @@ export class Registration extends Entry<OpenExchange> {
 }
 
 export class Registry {
-  /** Why the exchanges end, once the app is closing. They share one error: to make one for each, with its stack, takes as long as to close it. */
-  closingReason: Error | null = null
+  isClosing = false
   private readonly open = new List<Registration>()
   private onEmpty: (() => void) | null = null
-
-  get isClosing (): boolean {
-    return this.closingReason !== null
-  }
 
   add (exchange: OpenExchange): Registration {
     const registration = new Registration(exchange)
     this.open.add(registration)
-    if (this.closingReason !== null) this.shutDown(registration, this.closingReason)
+    if (this.isClosing) this.shutDown(registration)
     else if (exchange.maxAge > 0) this.limitAge(registration)
     return registration
   }
@@ -65,9 +60,9 @@ export class Registry {
 
   /** Tells all open exchanges to end. Those still open after their `closeGrace` are ended. */
   startClosing (): void {
-    const reason = this.closingReason ??= new ClosingError()
+    this.isClosing = true
     for (const registration of this.open.entries()) {
-      if (registration.isListed) this.shutDown(registration, reason)
+      if (registration.isListed) this.shutDown(registration)
     }
   }
 
@@ -87,7 +82,8 @@ export class Registry {
     })
   }
 
-  private shutDown (registration: Registration, reason: Error): void {
+  private shutDown (registration: Registration): void {
+    const reason = new ClosingError()
     this.startGrace(registration, reason)
     registration.member.shutDown(reason)
   }

@@ -4,7 +4,7 @@ import type { Duplex, Readable } from 'node:stream'
 
 interface Internals {
   readableFlowing: boolean | null
-  _readableState: { autoDestroy: boolean, emittedReadable: boolean, readingMore: boolean, pipes: unknown[] }
+  _readableState: { autoDestroy: boolean, emittedReadable: boolean, readableListening: boolean, readingMore: boolean, pipes: unknown[] }
 }
 
 /** Makes a stream wait for its next listener for 'data', or for resume(), as a new stream does. */
@@ -28,6 +28,12 @@ export function neverReadAhead (stream: Readable): void {
 /** Keeps a stream from emitting 'readable' before anybody listens for it: that takes a tick. The first listener undoes this. */
 export function skipReadable (stream: Readable): void {
   if (stream.listenerCount('readable') === 0) (stream as unknown as Internals)._readableState.emittedReadable = true
+}
+
+/** Removes a listener for 'readable'. Node notes that in the next tick only: until then, it would not tell a new listener of what is buffered. */
+export function offReadable (stream: Readable, listener: () => void): void {
+  stream.off('readable', listener)
+  ;(stream as unknown as Internals)._readableState.readableListening = stream.listenerCount('readable') > 0
 }
 
 /**

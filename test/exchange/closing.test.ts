@@ -158,20 +158,25 @@ t.test('all registrations of an app tell their exchanges at the same time', asyn
   await closed
 })
 
-t.test('the exchanges of an app end for one reason, which is made once', async (t) => {
+t.test('each exchange of a closing app ends with an error of its own, without a stack', async (t) => {
   const reasons = new Set<unknown>()
   const { app, connect } = await tcp(t, (app) => {
-    app.post('/', { duplex: true }, (request, reply) => {
+    app.setErrorHandler((error: Error, request, reply) => {
+      error.message = `${request.url}: ${error.message}` // as many error handlers do
+      reply.send(error)
+    })
+    app.post('/*', { duplex: true }, (request, { duplex }) => {
       request.signal.addEventListener('abort', () => { reasons.add(request.signal.reason) })
-      reply.duplex.on('error', (error) => { reasons.add(error) }).flushHeaders()
+      duplex.on('error', (error) => { reasons.add(error) })
     })
   }, { plugin: { closeGrace: 0 } })
-  const wires = [await connect(), await connect()]
-  for (const wire of wires) {
-    wire.send(OPEN('/'))
-    await wire.head()
-  }
-  await app.close()
-  t.match([...reasons], [{ code: 'FST_ERR_DUPLEX_CLOSING' }])
-  t.equal(reasons.size, 1)
+  const wires = new Map([['/a', await connect()], ['/b', await connect()]])
+  for (const [path, wire] of wires) wire.send(OPEN(path))
+  while (app.duplex.exchanges().length < 2) await immediate()
+  const closed = app.close()
+  for (const [path, wire] of wires) t.match(await wire.response(), { statusCode: 503, body: `"message":"${path}: The server is closing"` })
+  for (const wire of wires.values()) wire.socket.end()
+  await closed
+  t.match([...reasons], [{ code: 'FST_ERR_DUPLEX_CLOSING', stack: undefined }, { code: 'FST_ERR_DUPLEX_CLOSING', stack: undefined }])
+  t.equal(reasons.size, 2)
 })

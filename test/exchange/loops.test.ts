@@ -1,6 +1,8 @@
 // Loops over the chunks of a request: as Node's own iterator, with `destroyOnReturn: false`.
 
+import { once } from 'node:events'
 import type { Socket } from 'node:net'
+import type { Readable } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import t from 'tap'
 import type { HttpDuplex } from '../../types/index.d.ts'
@@ -211,7 +213,14 @@ for (const transport of TRANSPORTS) {
         let whole = ''
         duplex.flushHeaders()
         stream = duplex
-        for await (const text of duplex.setEncoding(encoding)) whole += text
+        const source = how === 'half' ? duplex.requestBody as Readable : duplex
+        source.setEncoding(encoding)
+        if (how === 'events') {
+          source.on('readable', () => { for (let text; (text = source.read()) !== null;) whole += text })
+          await once(source, 'end')
+        } else {
+          for await (const text of source) whole += text
+        }
         const bytes = how === 'kept' ? Buffer.concat(pushed.filter((chunk) => chunk !== null)) : Buffer.from(whole, encoding)
         duplex.end(bytes.toString('hex'))
       })
@@ -219,7 +228,7 @@ for (const transport of TRANSPORTS) {
     const wire = await connect()
     const bytes = Buffer.from('a€b€€\u{1f600}c€d', 'utf8')
     for (const encoding of ENCODINGS) {
-      for (const how of ['read', 'kept']) {
+      for (const how of ['read', 'kept', 'half', 'events']) {
         wire.send(OPEN(`/${encoding}/${how}`))
         await wire.head()
         for (const [i, byte] of bytes.entries()) {
@@ -277,5 +286,26 @@ for (const transport of TRANSPORTS) {
       if (path !== '/text') t.equal(Buffer.concat(kept).toString('latin1'), MESSAGES.join(''), 'chunks that are kept stay as they are')
     }
     t.equal(pushed.length, MESSAGES.length, 'code that watches the stream sees all of them')
+  })
+}
+
+for (const transport of TRANSPORTS) {
+  t.test(`a listener for 'readable' is told of what a loop has put back before, over ${transport}`, async (t) => {
+    const { connect } = await serve(t, transport, (app) => {
+      app.post('/', { duplex: true }, async (_request, { duplex }) => {
+        duplex.flushHeaders()
+        const chunks = duplex[Symbol.asyncIterator]()
+        duplex.unshift((await chunks.next()).value)
+        await chunks.return!()
+        let text = ''
+        duplex.on('readable', () => { for (let chunk; (chunk = duplex.read()) !== null;) text += chunk })
+        duplex.on('end', () => { duplex.end(text) })
+      })
+    })
+    const wire = await connect()
+    wire.send(OPEN('/'))
+    await wire.head()
+    wire.send(`${chunk('abcdef')}0\r\n\r\n`)
+    t.equal(await wire.body(), 'abcdef')
   })
 }
