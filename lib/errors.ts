@@ -44,7 +44,8 @@ export const IdleError = createError('FST_ERR_DUPLEX_IDLE', 'No byte in either d
 export const NotEndedError = createError('FST_ERR_DUPLEX_NOT_ENDED', 'No byte in either direction for %s ms: the handler has returned, but nobody has ended the response. Call reply.duplex.end()', 500)
 export const RateError = createError('FST_ERR_DUPLEX_RATE', 'The client has %s fewer than %s bytes per second', 408)
 export const AgeError = createError('FST_ERR_DUPLEX_AGE', 'The exchange has not ended within %s ms', 408)
-// Without a stack: each open exchange gets one of its own, and Node formats the stack when it destroys a stream. That took as long as to close the connection.
+// Without a stack. Each open exchange gets an error of its own, and Node formats its stack when it destroys the stream: that was a
+// quarter of the time of app.close().
 export const ClosingError = createError('FST_ERR_DUPLEX_CLOSING', 'The server is closing', 503, Error, false)
 export const DestroyedError = createError('FST_ERR_DUPLEX_DESTROYED', 'The exchange was destroyed before the response ended', 500)
 

@@ -149,8 +149,8 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
     return this
   }
 
-  iterateChunks (): AsyncIterator<Buffer | string> {
-    return this.iterator({ destroyOnReturn: false }) as AsyncIterator<Buffer | string>
+  iterateChunks (): NodeJS.AsyncIterator<any> {
+    return this.iterator({ destroyOnReturn: false })
   }
 
   get items (): ItemReader {
@@ -500,7 +500,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
 
   /** Leaving a loop destroys the call, as with other streams. But at the end of the response, the request may go on. */
   override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
-    const iterator = this.iterator({ destroyOnReturn: false })
+    const iterator = this.iterateChunks()
     const leave = iterator.return!
     iterator.return = shortLived((value) => {
       if (!this.readableEnded) this.destroy()

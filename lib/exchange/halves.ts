@@ -63,7 +63,7 @@ export class RequestBody extends Readable {
   private readonly onData = (chunk: Buffer | string): void => {
     const wasFlowing = this.readableFlowing === true
     this.push(typeof chunk === 'string' ? Buffer.from(chunk, this.exchange.readableEncoding!) : chunk)
-    // With setEncoding(), nothing may have come of the chunk yet. Then the reader still waits.
+    // With setEncoding(), the chunk may end within a character. If it holds nothing else, the reader has got nothing, and still waits.
     if (this.readableLength > 0 || (wasFlowing && this.readableFlowing !== true)) this.exchange.pause()
   }
 

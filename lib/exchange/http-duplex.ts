@@ -509,7 +509,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     }
     // The last content of a body is not relayed: it waits for the end of the response, which may follow in the same tick.
     if (this.relay !== null && !last) return this.relay.push(content)
-    // The decoder of a text has read the bytes when `push` returns.
+    // With setEncoding(), `push` decodes the bytes before it returns: nothing keeps them.
     return this.push(this.readableEncoding !== null && this.push === push ? bytesOf(content) : copyForUser(content))
   }
 

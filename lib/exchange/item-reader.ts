@@ -50,7 +50,7 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   }
 
   next (): Promise<Result> {
-    if (this.reading === null && this.decoded < MAX_RUN) {
+    if (this.reading === null && !this.hasRunLong) {
       try {
         const item = this.nextItem()
         if (item !== NO_ITEM) return resultOf(item)
@@ -90,7 +90,7 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   }
 
   private readonly readBatch = async (): Promise<IteratorResult<unknown[], undefined>> => {
-    if (this.decoded >= MAX_RUN) await this.letOthersRun()
+    if (this.hasRunLong) await this.letOthersRun()
     for (;;) {
       const batch = await this.decodeBatch()
       if (batch.length > 0) return { value: batch, done: false }
@@ -192,12 +192,18 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   }
 
   private readonly readItem = async (): Promise<Result> => {
-    if (this.decoded >= MAX_RUN) await this.letOthersRun()
+    if (this.hasRunLong) await this.letOthersRun()
     let item: unknown
     while ((item = this.nextItem()) === NO_ITEM) {
       if (!await this.readMore()) return DONE
     }
+    // Not with `resultOf`: returning a promise from an async function costs three turns more.
     return { value: isPromise(item) ? await item : item, done: false }
+  }
+
+  /** Whether other code must run before the next item. */
+  private get hasRunLong (): boolean {
+    return this.decoded >= MAX_RUN
   }
 
   private async letOthersRun (): Promise<void> {

@@ -30,7 +30,10 @@ export function skipReadable (stream: Readable): void {
   if (stream.listenerCount('readable') === 0) (stream as unknown as Internals)._readableState.emittedReadable = true
 }
 
-/** Removes a listener for 'readable'. Node notes that in the next tick only: until then, it would not tell a new listener of what is buffered. */
+/**
+ * Removes a listener for 'readable', and updates the flag that says whether there are any. Node updates it one tick later. A listener
+ * that is added before that would not be called for chunks that are buffered already.
+ */
 export function offReadable (stream: Readable, listener: () => void): void {
   stream.off('readable', listener)
   ;(stream as unknown as Internals)._readableState.readableListening = stream.listenerCount('readable') > 0

@@ -198,7 +198,7 @@ t.test('the iterator of a loop can be given to another one', async (t) => {
   t.match(await wire.request(chunked('/', 'again')), { body: 'again' })
 })
 
-/** Each byte of a text arrives alone: all of these keep some of them for the next. */
+/** Encodings whose decoder keeps bytes until the next ones arrive. */
 const ENCODINGS = ['utf8', 'utf16le', 'base64', 'base64url'] as const
 
 for (const transport of TRANSPORTS) {
