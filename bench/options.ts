@@ -22,11 +22,11 @@ const HELP = `npm run bench -- [options]
   --only ${MEASURES.join(',')}
                   which measures to run; default: all
   --peers a,b     which peers to measure; default: all of plugin, plugin-iterate, plugin-yield, plugin-write,
-                  plugin-items, plugin-node-<major>, net, net-bound, http, fastify, fastify-pipeline, ws, fastify-websocket,
-                  http2, go-tutorial, go-best, go-full-duplex, hyper, bun, deno; of items: items-yield, items-send, items-batches,
-                  items-fastify, items-fastify-mapper, items-websocket, items-grpc, items-go, items-limit; of proxies:
-                  proxy, proxy-net, proxy-fastify, proxy-http-proxy-3, proxy-httpxy, proxy-haproxy, proxy-haproxy-tcp, proxy-nginx,
-                  proxy-nginx-tcp
+                  plugin-iterate-gc, plugin-yield-gc, plugin-items, plugin-node-<major>, net, net-bound, http, fastify,
+                  fastify-pipeline, ws, fastify-websocket, http2, go-tutorial, go-best, go-full-duplex, hyper, bun, deno; of
+                  items: items-yield, items-send, items-batches, items-fastify, items-fastify-mapper, items-websocket,
+                  items-grpc, items-go, items-limit; of proxies: proxy, proxy-net, proxy-fastify, proxy-http-proxy-3,
+                  proxy-httpxy, proxy-haproxy, proxy-haproxy-tcp, proxy-nginx, proxy-nginx-tcp
   --seconds n     how long one peer is measured in one round
   --rounds n      how many rounds are measured
   --full          more rounds, bodies of up to 10 GiB, and up to 50,000 open exchanges; also bulk over 8 connections, and upload and download alone

@@ -57,6 +57,8 @@ export const PEERS: Peer[] = [
   onNode('plugin-iterate', 'this plugin, `for await`', http1, 'plugin.js', ['iterate']),
   onNode('plugin-yield', 'this plugin, `yield`', http1, 'plugin.js', ['yield']),
   onNode('plugin-write', 'this plugin, `write()`', http1, 'plugin.js', ['write']),
+  onNode('plugin-iterate-gc', 'this plugin, `for await`, with `--expose-gc`', http1, 'plugin.js', ['iterate', 'gc']),
+  onNode('plugin-yield-gc', 'this plugin, `yield`, with `--expose-gc`', http1, 'plugin.js', ['yield', 'gc']),
   { ...onNode('plugin-items', 'this plugin, items', http1Lines, 'plugin.js', ['items']), isLines: true },
   ...otherNodes().map((node) => onOtherNode(node)),
   onNode('net', 'bare `net` pipe', raw, 'net.js', [], false),

@@ -41,7 +41,7 @@ const TARGETS: Target[] = [
   ]),
   { column: 'idle', atMost: 14 },
   ...STYLES.slice(1).map((peer) => ({ column: 'idle', peer, against: 'fastify', atMost: 0.7 })),
-  ...['plugin-iterate', 'plugin-yield'].flatMap((peer) => [1024, 16384, 65536].map((size) => (
+  ...['plugin-iterate', 'plugin-yield', 'plugin-iterate-gc', 'plugin-yield-gc'].flatMap((peer) => [1024, 16384, 65536].map((size) => (
     { column: `echo-${size}`, peer, against: 'plugin', atLeast: 0.6 }
   ))),
   { column: 'echo-64', peer: 'plugin-iterate', against: 'plugin', atLeast: 0.5 },

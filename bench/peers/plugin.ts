@@ -1,4 +1,5 @@
-// The plugin. The argument chooses one of the ways to write an echo: `pipeline`, `iterate`, `yield`, `write` or `items`.
+// The plugin. The first argument chooses one of the ways to write an echo: `pipeline`, `iterate`, `yield`, `write` or `items`.
+// With a second one, `gc`, the process exposes `gc` to the plugin.
 
 import { once } from 'node:events'
 import { pipeline } from 'node:stream/promises'

@@ -5,6 +5,10 @@ import type { AddressInfo, Server } from 'node:net'
 import { Readable, Writable } from 'node:stream'
 import { PATTERN, PERIOD } from '../client/pattern.ts'
 
+/** The plugin uses `gc` itself where the process exposes it. Here only the peers do so that have the argument `gc`. */
+const { gc } = globalThis
+if (!process.argv.includes('gc')) globalThis.gc = undefined
+
 export interface Answers {
   /** What to tell the parent with each collection of garbage. */
   count?: () => object
@@ -27,8 +31,8 @@ export function announce (where: { port: number, pid?: number }, { count, close 
       return
     }
     // Twice: the second collection frees what finalizers have released in the first.
-    globalThis.gc?.()
-    globalThis.gc?.()
+    gc?.()
+    gc?.()
     sendToParent({ collected: true, ...count?.() })
   })
   process.stdin.on('end', () => process.exit())

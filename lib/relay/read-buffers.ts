@@ -6,6 +6,7 @@
 import assert from 'node:assert'
 import type { Duplex } from 'node:stream'
 import { readInto, switchMemory } from '../node/memory.ts'
+import { countChunk } from '../node/young-memory.ts'
 
 /** Bytes asked for in one read. Node asks for a quarter of that, and so needs four times as many system calls. */
 export const READ_SIZE = 256 * 1024
@@ -204,6 +205,7 @@ export function copyForUser (data: Landed): Buffer {
 
 /** A copy in separate memory, not in Node's pool. */
 export function copyOf (bytes: Buffer): Buffer {
+  countChunk(bytes.length)
   const copy = Buffer.allocUnsafeSlow(bytes.length)
   bytes.copy(copy)
   return copy

@@ -2,12 +2,15 @@
 
 import { EventEmitter, once } from 'node:events'
 import { type AddressInfo, Socket } from 'node:net'
+import { PerformanceObserver, constants } from 'node:perf_hooks'
 import { Duplex, Readable, Writable } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
+import { COLLECT_AFTER } from '../../lib/node/young-memory.ts'
 import { ReadBuffers, MAX_SWITCHES, MAX_PRIVATE, type PrivateBuffer, READ_SIZE } from '../../lib/relay/read-buffers.ts'
 import type { HttpDuplex } from '../../types/index.d.ts'
+import { collectYoungGarbage } from '../support/garbage.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
 import { GET, OPEN, type Served, TRANSPORTS, type Wire, chunk, dial, hash, serve, untilStuck } from '../support/wire.ts'
 import { END, FRAMINGS, IN_PLACE, MIB, type Opened, chunks, content, countRelayed, echo, handled, hashOf, memory, queued, relaysOver } from './support.ts'
@@ -153,6 +156,42 @@ for (const transport of TRANSPORTS) {
     }))
   })
 }
+
+t.test('chunks are collected with the young generation, in a process that exposes gc', IN_PLACE, async (t) => {
+  t.teardown(() => { globalThis.gc = undefined })
+  for (const transport of TRANSPORTS) {
+    const { connect } = await serve(t, transport, (app) => {
+      app.post('/', { duplex: true }, async (_request, { duplex }) => {
+        let size = 0
+        for await (const chunk of duplex) size += chunk.length
+        duplex.end(String(size))
+      })
+    })
+    const collections: unknown[] = []
+    for (const gc of [undefined, (options: unknown) => collections.push(options)] as unknown as typeof globalThis.gc[]) {
+      globalThis.gc = gc
+      const wire = await connect()
+      wire.send(OPEN('/'))
+      for (let sent = 0; sent < 2 * COLLECT_AFTER; sent += MIB) {
+        if (!wire.socket.write(chunk('a'.repeat(MIB)))) await once(wire.socket, 'drain')
+      }
+      t.equal((await wire.send(END).response()).body, String(2 * COLLECT_AFTER), transport)
+    }
+    t.strictSame(collections, [{ type: 'minor' }, { type: 'minor' }], transport)
+  }
+})
+
+t.test('V8 knows this kind of collection', async (t) => {
+  const collected = new Promise<number>((resolve) => {
+    const observer = new PerformanceObserver((list) => {
+      observer.disconnect()
+      resolve((list.getEntries()[0] as unknown as { detail: { kind: number } }).detail.kind)
+    })
+    observer.observe({ entryTypes: ['gc'] })
+  })
+  collectYoungGarbage()
+  t.equal(await collected, constants.NODE_PERFORMANCE_GC_MINOR)
+})
 
 t.test('methods that were replaced before the plugin was loaded', async (t) => {
   const replaced: [object, string, (args: any[]) => unknown][] = [
