@@ -193,7 +193,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
   }
 
   override write (chunk: any, encoding?: any, done?: any): boolean {
-    if (this.isDropping) return dropped(typeof encoding === 'function' ? encoding : done)
+    if (this.isDropping) return this.dropWrite(typeof encoding === 'function' ? encoding : done)
     if (!this.writesAtOnce && !this.isCorkedForTick) {
       this.isCorkedForTick = true
       this.cork()
@@ -209,7 +209,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
 
   override end (chunk?: any, encoding?: any, done?: any): this {
     if (this.isDropping) {
-      dropped([chunk, encoding, done].find((argument) => typeof argument === 'function'))
+      this.dropWrite([chunk, encoding, done].find((argument) => typeof argument === 'function'))
       return this
     }
     this.endWasCalled = true
@@ -219,6 +219,17 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
   /** We have ended the writable side, since the server does not want more. The writer need not know. */
   private get isDropping (): boolean {
     return this.afterBody === 'refused' && this.writableEnded
+  }
+
+  /** @returns false: 'drain' follows. A source in memory must not write on in this turn of the event loop, see `finishWriteLater` */
+  private dropWrite (done?: () => void): false {
+    if (done !== undefined) setImmediate(done)
+    this.emitDrainLater()
+    return false
+  }
+
+  private emitDrainLater (): void {
+    setImmediate(() => this.emit('drain'))
   }
 
   /** Sends the body from a source that is ours: it is stopped when nobody wants more of it. */
@@ -258,7 +269,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
   }
 
   private writeInTurn (content: readonly Buffer[]): void {
-    if (this.phase === 'refused' || this.failure !== null) this.finishWrite()
+    if (this.phase === 'refused' || this.failure !== null) this.finishWriteLater()
     else if (this.connection === null || this.awaitsContinue || this.phase === 'waiting') this.waitingContent = content
     else if (this.phase === 'tunnel') this.writeToTunnel(content)
     else if (this.hasSentRequest) this.finishWrite() // the end was sent with the last content
@@ -319,6 +330,14 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
     const { writeCallback: done } = this
     this.writeCallback = ignore
     done(error)
+  }
+
+  /**
+   * The write is dropped. Not in this turn of the event loop: a source in memory, which only backpressure has stopped, would never let
+   * other code run.
+   */
+  private finishWriteLater (): void {
+    setImmediate(() => this.finishWrite())
   }
 
   /** The request is complete, or nobody wants the rest of it. */
@@ -454,7 +473,9 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
   private onSwitch (switched: boolean): void {
     this.afterBody = switched ? 'tunnel' : 'refused'
     if (this.phase === 'waiting') this.leaveBody()
-    if (!switched) this.end()
+    if (switched) return
+    this.end()
+    this.emitDrainLater() // Node does not emit it any more, and the writer does not know that we have ended
   }
 
   /** The server has ended its side. */
@@ -513,6 +534,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
   dropUser (): void {
     process.nextTick(() => { // 'close' is emitted in a tick that was queued before
       this.receiver = null
+      if (this.isDropping) this.emit('drain') // of a write that was dropped just now
       EventEmitter.prototype.removeAllListeners.call(this) // that of a Readable would look for readers, in one more tick
       this.on('error', ignore)
     })
@@ -545,11 +567,6 @@ function sizeOf (content: readonly Buffer[]): number {
   let size = 0
   for (const { length } of content) size += length
   return size
-}
-
-function dropped (done?: () => void): true {
-  if (done !== undefined) process.nextTick(done)
-  return true
 }
 
 function ignore (): void {}

@@ -67,6 +67,15 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
 
   /** @returns the next chunk, the end, or the failure; null if none of them is there yet */
   private take (): Promise<Result> | null {
+    try {
+      return this.read()
+    } catch (error) { // of a listener for 'data'
+      this.leave()
+      return Promise.reject(error)
+    }
+  }
+
+  private read (): Promise<Result> | null {
     const { stream } = this
     const isOver = stream.destroyed || (stream.endWasRead && stream.readableLength === 0)
     const chunk: Chunk | null = isOver ? null : stream.read()

@@ -23,6 +23,7 @@ export class RequestBody extends Readable {
   private readonly exchange: Whole
   private isConnected = false
   private isComplete = false
+  private isIterated = false
 
   constructor (exchange: Whole) {
     super({ highWaterMark: 0 }) // the exchange has a buffer
@@ -42,6 +43,11 @@ export class RequestBody extends Readable {
     return isPiped(this)
   }
 
+  /** Whether nothing was read through this stream yet, and it is still open. */
+  get isUnread (): boolean {
+    return !this.isConnected && !this.destroyed
+  }
+
   /** Whether the exchange is not read through this stream, or its reader waits. */
   get isReady (): boolean {
     return !this.isConnected || this.destroyed || isWaitedFor(this)
@@ -58,6 +64,13 @@ export class RequestBody extends Readable {
       exchange.on('data', this.onData).on('end', this.onEnd)
     }
     exchange.resume()
+  }
+
+  /** For a reader that takes one chunk for each 'readable'. A loop reads on by itself, and may leave before. */
+  override read (size?: number): any {
+    const chunk = super.read(size)
+    if (chunk !== null && this.readableLength === 0 && !this.isIterated && this.listenerCount('readable') > 0) process.nextTick(readOn, this)
+    return chunk
   }
 
   private readonly onData = (chunk: Buffer | string): void => {
@@ -79,6 +92,7 @@ export class RequestBody extends Readable {
 
   /** The reader of an iterator may leave while it waits for a chunk, as `fetch` does. Node's own iterator would wait on. */
   override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
+    this.isIterated = true
     const iterator = super[Symbol.asyncIterator]()
     const leave = iterator.return!
     iterator.return = shortLived((value) => {
@@ -136,6 +150,10 @@ function webWritable (response: Duplex): WritableStream<string | Uint8Array> {
       response.destroy(reason instanceof Error ? reason : new DestroyedError({ cause: reason }))
     }
   })
+}
+
+function readOn (request: RequestBody): void {
+  request.read(0)
 }
 
 function ignore (): void {}

@@ -10,7 +10,7 @@ import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, NoItemsError, ReadersError, StatusError, TrailersError } from '../errors.ts'
-import { fillSilently, isPiped, neverReadAhead } from '../node/streams.ts'
+import { fillSilently, isPiped, isRead, neverReadAhead } from '../node/streams.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
 import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, idleSocket, isRelayTarget, pipeToRelay } from '../relay/relay.ts'
 import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
@@ -481,7 +481,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     }
     if (this.responseFraming!.kind !== 'none') this.bytesWritten += this.writeSize // else it was dropped
     const responseEnded = this.endWasWritten
-    this.finishWrite()
+    // What was dropped waits for no client. A source in memory, which only backpressure stops, would never let other code run.
+    if (this.responseFraming!.kind === 'none' && !responseEnded) setImmediate(() => this.finishWrite())
+    else this.finishWrite()
     if (responseEnded) this.exchange.happens('response complete')
   }
 
@@ -622,7 +624,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   /** The reader may leave at any time. After the handler has returned, one that pauses has `drainTimeout` to resume. */
   watchReader (): void {
-    if (!this.isRead) {
+    if (!this.isRead && !this.halfMayBeRead) {
       this.exchange.happens('reader left')
       return
     }
@@ -632,7 +634,28 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       this.on('pause', this.onReaderChange).on('resume', this.stopPauseTimer)
       Object.assign(this, WATCHED)
     }
-    if (this.isLeft) this.pauseTimer ??= setTimeout(() => { this.exchange.happens('reader left') }, this.exchange.options.drainTimeout)
+    if (!this.isLeft) return
+    const { bytesTaken } = this
+    this.pauseTimer ??= setTimeout(() => { this.checkPaused(bytesTaken) }, this.exchange.options.drainTimeout)
+  }
+
+  /** A loop, and a reader that listens for 'readable', seem to pause between two chunks. They have left if they take nothing. */
+  private checkPaused (takenBefore: number): void {
+    this.pauseTimer = undefined
+    if (this.bytesTaken > takenBefore) this.recheckReader()
+    else this.exchange.happens('reader left')
+  }
+
+  /** Bytes of the body that a reader has taken from the buffer. */
+  private get bytesTaken (): number {
+    return this.bytesRead - this.readableLength
+  }
+
+  /** Whether the request half has an owner that may still begin to read. While the handler runs, it has time: undici reads when it is connected. */
+  private get halfMayBeRead (): boolean {
+    const { requestHalf, webStreams } = this
+    if (requestHalf?.isUnread !== true) return false
+    return this.exchange.life.handler === 'running' || (webStreams === null ? isRead(requestHalf) : webStreams.readable.locked)
   }
 
   onReaderChange (): void {
@@ -652,7 +675,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   /** Whether the reader has paused, and there is no handler, and no target of a pipe, that would resume it. */
   private get isLeft (): boolean {
-    return this.exchange.life.handler === 'returned' && (this.isPaused() || this.loops > 0) && !isPiped(this) && this.requestHalf?.isPiped !== true
+    const { requestHalf } = this
+    const seemsPaused = this.isPaused() || this.loops > 0 || requestHalf?.isUnread === true
+    return this.exchange.life.handler === 'returned' && seemsPaused && !isPiped(this) && requestHalf?.isPiped !== true
   }
 
   release (wasRead: boolean, requestEnded: boolean): void {
@@ -664,9 +689,9 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   override _destroy (error: Error | null, done: WriteCallback): void {
     const { exchange } = this
     if (this.whenClosed !== null) process.nextTick(this.whenClosed)
-    this.requestHalf?.onClose(error)
     this.itemWriter?.stop()
     if (exchange.endedWell && error === null) {
+      this.requestHalf?.onClose(null)
       this.keepSummary()
       done(null)
       return
@@ -674,6 +699,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.stopPauseTimer()
     this.wakeWriters()
     const failure = exchange.isOver ? error : error ?? new DestroyedError()
+    this.requestHalf?.onClose(failure)
     this.headIsAwaited = false
     if (this.awaitedWrite !== null) {
       this.awaitedWrite = null

@@ -10,7 +10,7 @@ interface Noted extends Readable {
 
 const NOTED = {
   read (this: Noted, size?: number): any {
-    const chunk = Readable.prototype.read.call(this, size)
+    const chunk = Object.getPrototypeOf(this).read.call(this, size)
     if (size !== 0) this.readInVain = chunk === null // read(0) is Node's own, to fill the buffer
     return chunk
   },

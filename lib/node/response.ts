@@ -155,6 +155,13 @@ export function finishResponse (response: ServerResponse): void {
   if (response.end !== end) callWrappedEnd(response)
 }
 
+/** Keeps Node from dropping a request that nobody has read when its response ends: notes, as the first read would, that it is read. */
+export function keepUnread (request: IncomingMessage & { _consuming?: boolean, _readableState?: { readingMore: boolean } }): void {
+  if (request._consuming !== false) return // read already; or no request of HTTP/1
+  request._consuming = true
+  request._readableState!.readingMore = false
+}
+
 /** Ends a request that nobody has read. Node would make it flow for that, which takes one tick more. */
 function endUnread (request: IncomingMessage & { _dumped?: boolean }): void {
   if (!request.complete || request.readableFlowing !== null) return

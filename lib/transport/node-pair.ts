@@ -10,7 +10,7 @@ import type { Duplex } from 'node:stream'
 import type { OutgoingFields, Trailers } from '../../types/transfer.d.ts'
 import { AbortedError, TunnelError } from '../errors.ts'
 import { dropConnectionFields, isHttp2, mayHaveBody, minorVersion, onCutRequest, streamOf, wasCut } from '../node/http2.ts'
-import { isInTurn, whenInTurn } from '../node/response.ts'
+import { isInTurn, keepUnread, whenInTurn } from '../node/response.ts'
 import { hasServerTimeout, progressOf, queuedBytes } from '../node/socket.ts'
 import { isRead, setAutoDestroy } from '../node/streams.ts'
 import { asLanded } from '../relay/read-buffers.ts'
@@ -207,9 +207,17 @@ export class NodeTransport implements Transport, Watched {
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback = ignore): void {
     const buffers = this.responseBody!.frame(content, size, end, this.trailersToSend)
     this.responseIsWritten = end || this.endsWithHead
+    if (this.responseIsWritten) this.keepRequest()
     if (this.head !== null && !this.begin()) return
     this.contentBytes += size
     this.responseBody!.send(buffers, size, this.trailersToSend, end, done)
+  }
+
+  /** The request may still be read behind the end of the response. Otherwise `finish` drops it. */
+  private keepRequest (): void {
+    const { request, stream } = this
+    if (stream === undefined) keepUnread(request)
+    else if (stream.readableFlowing === null) stream.pause() // Node would close a stream that nobody has read
   }
 
   // Ending

@@ -2,10 +2,13 @@
 // that looks whole when it is not.
 
 import { once } from 'node:events'
+import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
+import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import t from 'tap'
+import { jsonl } from '../../lib/items/index.ts'
 import type { ClientCall, OpenOptions } from '../../types/client.d.ts'
 import { LIMITS } from '../conformance/requests.ts'
 import { MAX_HEAD_SIZE } from '../conformance/request-heads.ts'
@@ -326,4 +329,49 @@ t.test('bodyTimeout', async (t) => {
     other.send('whole!')
     t.equal(await text(unlimited), 'halfwhole!')
   })
+})
+
+t.test('other code runs while the request is dropped', async (t) => {
+  const MANY = 100_000
+  const state = { isStopped: false, count: 0 }
+  async function * endless (): AsyncGenerator<string> {
+    for (state.count = 0; !state.isStopped && state.count < MANY; state.count++) yield `${'1'.repeat(30_000)}\n`
+  }
+  const upload: Record<string, (call: ClientCall) => Promise<unknown>> = {
+    pipeline: (call) => pipeline(Readable.from(endless()), call),
+    async loop (call) {
+      for await (const content of endless()) if (!call.write(content)) await once(call, 'drain')
+      call.end()
+    }
+  }
+  const answers: Record<string, { options: OpenOptions<any, any>, die: (peer: Peer) => unknown, outcomes: string[] }> = {
+    'a server that answers and closes': { options: {}, die: (peer) => peer.send(head('413 No', 'Content-Length: 2', 'Connection: close') + 'no').socket.destroySoon(), outcomes: [''] },
+    'a server that refuses to switch': { options: { headers: { upgrade: 'x' } }, die: (peer) => peer.send(head('403 No', 'Content-Length: 2') + 'no'), outcomes: ['', 'ERR_STREAM_PREMATURE_CLOSE'] }, // of pipeline(): we have ended the call
+    // The item is not read yet. It is read before the failure is told.
+    'a server that dies behind an item': { options: { receive: jsonl({}) }, die: (peer) => { peer.send(OK('Content-Type: application/jsonl', 'Transfer-Encoding: chunked') + '2\r\n1\n\r\n').socket.end() }, outcomes: ['FST_ERR_DUPLEX_TRUNCATED'] }
+  }
+  const server = await play(t)
+  for (const [name, { options, die, outcomes }] of Object.entries(answers)) {
+    for (const [way, write] of Object.entries(upload)) {
+      state.isStopped = false
+      const call = server.open({ method: 'POST', agent: new Agent(), ...options })
+      const written = write(call).then(() => '', ({ code }: NodeJS.ErrnoException) => code!)
+      const peer = await server.peerOf(call)
+      await peer.head()
+      die(peer)
+      await call.response
+      for (let turn = 0; turn < 100; turn++) await immediate()
+      state.isStopped = true
+      if ('receive' in options) {
+        const { items } = call as unknown as { items: AsyncIterable<unknown> }
+        const read = async (): Promise<void> => { for await (const item of items) t.equal(item, 1) }
+        await t.rejects(read(), { code: outcomes[0] })
+      } else {
+        t.equal(await text(call), 'no')
+      }
+      t.ok(outcomes.includes(await written), `${name}, ${way}`)
+      t.ok(state.count < MANY)
+      call.destroy()
+    }
+  }
 })

@@ -1,12 +1,14 @@
 // Backpressure: what one side sends and the other does not read is not buffered. Measured, in bytes of memory.
 
 import { EventEmitter, once } from 'node:events'
-import type { Writable } from 'node:stream'
+import { Readable, type Writable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import t from 'tap'
 import { READ_SIZE } from '../../lib/relay/read-buffers.ts'
 import type { HttpDuplex } from '../../types/index.d.ts'
 import { collectGarbage } from '../support/garbage.ts'
+import { KINDS, serveKind } from '../support/kinds.ts'
 import { GET, OPEN, TRANSPORTS, chunked, resolvers, serve, untilStuck } from '../support/wire.ts'
 
 const MIB = 1024 ** 2
@@ -141,5 +143,34 @@ for (const transport of TRANSPORTS) {
     duplex.end()
     wire.send('0\r\n\r\n')
     t.equal((await wire.body()).length, count * message.length)
+  })
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`what a response to HEAD cannot hold is dropped, and other code runs meanwhile: ${name}`, async (t) => {
+    const MANY = 100_000
+    const state = { isStopped: false, count: 0 }
+    async function * endless (): AsyncGenerator<Buffer> {
+      for (state.count = 0; !state.isStopped && state.count < MANY; state.count++) yield Buffer.alloc(READ_SIZE)
+    }
+    const { ask, logged } = await serveKind(t, kind, (app, routeOptions) => {
+      app.get('/pipeline', { ...routeOptions, duplex: true }, async (_request, reply) => {
+        await pipeline(Readable.from(endless()), reply.duplex)
+      })
+      app.get('/loop', { ...routeOptions, duplex: true }, async (_request, reply) => {
+        for await (const content of endless()) if (!reply.duplex.write(content)) await once(reply.duplex, 'drain')
+        reply.duplex.end()
+      })
+    })
+    for (const path of ['/pipeline', '/loop']) {
+      state.isStopped = false
+      const completed = logged('request completed')
+      const asked = await ask(path, {}, 'HEAD')
+      asked.end()
+      t.equal(await asked.status(), 200)
+      state.isStopped = true
+      await completed
+      t.ok(state.count < MANY, path)
+    }
   })
 }

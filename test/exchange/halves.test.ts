@@ -9,6 +9,7 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { satisfies } from 'semver'
 import t, { type Test } from 'tap'
+import type { HttpDuplex } from '../../types/index.d.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
 import { CUT_OFF, OPEN, TRANSPORTS, UPGRADE, chunk, chunked, resolvers, serve, untilStuck } from '../support/wire.ts'
 
@@ -559,3 +560,102 @@ t.test('a half that nobody reads any more after the handler has returned ends af
   wire.send(chunk('last') + '0\r\n\r\n')
   t.equal(Buffer.concat(await slow.toArray()).toString(), 'somemorelast', 'the reader of a pipe may be slow')
 })
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`the request half is read although the response has ended before: ${name}`, async (t) => {
+    const collect = (body: Readable): Promise<string> => new Promise((resolve, reject) => {
+      let all = ''
+      body.on('data', (chunk) => { all += chunk }).on('end', () => resolve(all)).on('error', reject).on('close', () => reject(new Error('closed')))
+    })
+    const readers: Record<string, (duplex: HttpDuplex) => Promise<string>> = {
+      'a listener for data': ({ requestBody }) => collect(requestBody),
+      'a web stream': ({ web }) => new Response(web().readable).text(),
+      'a web reader': async ({ web }) => {
+        const reader = web().readable.getReader()
+        let all = ''
+        for (let result = await reader.read(); !result.done; result = await reader.read()) all += Buffer.from(result.value).toString()
+        return all
+      },
+      'a reader that begins later': async ({ requestBody }) => {
+        for (let turn = 0; turn < 5; turn++) await immediate()
+        return collect(requestBody)
+      },
+      'one read for each readable': ({ requestBody }) => new Promise((resolve) => {
+        let all = ''
+        requestBody.on('readable', () => { all += requestBody.read() ?? '' }).on('end', () => resolve(all))
+      })
+    }
+    const contents: Record<string, Promise<string>> = {}
+    for (const minRate of [0, 1]) {
+      const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+        for (const [i, read] of Object.values(readers).entries()) {
+          const begin = (duplex: HttpDuplex): Promise<string> => {
+            duplex.web = duplex.web.bind(duplex)
+            const content = contents[i] = read(duplex)
+            content.catch(() => {})
+            return content
+          }
+          const options = { ...routeOptions, duplex: { minRate } }
+          app.post(`/${i}`, options, async (_request, { duplex }) => {
+            const content = begin(duplex)
+            duplex.end('done')
+            await content
+          })
+          app.post(`/${i}/after`, options, async (_request, { duplex }) => {
+            duplex.end('done')
+            await begin(duplex)
+          })
+          // The reader of a handler that has returned must have begun.
+          if (i < 3) app.post(`/${i}/returned`, options, (_request, { duplex }) => { begin(duplex); duplex.end('done') })
+        }
+      })
+      for (const [i, reader] of Object.keys(readers).entries()) {
+        for (const when of i < 3 ? ['', '/after', '/returned'] : ['', '/after']) {
+          const asked = await ask(`/${i}${when}`)
+          asked.write('one')
+          t.equal(await asked.status(), 200)
+          asked.write('two')
+          await immediate()
+          asked.write('three')
+          asked.end()
+          t.equal(await contents[i], 'onetwothree', `${reader} ${when}`)
+          t.equal(await asked.body(), 'done')
+        }
+      }
+    }
+  })
+
+  t.test(`a web stream that only writes does not hold the exchange: ${name}`, async (t) => {
+    const { ask, logged } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: { drainTimeout: 60_000 } }, async (_request, { duplex }) => {
+        const { writable } = duplex.web()
+        const writer = writable.getWriter()
+        await writer.write('done')
+        await writer.close()
+      })
+    })
+    const completed = logged('request completed')
+    const asked = await ask('/')
+    t.equal(await asked.status(), 200)
+    if (kind.http2) asked.end() // Node ends a stream of HTTP/2 only with both of its sides
+    await completed
+    t.equal(await asked.body(), 'done')
+  })
+
+  t.test(`a reader behind a request half that is destroyed learns of it: ${name}`, async (t) => {
+    const codes: string[] = []
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, async (_request, { duplex }) => {
+        const through = duplex.requestBody.pipe(new PassThrough())
+        duplex.requestBody.on('error', ({ code }: NodeJS.ErrnoException) => { codes.push(code!) })
+        await once(through, 'data')
+        duplex.destroy()
+      })
+    })
+    const asked = await ask('/')
+    asked.write('some')
+    t.equal(await asked.status(), 500)
+    t.strictSame(codes, ['FST_ERR_DUPLEX_DESTROYED'])
+    asked.end()
+  })
+}

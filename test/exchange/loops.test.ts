@@ -5,6 +5,7 @@ import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { setImmediate as immediate } from 'node:timers/promises'
 import t from 'tap'
+import { jsonl } from '../../lib/items/index.ts'
 import type { HttpDuplex } from '../../types/index.d.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
 import { OPEN, TRANSPORTS, chunk, chunked, resolvers, serve } from '../support/wire.ts'
@@ -185,6 +186,68 @@ t.test('a loop that goes on behind its handler has drainTimeout', async (t) => {
   t.equal(await wire.body(), 'done')
   await wire.ended
 })
+
+t.test('a loop that goes on behind its handler lasts as long as it takes something within drainTimeout', async (t) => {
+  const drainTimeout = 30
+  const readers: Record<string, (duplex: HttpDuplex, seen: (size: number) => void) => unknown> = {
+    async loop (duplex, seen) { for await (const content of duplex) seen(content.length) },
+    readable (duplex, seen) { duplex.on('readable', () => { for (let content; (content = duplex.read()) !== null;) seen(content.length) }) }
+  }
+  let wake = (): void => {}
+  let sum = 0
+  const { connect, logged } = await serve(t, 'tcp', (app) => {
+    for (const [name, read] of Object.entries(readers)) {
+      app.post(`/${name}`, { duplex: { drainTimeout } }, (_request, { duplex }) => {
+        read(duplex, (size) => { sum += size; wake() })
+        duplex.end('done')
+      })
+    }
+  })
+  for (const name of Object.keys(readers)) {
+    sum = 0
+    const completed = logged('request completed')
+    const wire = await connect()
+    wire.send(OPEN(`/${name}`))
+    let sent = 0
+    for (const start = Date.now(); Date.now() - start < 5 * drainTimeout;) {
+      const seen = new Promise<void>((resolve) => { wake = resolve })
+      wire.send(chunk('some'))
+      sent += 4
+      await seen
+    }
+    wire.send('0\r\n\r\n')
+    t.match(await wire.response(), { body: 'done' })
+    await completed
+    t.equal(sum, sent, name)
+    t.match(await wire.request(chunked(`/${name}`, 'next')), { body: 'done' }, 'and the connection is kept')
+  }
+})
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`${name}: what a listener for 'data' throws while a loop waits rejects the loop`, async (t) => {
+    const errors: unknown[] = []
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: { receive: jsonl({}) } }, async (request, { duplex }) => {
+        duplex.once('data', () => { throw new Error('mistake') })
+        try {
+          for await (const item of request.headers.items === undefined ? duplex : duplex.items) duplex.write(String(item))
+        } catch (error) {
+          errors.push(error)
+          throw error
+        }
+      })
+    })
+    for (const fields of [{}, { items: 'yes' }] as Record<string, string>[]) {
+      const asked = await ask('/', { ...fields, 'content-type': 'application/jsonl' })
+      await immediate()
+      asked.write('1\n')
+      t.equal(await asked.status(), 500)
+      t.match(errors.splice(0), [{ message: 'mistake' }])
+      asked.end()
+      await asked.body()
+    }
+  })
+}
 
 t.test('the iterator of a loop can be given to another one', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {

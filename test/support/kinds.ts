@@ -18,7 +18,7 @@ export const KINDS: Record<string, Kind> = {
 
 export interface ServedKind extends Served {
   /** Opens a request. All of them go over one connection. */
-  ask: (path: string, fields?: Record<string, string>) => Promise<Asked>
+  ask: (path: string, fields?: Record<string, string>, method?: string) => Promise<Asked>
 }
 
 /** Starts an app of one kind. */
@@ -31,8 +31,8 @@ export async function serveKind (t: Test, { options, routeOptions, http2: isHttp
     const wire = await served.connect()
     return {
       ...served,
-      async ask (path, fields = {}) {
-        wire.send(`POST ${path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n${Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`)
+      async ask (path, fields = {}, method = 'POST') {
+        wire.send(`${method} ${path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n${Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`)
         return {
           write: (content) => { wire.send(chunk(content)) },
           end: () => { wire.send('0\r\n\r\n') },
@@ -52,8 +52,8 @@ export async function serveKind (t: Test, { options, routeOptions, http2: isHttp
   t.teardown(() => session.destroy())
   return {
     ...served,
-    async ask (path, fields = {}) {
-      const stream = session.request({ ':path': path, ':method': 'POST', ...fields })
+    async ask (path, fields = {}, method = 'POST') {
+      const stream = session.request({ ':path': path, ':method': method, ...fields }, { endStream: false })
       const response = once(stream, 'response')
       response.catch(() => {})
       stream.on('error', () => {})
