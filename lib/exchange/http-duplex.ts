@@ -622,7 +622,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     return receiver === null ? isWaitedFor(this) && requestHalf?.isReady !== false : receiver.wantsContent
   }
 
-  /** The reader may leave at any time. After the handler has returned, one that pauses has `drainTimeout` to resume. */
+  /**
+   * The reader may leave at any time. It has `drainTimeout` to begin, if it was given the request half. After the handler has returned, one
+   * that pauses has as long to resume.
+   */
   watchReader (): void {
     if (!this.isRead && !this.halfMayBeRead) {
       this.exchange.happens('reader left')
@@ -651,7 +654,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     return this.bytesRead - this.readableLength
   }
 
-  /** Whether the request half has an owner that may still begin to read. While the handler runs, it has time: undici reads when it is connected. */
+  /** Whether the request half has an owner that may still begin to read, as undici does when it is connected. */
   private get halfMayBeRead (): boolean {
     const { requestHalf, webStreams } = this
     if (requestHalf?.isUnread !== true) return false
@@ -673,11 +676,11 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.pauseTimer = undefined
   }
 
-  /** Whether the reader has paused, and there is no handler, and no target of a pipe, that would resume it. */
+  /** Whether nobody has begun to read; or the reader has paused, and there is no handler, and no target of a pipe, that would resume it. */
   private get isLeft (): boolean {
-    const { requestHalf } = this
-    const seemsPaused = this.isPaused() || this.loops > 0 || requestHalf?.isUnread === true
-    return this.exchange.life.handler === 'returned' && seemsPaused && !isPiped(this) && requestHalf?.isPiped !== true
+    if (!this.isRead) return true
+    const seemsPaused = this.isPaused() || this.loops > 0
+    return this.exchange.life.handler === 'returned' && seemsPaused && !isPiped(this) && this.requestHalf?.isPiped !== true
   }
 
   release (wasRead: boolean, requestEnded: boolean): void {

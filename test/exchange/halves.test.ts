@@ -633,13 +633,20 @@ for (const [name, kind] of Object.entries(KINDS)) {
         await writer.write('done')
         await writer.close()
       })
+      app.post('/waits', { ...routeOptions, duplex: { drainTimeout: 20 } }, async (_request, { duplex }) => {
+        await duplex.web().writable.close()
+        await finished(duplex)
+      })
     })
-    const completed = logged('request completed')
-    const asked = await ask('/')
-    t.equal(await asked.status(), 200)
-    if (kind.http2) asked.end() // Node ends a stream of HTTP/2 only with both of its sides
-    await completed
-    t.equal(await asked.body(), 'done')
+    for (const [path, body] of [['/', 'done'], ['/waits', '']]) {
+      const completed = logged('request completed')
+      const asked = await ask(path)
+      t.equal(await asked.status(), 200)
+      if (kind.http2) asked.end() // Node ends a stream of HTTP/2 only with both of its sides
+      await completed
+      t.equal(await asked.body(), body)
+      asked.end()
+    }
   })
 
   t.test(`a reader behind a request half that is destroyed learns of it: ${name}`, async (t) => {
