@@ -74,6 +74,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   private writeSize = 0 // bytes of the write under way
   private writeCallback: WriteCallback = ignore // of the write under way; `ignore` if there is none
   private endWasWritten = false // the end of the body was given to the transport
+  private drops = 0 // writes that a response without a body has dropped
   /** The relay of the last pipe into another exchange. */
   private relay: Relay | null = null
   receiver: ContentReceiver | null = null
@@ -479,10 +480,11 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       this.finishWrite(new AbortedError({ cause: error }))
       return
     }
-    if (this.responseFraming!.kind !== 'none') this.bytesWritten += this.writeSize // else it was dropped
+    const isDropped = this.responseFraming!.kind === 'none'
+    if (!isDropped) this.bytesWritten += this.writeSize
     const responseEnded = this.endWasWritten
-    // What was dropped waits for no client. A source in memory, which only backpressure stops, would never let other code run.
-    if (this.responseFraming!.kind === 'none' && !responseEnded) setImmediate(() => this.finishWrite())
+    // What is dropped waits for no client. A source in memory, which only backpressure stops, would never let other code run.
+    if (isDropped && !responseEnded && ++this.drops % DROPS_PER_TURN === 0) setImmediate(() => this.finishWrite())
     else this.finishWrite()
     if (responseEnded) this.exchange.happens('response complete')
   }
@@ -750,6 +752,9 @@ const WATCHED = {
 
 /** How often a failed stream emits 'drain'. A loop that never looks at its stream would otherwise go on for ever. */
 const MAX_DRAINS = 1000
+
+/** How many writes of a response without a body are dropped in one turn of the event loop. */
+const DROPS_PER_TURN = 64
 
 const NO_NAMES: readonly string[] = []
 
