@@ -625,7 +625,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
   })
 
-  t.test(`a web stream that only writes does not hold the exchange: ${name}`, async (t) => {
+  t.test(`a request half that nobody reads does not hold the exchange: ${name}`, async (t) => {
     const { ask, logged } = await serveKind(t, kind, (app, routeOptions) => {
       app.post('/', { ...routeOptions, duplex: { drainTimeout: 60_000 } }, async (_request, { duplex }) => {
         const { writable } = duplex.web()
@@ -633,12 +633,16 @@ for (const [name, kind] of Object.entries(KINDS)) {
         await writer.write('done')
         await writer.close()
       })
+      app.post('/half', { ...routeOptions, duplex: { drainTimeout: 60_000 } }, (_request, { duplex }) => {
+        t.ok(duplex.requestBody)
+        duplex.end('half')
+      })
       app.post('/waits', { ...routeOptions, duplex: { drainTimeout: 20 } }, async (_request, { duplex }) => {
         await duplex.web().writable.close()
         await finished(duplex)
       })
     })
-    for (const [path, body] of [['/', 'done'], ['/waits', '']]) {
+    for (const [path, body] of [['/', 'done'], ['/half', 'half'], ['/waits', '']]) {
       const completed = logged('request completed')
       const asked = await ask(path)
       t.equal(await asked.status(), 200)
