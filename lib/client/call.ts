@@ -209,7 +209,8 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
 
   override end (chunk?: any, encoding?: any, done?: any): this {
     if (this.isDropping) {
-      this.dropWrite([chunk, encoding, done].find((argument) => typeof argument === 'function'))
+      const callback = [chunk, encoding, done].find((argument) => typeof argument === 'function')
+      if (callback !== undefined) setImmediate(callback)
       return this
     }
     this.endWasCalled = true

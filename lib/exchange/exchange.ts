@@ -214,6 +214,10 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
     this.happens('client gone', error)
   }
 
+  onRestLost (): void {
+    this.happens('reader left')
+  }
+
   onIdleTimeout (): void {
     this.owner.onIdleTimeout()
   }

@@ -90,6 +90,11 @@ export class RequestBody extends Readable {
     if (!this.isComplete) this.destroy(error ?? undefined)
   }
 
+  override iterator (options?: { destroyOnReturn?: boolean }): NodeJS.AsyncIterator<any> {
+    this.isIterated = true
+    return super.iterator(options)
+  }
+
   /** The reader of an iterator may leave while it waits for a chunk, as `fetch` does. Node's own iterator would wait on. */
   override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
     this.isIterated = true

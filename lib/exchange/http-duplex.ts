@@ -13,7 +13,7 @@ import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedErro
 import { fillSilently, isPiped, isRead, neverReadAhead } from '../node/streams.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
 import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, idleSocket, isRelayTarget, pipeToRelay } from '../relay/relay.ts'
-import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
+import { type Framing, NO_BODY, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { Transport, WriteCallback } from '../transport/transport.ts'
 import { contentError, isContent } from './content.ts'
@@ -45,6 +45,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   requestHasEnded = false
   endWasRead = false
   detachWasCalled = false
+  private reads = 0 // chunks that a reader has taken
   private isReaderWatched = false
   private pauseTimer: NodeJS.Timeout | undefined
   private requestHalf: RequestBody | null = null
@@ -491,6 +492,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   // Reading
 
+  override read (size?: number): any {
+    const chunk = super.read(size)
+    if (chunk !== null) this.reads++
+    return chunk
+  }
+
   override _read (): void {
     fillSilently(this, receiveMore)
   }
@@ -508,6 +515,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     }
     if (this.receiver !== null) return this.receiver.onContent(content, last)
     if (this.waitingLoop !== null && this.isReadByLoop) {
+      this.reads++
       this.waitingLoop.receive(copyForUser(content))
       return true
     }
@@ -640,26 +648,21 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       Object.assign(this, WATCHED)
     }
     if (!this.isLeft) return
-    const { bytesTaken } = this
-    this.pauseTimer ??= setTimeout(() => { this.checkPaused(bytesTaken) }, this.exchange.options.drainTimeout)
+    const { reads } = this
+    this.pauseTimer ??= setTimeout(() => { this.checkPaused(reads) }, this.exchange.options.drainTimeout)
   }
 
   /** A loop, and a reader that listens for 'readable', seem to pause between two chunks. They have left if they take nothing. */
-  private checkPaused (takenBefore: number): void {
+  private checkPaused (readsBefore: number): void {
     this.pauseTimer = undefined
-    if (this.bytesTaken > takenBefore) this.recheckReader()
+    if (this.reads > readsBefore || !this.isLeft) this.recheckReader()
     else this.exchange.happens('reader left')
-  }
-
-  /** Bytes of the body that a reader has taken from the buffer. */
-  private get bytesTaken (): number {
-    return this.bytesRead - this.readableLength
   }
 
   /** Whether the request half has an owner that may still begin to read, as undici does when it is connected. */
   private get halfMayBeRead (): boolean {
     const { requestHalf, webStreams } = this
-    if (requestHalf?.isUnread !== true) return false
+    if (requestHalf?.isUnread !== true || this.requestFraming === NO_BODY) return false
     return this.exchange.life.handler === 'running' || (webStreams === null ? isRead(requestHalf) : webStreams.readable.locked)
   }
 

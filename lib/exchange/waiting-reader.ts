@@ -1,16 +1,17 @@
 // Whether the reader of a stream waits: it has asked for content, and none is there. Node does not tell that from a reader which
 // works on the last chunk, since a stream reads ahead for both. So for `minRate`, each read is noted.
 
-import { Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 
 interface Noted extends Readable {
   /** The last read has found nothing. */
   readInVain?: boolean
+  readUnnoted?: (size?: number) => any
 }
 
 const NOTED = {
   read (this: Noted, size?: number): any {
-    const chunk = Object.getPrototypeOf(this).read.call(this, size)
+    const chunk = this.readUnnoted!(size)
     if (size !== 0) this.readInVain = chunk === null // read(0) is Node's own, to fill the buffer
     return chunk
   },
@@ -19,7 +20,7 @@ const NOTED = {
 
 /** Makes `isWaitedFor` known for a stream. */
 export function noteReads (stream: Readable): void {
-  Object.assign(stream, NOTED)
+  Object.assign(stream, { readUnnoted: stream.read }, NOTED)
 }
 
 /** Whether the reads of a stream are noted. */

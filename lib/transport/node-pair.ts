@@ -75,7 +75,7 @@ export class NodeTransport implements Transport, Watched {
   start (exchange: ExchangeEvents): void {
     const { request, response, stream } = this
     this.exchange = exchange
-    if (request.aborted || (stream?.closed ?? request.socket.destroyed)) {
+    if (request.aborted || this.isClosed) {
       exchange.onGone(new AbortedError()) // the client has left during the hooks
       return
     }
@@ -92,6 +92,10 @@ export class NodeTransport implements Transport, Watched {
     onCutRequest(request, () => { this.exchange?.onReadError(new AbortedError()) })
     // The response finishes only when its stream closes, which waits for the rest of the request.
     stream.on('finish', () => { if (this.exchange?.answerHasBegun) this.onAnswered() })
+  }
+
+  private get isClosed (): boolean {
+    return this.stream?.closed ?? this.request.socket.destroyed
   }
 
   get isReadByOthers (): boolean {
@@ -235,7 +239,7 @@ export class NodeTransport implements Transport, Watched {
   private dropRest (): void {
     const { request, response, stream, options: { drainLimit, drainTimeout } } = this
     request.resume()
-    if (request.readableEnded || isInjected(request, response)) return
+    if (request.readableEnded || isInjected(request, response) || this.isClosed) return
     const drain = new Drain()
     const { socket } = request
     const stopDraining = (): void => {
@@ -363,7 +367,8 @@ export class NodeTransport implements Transport, Watched {
     // A stream of HTTP/2 closes as well when both its sides have ended. The handler may not have ended a response to HEAD yet.
     // 'finish' alone does not tell: the response emits it also for a stream that was reset.
     const isComplete = this.responseIsWritten && this.nodeHasFinished && this.stream?.writableFinished !== false && (!this.contentWasRequested || this.request.readableEnded)
-    if (!isComplete) this.exchange?.onGone(new AbortedError())
+    if (isComplete) this.exchange?.onRestLost()
+    else this.exchange?.onGone(new AbortedError())
   }
 
   // For the idle watch, and for the speed of the client

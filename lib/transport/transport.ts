@@ -46,6 +46,8 @@ export interface ExchangeEvents {
   onAnswered (): void
   /** The client has closed the connection, or its stream. This is the last event. */
   onGone (error: Error): void
+  /** The connection, or its stream, has closed behind the whole response. What nobody has read of the request is lost. */
+  onRestLost (): void
   /** Fastify has begun to answer. */
   readonly answerHasBegun: boolean
 }

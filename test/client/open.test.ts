@@ -516,7 +516,11 @@ t.test('tunnels', async (t) => {
       await new Promise((resolve) => refused.write('dropped, too', resolve))
       t.equal(refused.write('and this', 'latin1'), false, 'in the next turn of the event loop')
       await once(refused, 'drain')
+      let drains = 0
+      refused.on('drain', () => { drains++; refused.end() })
       await new Promise<void>((resolve) => refused.end('and this', resolve).end())
+      for (let turn = 0; turn < 10; turn++) await immediate()
+      t.ok(drains < 2, 'end() makes no stream drain')
       await closed(refused)
       t.equal(refused.errored, null)
       t.equal(peer.received, '')

@@ -1,6 +1,6 @@
 // The halves of an exchange in the hands of code that destroys what it was given: `requestBody` and `web()`.
 
-import { once } from 'node:events'
+import { type EventEmitter, once } from 'node:events'
 import { type IncomingMessage, type ServerResponse, createServer } from 'node:http'
 import net, { type AddressInfo, type Server } from 'node:net'
 import { PassThrough, type Readable } from 'node:stream'
@@ -671,4 +671,58 @@ for (const [name, kind] of Object.entries(KINDS)) {
     t.strictSame(codes, ['FST_ERR_DUPLEX_DESTROYED'])
     asked.end()
   })
+
+  t.test(`an owner of the request half who begins too late learns of it: ${name}`, async (t) => {
+    const seen: string[] = []
+    const { app, ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.route({
+        ...routeOptions,
+        method: ['GET', 'POST'],
+        url: '/',
+        duplex: { drainTimeout: 60_000 },
+        async handler (request, { duplex }) {
+          const { requestBody } = duplex
+          const { socket, stream = socket } = request.raw as unknown as Record<string, EventEmitter>
+          duplex.end('done')
+          if (request.method === 'POST' || stream !== socket) await new Promise((resolve) => stream.on('close', resolve))
+          await immediate()
+          seen.push(await requestBody.toArray().then(() => 'whole', ({ code }) => code))
+        }
+      })
+    })
+    for (const method of ['GET', 'POST']) {
+      const asked = await ask('/', {}, method)
+      if (method === 'GET') asked.end()
+      t.equal(await asked.status(), 200)
+      if (method === 'POST') asked.leave()
+      else t.equal(await asked.body(), 'done')
+      while (seen.length === 0) await immediate()
+      t.ok(['whole', 'ERR_STREAM_PREMATURE_CLOSE', 'FST_ERR_DUPLEX_ABORTED'].includes(seen.pop()!), method)
+      while (app.duplex.exchanges().length > 0) await immediate()
+    }
+  })
 }
+
+t.test('leaving an iterator of the request half loses nothing', async (t) => {
+  let leave = (): void => {}
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, async (_request, { duplex }) => {
+      const iterator = duplex.requestBody.iterator({ destroyOnReturn: false })
+      duplex.write((await iterator.next()).value)
+      await new Promise<void>((resolve) => { leave = resolve })
+      await iterator.return!()
+      duplex.requestBody.destroy()
+      for await (const chunk of duplex) duplex.write(chunk)
+      duplex.end()
+    })
+  })
+  const wire = await connect()
+  wire.send(OPEN('/') + chunk('one'))
+  await wire.head()
+  t.equal(await wire.content(3), 'one')
+  wire.send(chunk('two'))
+  for (let turn = 0; turn < 10; turn++) await immediate()
+  leave()
+  wire.send(chunk('three') + '0\r\n\r\n')
+  t.equal(await wire.body(), 'twothree')
+})

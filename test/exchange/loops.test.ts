@@ -3,7 +3,7 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
-import { setImmediate as immediate } from 'node:timers/promises'
+import { setImmediate as immediate, setTimeout } from 'node:timers/promises'
 import t from 'tap'
 import { jsonl } from '../../lib/items/index.ts'
 import type { HttpDuplex } from '../../types/index.d.ts'
@@ -191,6 +191,7 @@ t.test('a loop that goes on behind its handler lasts as long as it takes somethi
   const drainTimeout = 30
   const readers: Record<string, (duplex: HttpDuplex, seen: (size: number) => void) => unknown> = {
     async loop (duplex, seen) { for await (const content of duplex) seen(content.length) },
+    async 'loop-over-text' (duplex, seen) { for await (const content of duplex.setEncoding('hex')) seen(content.length / 2) },
     readable (duplex, seen) { duplex.on('readable', () => { for (let content; (content = duplex.read()) !== null;) seen(content.length) }) }
   }
   let wake = (): void => {}
@@ -221,6 +222,43 @@ t.test('a loop that goes on behind its handler lasts as long as it takes somethi
     t.equal(sum, sent, name)
     t.match(await wire.request(chunked(`/${name}`, 'next')), { body: 'done' }, 'and the connection is kept')
   }
+})
+
+t.test('a reader that takes nothing has left, however the text grows', async (t) => {
+  const { connect, logged } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: { drainTimeout: 20 } }, (_request, { duplex }) => {
+      duplex.setEncoding('utf8').on('readable', () => {})
+      duplex.end('done')
+    })
+  })
+  const completed = logged('request completed')
+  const wire = await connect()
+  wire.send(OPEN('/') + chunk('some'))
+  t.equal((await wire.head()).statusCode, 200)
+  const dribble = setInterval(() => { wire.send(chunk('\xc3\xa9')) }, 5)
+  t.teardown(() => clearInterval(dribble))
+  await completed
+})
+
+t.test('who begins to read while the handler runs may wait for the client', async (t) => {
+  const drainTimeout = 20
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: { drainTimeout } }, async (_request, { duplex }) => {
+      t.ok(duplex.requestBody)
+      duplex.end('done')
+      await setTimeout(drainTimeout / 4)
+      let size = 0
+      for await (const content of duplex) size += content.length
+      read.resolve(size)
+    })
+  })
+  const read = resolvers<number>()
+  const wire = await connect()
+  wire.send(OPEN('/'))
+  t.match(await wire.response(), { body: 'done' })
+  await setTimeout(3 * drainTimeout)
+  wire.send(chunk('some') + '0\r\n\r\n')
+  t.equal(await read.promise, 4)
 })
 
 for (const [name, kind] of Object.entries(KINDS)) {
