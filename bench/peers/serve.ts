@@ -5,7 +5,7 @@ import type { AddressInfo, Server } from 'node:net'
 import { Readable, Writable } from 'node:stream'
 import { PATTERN, PERIOD } from '../client/pattern.ts'
 
-/** The plugin uses `gc` itself where the process exposes it. Here only the peers do so that have the argument `gc`. */
+/** The plugin uses `gc` where the process exposes it. Of the peers, only those with the argument `gc` expose it. */
 const { gc } = globalThis
 if (!process.argv.includes('gc')) globalThis.gc = undefined
 

@@ -222,7 +222,7 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
     return this.afterBody === 'refused' && this.writableEnded
   }
 
-  /** @returns false: 'drain' follows. A source in memory must not write on in this turn of the event loop, see `finishWriteLater` */
+  /** @returns false: 'drain' follows in the next turn of the event loop, for the same reason as in `finishWriteLater` */
   private dropWrite (done?: () => void): false {
     if (done !== undefined) setImmediate(done)
     this.emitDrainLater()
@@ -334,8 +334,8 @@ export class Call extends Duplex implements ClientCall, RelayTarget, ContentSour
   }
 
   /**
-   * The write is dropped. Not in this turn of the event loop: a source in memory, which only backpressure has stopped, would never let
-   * other code run.
+   * Finishes a write that is dropped, in the next turn of the event loop. If it finished at once, code that writes from memory without
+   * end would never let other code run.
    */
   private finishWriteLater (): void {
     setImmediate(() => this.finishWrite())

@@ -97,8 +97,7 @@ export class RequestBody extends Readable {
 
   /** The reader of an iterator may leave while it waits for a chunk, as `fetch` does. Node's own iterator would wait on. */
   override [Symbol.asyncIterator] (): NodeJS.AsyncIterator<any> {
-    this.isIterated = true
-    const iterator = super[Symbol.asyncIterator]()
+    const iterator = this.iterator()
     const leave = iterator.return!
     iterator.return = shortLived((value) => {
       this.destroy()

@@ -484,7 +484,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     const isDropped = this.responseFraming!.kind === 'none'
     if (!isDropped) this.bytesWritten += this.writeSize
     const responseEnded = this.endWasWritten
-    // What is dropped waits for no client. A source in memory, which only backpressure stops, would never let other code run.
+    // A write that is dropped does not wait for the client. If all of them finished at once, a handler that writes from memory without
+    // end would never let other code run.
     if (isDropped && !responseEnded && ++this.drops % DROPS_PER_TURN === 0) setImmediate(() => this.finishWrite())
     else this.finishWrite()
     if (responseEnded) this.exchange.happens('response complete')

@@ -2,6 +2,7 @@
 // serves as a record: Node and Fastify read its private fields to learn how far the response is.
 
 import { type IncomingMessage, ServerResponse } from 'node:http'
+import type { ServerHttp2Stream } from 'node:http2'
 
 type Listener = (...args: any[]) => void
 
@@ -155,9 +156,15 @@ export function finishResponse (response: ServerResponse): void {
   if (response.end !== end) callWrappedEnd(response)
 }
 
-/** Keeps Node from dropping a request that nobody has read when its response ends: notes, as the first read would, that it is read. */
-export function keepUnread (request: IncomingMessage & { _consuming?: boolean, _readableState?: { readingMore: boolean } }): void {
-  if (request._consuming !== false) return // read already; or no request of HTTP/1
+/**
+ * Keeps a request that nobody has read, so that it can be read behind the end of its response. Node would drop it, and over HTTP/2 close
+ * its stream. For Node's HTTP/1, this notes what the first read would note.
+ *
+ * @param stream undefined for HTTP/1
+ */
+export function keepUnread (request: IncomingMessage & { _consuming?: boolean, _readableState?: { readingMore: boolean } }, stream: ServerHttp2Stream | undefined): void {
+  if (stream?.readableFlowing === null) stream.pause()
+  if (stream !== undefined || request._consuming !== false) return // it is being read; or it is one of app.inject()
   request._consuming = true
   request._readableState!.readingMore = false
 }

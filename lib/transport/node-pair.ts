@@ -211,17 +211,10 @@ export class NodeTransport implements Transport, Watched {
   write (content: readonly Buffer[], size: number, end: boolean, done: WriteCallback = ignore): void {
     const buffers = this.responseBody!.frame(content, size, end, this.trailersToSend)
     this.responseIsWritten = end || this.endsWithHead
-    if (this.responseIsWritten) this.keepRequest()
+    if (this.responseIsWritten) keepUnread(this.request, this.stream) // until `finish` drops it
     if (this.head !== null && !this.begin()) return
     this.contentBytes += size
     this.responseBody!.send(buffers, size, this.trailersToSend, end, done)
-  }
-
-  /** The request may still be read behind the end of the response. Otherwise `finish` drops it. */
-  private keepRequest (): void {
-    const { request, stream } = this
-    if (stream === undefined) keepUnread(request)
-    else if (stream.readableFlowing === null) stream.pause() // Node would close a stream that nobody has read
   }
 
   // Ending

@@ -520,7 +520,7 @@ t.test('tunnels', async (t) => {
       refused.on('drain', () => { drains++; refused.end() })
       await new Promise<void>((resolve) => refused.end('and this', resolve).end())
       for (let turn = 0; turn < 10; turn++) await immediate()
-      t.ok(drains < 2, 'end() makes no stream drain')
+      t.ok(drains < 2, 'end() makes no stream drain. Only closing does, once')
       await closed(refused)
       t.equal(refused.errored, null)
       t.equal(peer.received, '')
