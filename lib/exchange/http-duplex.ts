@@ -10,26 +10,28 @@ import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, NoItemsError, ReadersError, StatusError, TrailersError } from '../errors.ts'
-import { fillSilently, isPiped, isRead, neverReadAhead } from '../node/streams.ts'
+import { fillSilently, neverReadAhead } from '../node/streams.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
 import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, idleSocket, isRelayTarget, pipeToRelay } from '../relay/relay.ts'
-import { type Framing, NO_BODY, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
+import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { Transport, WriteCallback } from '../transport/transport.ts'
 import { contentError, isContent } from './content.ts'
 import type { Exchange, ExchangeStream } from './exchange.ts'
 import { ChunkIterator, type ChunkSource } from './chunk-iterator.ts'
+import { wakeWriters } from './failed-stream.ts'
 import { ItemReader } from './item-reader.ts'
 import { ItemWriter } from './item-writer.ts'
 import { type Receiving, type Sending, describeItems } from './items.ts'
 import { RequestBody, type WebHalves, webHalves } from './halves.ts'
+import { ReaderWatch, type WatchedStream } from './reader-watch.ts'
 import { writeHead } from './response-head.ts'
 import { areReadsNoted, isWaitedFor, noteReads } from './waiting-reader.ts'
 
 /** What remains of the transport after a clean finish. */
 type Summary = Pick<Transport, 'requestFraming' | 'socket' | 'trailers'>
 
-export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStream, RelayTarget, ContentSource, ChunkSource {
+export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStream, RelayTarget, ContentSource, ChunkSource, WatchedStream {
   bytesRead = 0
   bytesWritten = 0
   private summary: Summary
@@ -45,11 +47,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   requestHasEnded = false
   endWasRead = false
   detachWasCalled = false
-  private reads = 0 // chunks that a reader has taken
-  private isReaderWatched = false
-  private pauseTimer: NodeJS.Timeout | undefined
-  private requestHalf: RequestBody | null = null
-  private webStreams: WebHalves | null = null
+  reads = 0
+  requestHalf: RequestBody | null = null
+  webStreams: WebHalves | null = null
+  private readerWatch: ReaderWatch | null = null // from the end of the response on, if the request lasts longer
   private readonly receiving: Receiving | null // null if the request body is bytes
   private readonly sending: Sending | null // null if the response body is bytes
   private itemReader: ItemReader | null = null
@@ -633,64 +634,21 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     return receiver === null ? isWaitedFor(this) && requestHalf?.isReady !== false : receiver.wantsContent
   }
 
-  /**
-   * The reader may leave at any time. It has `drainTimeout` to begin, if it was given the request half. After the handler has returned, one
-   * that pauses has as long to resume.
-   */
   watchReader (): void {
-    if (!this.isRead && !this.halfMayBeRead) {
-      this.exchange.happens('reader left')
-      return
-    }
-    if (this.receiver !== null) return
-    if (!this.isReaderWatched) {
-      this.isReaderWatched = true
-      this.on('pause', this.onReaderChange).on('resume', this.stopPauseTimer)
-      Object.assign(this, WATCHED)
-    }
-    if (!this.isLeft) return
-    const { reads } = this
-    this.pauseTimer ??= setTimeout(() => { this.checkPaused(reads) }, this.exchange.options.drainTimeout)
-  }
-
-  /** A loop, and a reader that listens for 'readable', seem to pause between two chunks. They have left if they take nothing. */
-  private checkPaused (readsBefore: number): void {
-    this.pauseTimer = undefined
-    if (this.reads > readsBefore || !this.isLeft) this.recheckReader()
-    else this.exchange.happens('reader left')
-  }
-
-  /** Whether the request half has an owner that may still begin to read, as undici does when it is connected. */
-  private get halfMayBeRead (): boolean {
-    const { requestHalf, webStreams } = this
-    if (requestHalf?.isUnread !== true || this.requestFraming === NO_BODY) return false
-    return this.exchange.life.handler === 'running' || (webStreams === null ? isRead(requestHalf) : webStreams.readable.locked)
+    this.readerWatch ??= new ReaderWatch(this, this.exchange)
+    this.readerWatch.check()
   }
 
   onReaderChange (): void {
-    // A handler that is running may read again. Not in this tick: code that waits with promises listens again in a microtask.
-    if (this.exchange?.life.handler === 'returned') setImmediate(() => this.recheckReader())
+    this.readerWatch?.onChange()
   }
 
   recheckReader (): void {
-    const exchange = this.exchange as Exchange | null // null after a clean finish
-    if (exchange !== null && !exchange.isOver && exchange.life.response === 'complete') this.watchReader()
-  }
-
-  private stopPauseTimer (): void {
-    clearTimeout(this.pauseTimer)
-    this.pauseTimer = undefined
-  }
-
-  /** Whether nobody has begun to read; or the reader has paused, and there is no handler, and no target of a pipe, that would resume it. */
-  private get isLeft (): boolean {
-    if (!this.isRead) return true
-    const seemsPaused = this.isPaused() || this.loops > 0
-    return this.exchange.life.handler === 'returned' && seemsPaused && !isPiped(this) && this.requestHalf?.isPiped !== true
+    this.readerWatch?.check()
   }
 
   release (wasRead: boolean, requestEnded: boolean): void {
-    this.stopPauseTimer()
+    this.readerWatch?.stop()
     if (!requestEnded) this.destroy()
     else if (!wasRead && !(this.endWasRead && this.readableLength === 0) && !this.readableEnded) this.resume() // otherwise the stream would not close, since its end was not read
   }
@@ -705,8 +663,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
       done(null)
       return
     }
-    this.stopPauseTimer()
-    this.wakeWriters()
+    this.readerWatch?.stop()
+    wakeWriters(this)
     const failure = exchange.isOver ? error : error ?? new DestroyedError()
     this.requestHalf?.onClose(failure)
     this.headIsAwaited = false
@@ -727,52 +685,16 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     this.exchange = this.transport = this.reply = null as never
     this.relay = null
   }
-
-  /** A stream that has failed never drains. Code that waits for that must not wait for ever: its next read or write tells it. */
-  private wakeWriters (): void {
-    Object.assign(this, FAILED)
-    if (this.listenerCount('drain') > 0) setImmediate(emitDrain, this)
-  }
 }
 
 /** The original methods, which the relay compares with. */
-const { on, off, removeAllListeners, push, write, end, _write, _writev } = HttpDuplex.prototype
+const { push, write, end, _write, _writev } = HttpDuplex.prototype
 const methods: Methods = { write, end, _write, _writev }
-
-/** Methods of a stream whose reader is watched. Not by 'removeListener', which Node does not always emit for streams. */
-const WATCHED = {
-  removeListener (this: HttpDuplex, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
-    this.onReaderChange()
-    return off.call(this, event, listener) as HttpDuplex
-  },
-  off (this: HttpDuplex, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
-    return this.removeListener(event, listener)
-  },
-  removeAllListeners (this: HttpDuplex, ...events: (string | symbol)[]): HttpDuplex {
-    this.onReaderChange()
-    return removeAllListeners.apply(this, events as [string]) as HttpDuplex
-  }
-}
-
-/** How often a failed stream emits 'drain'. A loop that never looks at its stream would otherwise go on for ever. */
-const MAX_DRAINS = 1000
 
 /** How many writes of a response without a body are dropped in one turn of the event loop. */
 const DROPS_PER_TURN = 64
 
 const NO_NAMES: readonly string[] = []
-
-/** Properties of a stream that has failed. */
-const FAILED = {
-  drains: 0,
-  on (this: HttpDuplex & { drains: number }, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
-    if (event === 'drain' && this.drains++ < MAX_DRAINS) setImmediate(emitDrain, this)
-    return on.call(this, event, listener) as HttpDuplex
-  },
-  addListener (this: HttpDuplex, event: string | symbol, listener: (...args: any[]) => void): HttpDuplex {
-    return this.on(event, listener) as HttpDuplex
-  }
-}
 
 /** What a stream has buffered. */
 function readAll (stream: Readable): Buffer[] {
@@ -790,10 +712,6 @@ function receiveMore (stream: HttpDuplex): void {
 
 function pushEnd (stream: HttpDuplex): void {
   stream.pushEnd()
-}
-
-function emitDrain (stream: HttpDuplex): void {
-  stream.emit('drain')
 }
 
 function writeAfterTick (stream: HttpDuplex, content: readonly Buffer[]): void {
