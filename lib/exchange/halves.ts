@@ -11,6 +11,8 @@ import { areReadsNoted, isWaitedFor, noteReads } from './waiting-reader.ts'
 interface Whole extends Duplex {
   /** Looks whether somebody still reads: with a complete response, the exchange ends if nobody does. */
   recheckReader (): void
+  /** As `recheckReader`, in the next turn of the event loop. */
+  onReaderChange (): void
 }
 
 export interface WebHalves {
@@ -104,6 +106,13 @@ export class RequestBody extends Readable {
       return leave.call(iterator, value)
     })
     return iterator
+  }
+
+  /** Node calls this, too, when the target of a pipe closes or fails. The pipe may have paused: nothing else would tell then. */
+  override unpipe (target?: NodeJS.WritableStream): this {
+    super.unpipe(target)
+    this.exchange.onReaderChange()
+    return this
   }
 
   override _destroy (error: Error | null, done: (error?: Error | null) => void): void {

@@ -11,6 +11,7 @@ import type { RequestBody, WebHalves } from './halves.ts'
 /** The stream of an exchange, as its watch sees it. */
 export interface WatchedStream extends Readable {
   readonly requestFraming: Framing
+  readonly isTunnel: boolean
   /** Whether somebody listens for content. */
   readonly isRead: boolean
   /** A relay that takes the content. */
@@ -77,8 +78,8 @@ export class ReaderWatch {
 
   /** Whether the request half has an owner that may still begin to read, as undici does when it is connected. */
   private get halfMayBeRead (): boolean {
-    const { requestHalf, webStreams, requestFraming } = this.stream
-    if (requestHalf?.isUnread !== true || requestFraming === NO_BODY) return false
+    const { requestHalf, webStreams, requestFraming, isTunnel } = this.stream
+    if (requestHalf?.isUnread !== true || (requestFraming === NO_BODY && !isTunnel)) return false
     return this.exchange!.life.handler === 'running' || (webStreams === null ? isRead(requestHalf) : webStreams.readable.locked)
   }
 

@@ -3,7 +3,7 @@
 import { type EventEmitter, once } from 'node:events'
 import { type IncomingMessage, type ServerResponse, createServer } from 'node:http'
 import net, { type AddressInfo, type Server } from 'node:net'
-import { PassThrough, type Readable } from 'node:stream'
+import { PassThrough, type Readable, Writable } from 'node:stream'
 import { finished, pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
@@ -278,7 +278,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
           await leave(reply)
           await new Promise(() => {})
         })
-      }, { plugin: { drainTimeout: 20 } }) // HTTP/2 waits for the client's end until then
+      }, { plugin: kind.http2 ? { drainTimeout: 20 } : {} }) // HTTP/2 waits for the client's end until then
       for (const [path, body] of [['/', 'still here'], ['/response-first', 'done'], ['/', 'still here']]) {
         if (path === '/response-first' && !/^(destroy|cancel$)/.test(how)) continue
         const completed = logged('request completed')
@@ -626,6 +626,35 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
   })
 
+  t.test(`a pipe of the request half that ends while it has paused does not hold the exchange: ${name}`, async (t) => {
+    const ends: Record<string, (stuck: Writable, half: Readable) => void> = {
+      destroyed: (stuck) => { stuck.destroy() },
+      failed: (stuck) => { stuck.destroy(new Error('of the target')) },
+      unpiped: (stuck, half) => { half.unpipe(stuck) },
+      'all unpiped': (_stuck, half) => { half.unpipe() }
+    }
+    for (const [how, end] of Object.entries(ends)) {
+      const stuck = new Writable({ highWaterMark: 1, write: () => {} })
+      stuck.on('error', () => {})
+      const handled = resolvers<Readable>()
+      const { app, ask } = await serveKind(t, kind, (app, routeOptions) => {
+        app.post('/', { ...routeOptions, duplex: { drainTimeout: 20 } }, (_request, { duplex }) => {
+          duplex.requestBody.pipe(stuck)
+          duplex.end('done')
+          handled.resolve(duplex.requestBody)
+        })
+      })
+      const asked = await ask('/')
+      asked.write('one')
+      t.equal(await asked.status(), 200, how)
+      asked.write('two')
+      const half = await handled.promise
+      while (!half.isPaused()) await immediate()
+      end(stuck, half)
+      while (app.duplex.exchanges().length > 0) await immediate()
+    }
+  })
+
   t.test(`a request half that nobody reads does not hold the exchange: ${name}`, async (t) => {
     const { ask, logged } = await serveKind(t, kind, (app, routeOptions) => {
       app.post('/', { ...routeOptions, duplex: { drainTimeout: 60_000 } }, async (_request, { duplex }) => {
@@ -702,6 +731,47 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
   })
 }
+
+t.test('the owner of the request half of a tunnel may begin behind the end of our side', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    const contents: Record<string, (duplex: HttpDuplex) => Promise<string>> = {
+      half: async (duplex) => {
+        const { requestBody } = duplex
+        duplex.end('hi')
+        await finished(duplex, { readable: false })
+        return Buffer.concat(await requestBody.toArray()).toString()
+      },
+      web: async (duplex) => {
+        const { readable, writable } = duplex.web()
+        const writer = writable.getWriter()
+        await writer.write('hi')
+        await writer.close()
+        return await new Response(readable).text()
+      }
+    }
+    const tunnel = async ({ headers }: FastifyRequest, reply: FastifyReply): Promise<void> => {
+      if (headers.upgrade !== undefined) reply.code(101).header('upgrade', 'x')
+      received.resolve(await contents[headers.how as string](reply.duplex))
+    }
+    app.post('/', { duplex: true }, tunnel)
+    app.addHttpMethod('CONNECT')
+    app.route({ method: 'CONNECT', url: '*', duplex: true, handler: tunnel })
+  })
+  let received = resolvers<string>()
+  for (const how of ['half', 'web']) {
+    for (const head of [`CONNECT a:1 HTTP/1.1\r\nHost: a\r\nHow: ${how}\r\n\r\n`, UPGRADE('/', `How: ${how}\r\n`, 'POST')]) {
+      received = resolvers()
+      const wire = (await connect()).send(head)
+      const { statusCode } = await wire.head(head.slice(0, 7))
+      t.equal(statusCode, head.startsWith('CONNECT') ? 200 : 101)
+      t.equal(await wire.content(2), 'hi')
+      wire.send('first')
+      for (let turn = 0; turn < 5; turn++) await immediate()
+      wire.send('second').socket.end()
+      t.equal(await received.promise, 'firstsecond', head.slice(0, 7) + how)
+    }
+  }
+})
 
 t.test('leaving an iterator of the request half loses nothing', async (t) => {
   let leave = (): void => {}
