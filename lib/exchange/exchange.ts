@@ -331,7 +331,9 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
   }
 
   watchReader (): void {
-    this.stream!.watchReader()
+    // A client that waits for a 100 does not send the body when it has the whole response.
+    if (this.transport.awaitsContinue && this.stream!.bytesRead === 0) this.happens('reader left')
+    else this.stream!.watchReader()
   }
 
   finish (): void {

@@ -11,8 +11,6 @@ import { areReadsNoted, isWaitedFor, noteReads } from './waiting-reader.ts'
 interface Whole extends Duplex {
   /** Looks whether somebody still reads: with a complete response, the exchange ends if nobody does. */
   recheckReader (): void
-  /** As `recheckReader`, in the next turn of the event loop. */
-  onReaderChange (): void
 }
 
 export interface WebHalves {
@@ -22,6 +20,8 @@ export interface WebHalves {
 
 /** The request half. It reads from the exchange only while its own reader wants more. */
 export class RequestBody extends Readable {
+  /** The number of chunks that were read, but not of those that were emitted as 'data' at once. */
+  reads = 0
   private readonly exchange: Whole
   private isConnected = false
   private isComplete = false
@@ -50,6 +50,11 @@ export class RequestBody extends Readable {
     return !this.isConnected && !this.destroyed
   }
 
+  /** Whether what is read through this stream is dropped: its last reader has left, but it still flows. */
+  get isDropping (): boolean {
+    return this.isConnected && this.readableFlowing === true && this.listenerCount('data') === 0
+  }
+
   /** Whether the exchange is not read through this stream, or its reader waits. */
   get isReady (): boolean {
     return !this.isConnected || this.destroyed || isWaitedFor(this)
@@ -71,6 +76,7 @@ export class RequestBody extends Readable {
   /** For a reader that takes one chunk for each 'readable'. A loop reads on by itself, and may leave before. */
   override read (size?: number): any {
     const chunk = super.read(size)
+    if (chunk !== null) this.reads++
     if (chunk !== null && this.readableLength === 0 && !this.isIterated && this.listenerCount('readable') > 0) process.nextTick(readOn, this)
     return chunk
   }
@@ -106,13 +112,6 @@ export class RequestBody extends Readable {
       return leave.call(iterator, value)
     })
     return iterator
-  }
-
-  /** Node calls this, too, when the target of a pipe closes or fails. The pipe may have paused: nothing else would tell then. */
-  override unpipe (target?: NodeJS.WritableStream): this {
-    super.unpipe(target)
-    this.exchange.onReaderChange()
-    return this
   }
 
   override _destroy (error: Error | null, done: (error?: Error | null) => void): void {

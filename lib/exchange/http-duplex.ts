@@ -47,7 +47,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   requestHasEnded = false
   endWasRead = false
   detachWasCalled = false
-  reads = 0
+  private reads = 0 // chunks that were read, but not those that were emitted as 'data' at once
   requestHalf: RequestBody | null = null
   webStreams: WebHalves | null = null
   private readerWatch: ReaderWatch | null = null // from the end of the response on, if the request lasts longer
@@ -626,7 +626,12 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   // Ending
 
   get isRead (): boolean {
-    return this.receiver !== null || this.loops > 0 || this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
+    const listeners = this.listenerCount('data') + this.listenerCount('readable')
+    return this.receiver !== null || this.loops > 0 || listeners > (this.requestHalf?.isDropping === true ? 1 : 0)
+  }
+
+  get taken (): number {
+    return this.reads + (this.itemReader?.itemsTaken ?? 0) + (this.requestHalf?.reads ?? 0)
   }
 
   get isWaitedFor (): boolean {
@@ -658,7 +663,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (this.whenClosed !== null) process.nextTick(this.whenClosed)
     this.itemWriter?.stop()
     if (exchange.endedWell && error === null) {
-      this.requestHalf?.onClose(null)
+      // A request half that nobody has begun to read finds the end of an empty body later.
+      if (this.bytesRead > 0 || !this.readableEnded) this.requestHalf?.onClose(null)
       this.keepSummary()
       done(null)
       return

@@ -34,7 +34,8 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
   private isEnded = false // the decoder has the whole body
   private ahead: unknown[] = [] // items, of which the first `taken` were handed out
   private taken = 0
-  private decoded = 0 // since other code could run
+  private decoded = 0
+  private decodedBefore = 0 // when other code could run
   private failure: unknown // of the item behind them
   private hasFailure = false
   private invalidError: unknown = null // of the last item that could not be decoded, or was invalid
@@ -47,6 +48,11 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
 
   [Symbol.asyncIterator] (): this {
     return this
+  }
+
+  /** A number that grows with each item that was handed out. */
+  get itemsTaken (): number {
+    return this.decoded - (this.ahead.length - this.taken)
   }
 
   next (): Promise<Result> {
@@ -203,11 +209,11 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
 
   /** Whether other code must run before the next item. */
   private get hasRunLong (): boolean {
-    return this.decoded >= MAX_RUN
+    return this.decoded - this.decodedBefore >= MAX_RUN
   }
 
   private async letOthersRun (): Promise<void> {
-    this.decoded = 0
+    this.decodedBefore = this.decoded
     await immediate()
   }
 

@@ -5,6 +5,7 @@ import { Readable } from 'node:stream'
 import { isPiped, isRead } from '../node/streams.ts'
 import type { ContentReceiver } from '../relay/relay.ts'
 import { type Framing, NO_BODY } from '../transfer/framing.ts'
+import type { ChunkIterator } from './chunk-iterator.ts'
 import type { Exchange } from './exchange.ts'
 import type { RequestBody, WebHalves } from './halves.ts'
 
@@ -18,8 +19,10 @@ export interface WatchedStream extends Readable {
   readonly receiver: ContentReceiver | null
   /** The number of loops that read. */
   readonly loops: number
-  /** The number of chunks that were read. */
-  readonly reads: number
+  /** The loop that waits for the next chunk. */
+  readonly waitingLoop: ChunkIterator | null
+  /** A number that grows with everything that a reader takes from a buffer. */
+  readonly taken: number
   readonly requestHalf: RequestBody | null
   readonly webStreams: WebHalves | null
   onReaderChange (): void
@@ -30,6 +33,7 @@ export class ReaderWatch {
   private exchange: Exchange | null // null when it is over
   private isListening = false
   private timer: NodeJS.Timeout | undefined
+  private takenBefore: number | null = null // when the reader seemed to have left; null if it did not
 
   constructor (stream: WatchedStream, exchange: Exchange) {
     this.stream = stream
@@ -38,7 +42,7 @@ export class ReaderWatch {
 
   /**
    * Looks whether the reader has left. It has `drainTimeout` to begin, if it was given the request half. After the handler has returned,
-   * one that pauses has as long to resume.
+   * one that takes nothing of what is there has as long to go on. Not each change of a reader can be heard, so it is looked at again.
    */
   check (): void {
     const { stream, exchange } = this
@@ -47,33 +51,40 @@ export class ReaderWatch {
       exchange.happens('reader left')
       return
     }
-    if (stream.receiver !== null) return
     this.listen()
-    if (!this.seemsToHaveLeft) return
-    const { reads } = stream
-    this.timer ??= setTimeout(() => { this.checkAgain(reads) }, exchange.options.drainTimeout)
+    if (this.seemsToHaveLeft && this.takenBefore === null) this.startTimer(stream.taken)
+    else if (this.timer === undefined && exchange.life.handler === 'returned') this.startTimer(null)
   }
 
   private listen (): void {
     if (this.isListening) return
     this.isListening = true
-    this.stream.on('pause', () => { this.onChange() }).on('resume', () => { this.stopTimer() })
-    Object.assign(this.stream, WATCHED)
+    const { stream } = this
+    stream.on('pause', () => { this.onChange() }).on('resume', () => { if (stream.readableFlowing === true) this.takenBefore = null })
+    Object.assign(stream, WATCHED)
   }
 
-  /** A loop, and a reader that listens for 'readable', seem to pause between two chunks. They have left if they take nothing. */
-  private checkAgain (readsBefore: number): void {
+  private startTimer (takenBefore: number | null): void {
+    clearTimeout(this.timer)
+    this.takenBefore = takenBefore
+    this.timer = setTimeout(() => { this.onTimeout() }, this.exchange!.options.drainTimeout)
+  }
+
+  private onTimeout (): void {
+    const hasTakenNothing = this.takenBefore === this.stream.taken
     this.timer = undefined
-    if (this.stream.reads > readsBefore || !this.seemsToHaveLeft) this.check()
-    else this.exchange!.happens('reader left')
+    this.takenBefore = null
+    if (hasTakenNothing && this.seemsToHaveLeft) this.exchange!.happens('reader left')
+    else this.check()
   }
 
-  /** Whether nobody has begun to read; or the reader has paused, and there is no handler, and no target of a pipe, that would resume it. */
+  /** Whether nobody has begun to read; or nobody takes what is there, and there is no handler, and no target of a pipe, that would go on. */
   private get seemsToHaveLeft (): boolean {
     const { stream } = this
     if (!stream.isRead) return true
-    const seemsPaused = stream.isPaused() || stream.loops > 0
-    return this.exchange!.life.handler === 'returned' && seemsPaused && !isPiped(stream) && stream.requestHalf?.isPiped !== true
+    if (this.exchange!.life.handler === 'running' || stream.receiver !== null || isPiped(stream) || stream.requestHalf?.isPiped === true) return false
+    if (stream.loops > 0) return stream.waitingLoop === null
+    return stream.listenerCount('readable') > 0 ? stream.readableLength > 0 : stream.isPaused()
   }
 
   /** Whether the request half has an owner that may still begin to read, as undici does when it is connected. */
@@ -89,14 +100,9 @@ export class ReaderWatch {
     if (this.exchange?.life.handler === 'returned') setImmediate(() => { this.check() })
   }
 
-  private stopTimer (): void {
-    clearTimeout(this.timer)
-    this.timer = undefined
-  }
-
   /** The exchange is over. */
   stop (): void {
-    this.stopTimer()
+    clearTimeout(this.timer)
     this.exchange = null
   }
 }

@@ -82,7 +82,12 @@ export class Handoff implements Claim {
 
   /** Whether the client has ended its side, and nothing is left to read. */
   get isHalfClosed (): boolean {
-    return this.connection.clientHasEnded && this.connection.held.length === 0
+    return this.connection.clientHasEnded && !this.holdsData
+  }
+
+  /** Whether bytes were received that nobody has wanted yet. */
+  get holdsData (): boolean {
+    return this.connection.held.length > 0
   }
 
   // Writing

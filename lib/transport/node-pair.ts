@@ -33,6 +33,7 @@ export interface NodeTransportOptions {
 export class NodeTransport implements Transport, Watched {
   readonly mayWrite = true // Node itself holds back responses that are out of turn
   readonly rawSocket = null
+  readonly awaitsContinue = false // Node itself has sent the 100
   readonly requestFraming: Framing
   readonly framingError: Error | null
   private exchange: ExchangeEvents | null = null // null as well after its end

@@ -282,12 +282,18 @@ export class RawTransport implements Transport, Borrower, Watched {
     return true
   }
 
+  /** Sends a 100, before anything that is written later. Behind a final head it would be pointless. */
   private writeContinue (): void {
-    this.handoff.setContinued()
+    const { handoff, response } = this
+    if (handoff.headersSent) return
+    handoff.setContinued()
     this.whenMayWrite(() => {
-      // Pointless once a final response has begun.
-      if (!this.handoff.headersSent && this.exchange?.answerHasBegun === false) this.socket.write(writeInterimHead(100, {}), 'latin1')
+      if (this.exchange?.answerHasBegun === false && handoff.headersSent === response.hasHead) this.socket.write(writeInterimHead(100, {}), 'latin1')
     })
+  }
+
+  get awaitsContinue (): boolean {
+    return this.handoff.expectsContinue && !this.handoff.holdsData
   }
 
   get connectionIsGone (): boolean {

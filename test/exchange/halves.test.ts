@@ -773,6 +773,38 @@ t.test('the owner of the request half of a tunnel may begin behind the end of ou
   }
 })
 
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`the owner of the request half of an empty body may begin at any time: ${name}`, { skip: kind.http2 }, async (t) => {
+    const { connect, logged } = await serveKind(t, kind, (app, routeOptions) => {
+      app.route({
+        ...routeOptions,
+        method: ['GET', 'POST'],
+        url: '/',
+        duplex: true,
+        async handler (request, { duplex }) {
+          const { requestBody } = duplex
+          const content = request.headers.half === undefined ? () => new Response(duplex.web().readable).text() : () => requestBody.toArray().then(String)
+          if (request.headers.half === undefined) t.ok(duplex.web())
+          duplex.end('done')
+          await finished(duplex)
+          received.resolve(await content())
+        }
+      })
+    })
+    let received = resolvers<string>()
+    const wire = await connect()
+    for (const head of ['GET / HTTP/1.1\r\nHost: a\r\n', 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n']) {
+      for (const half of ['', 'Half: alone\r\n']) {
+        received = resolvers()
+        const completed = logged('request completed')
+        t.match(await wire.request(head + half + '\r\n'), { body: 'done' })
+        t.equal(await received.promise, '')
+        await completed
+      }
+    }
+  })
+}
+
 t.test('leaving an iterator of the request half loses nothing', async (t) => {
   let leave = (): void => {}
   const { connect } = await serve(t, 'tcp', (app) => {

@@ -6,14 +6,15 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import net, { type AddressInfo, type Socket } from 'node:net'
 import { Duplex } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
+import { finished, pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import websocket from '@fastify/websocket'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t from 'tap'
 import WebSocket from 'ws'
 import duplex from '../../lib/index.ts'
-import { GET, OPEN, TRANSPORTS, Wire, accepted, chunk, chunked, serve, untilStuck } from '../support/wire.ts'
+import type { HttpDuplex } from '../../types/index.d.ts'
+import { GET, OPEN, TRANSPORTS, Wire, accepted, chunk, chunked, resolvers, serve, untilStuck } from '../support/wire.ts'
 import { routes } from './routes.ts'
 
 for (const transport of TRANSPORTS) {
@@ -380,6 +381,58 @@ t.test('100 continue', async (t) => {
     const no = await wire.request(`POST /no HTTP/1.1\r\nHost: a\r\n${expect}`)
     t.match(no, { statusCode: 403, body: 'no', fields: { connection: 'close' } }, 'a rejection saves the upload')
     await wire.ended
+  })
+
+  await t.test('behind the whole response, nobody waits for a body that the client does not send', async (t) => {
+    const readers: Record<string, (duplex: HttpDuplex) => Promise<unknown>> = {
+      '/half': async (duplex) => {
+        const { requestBody } = duplex
+        await new Promise<void>((resolve) => { duplex.end('done', resolve) })
+        return requestBody.toArray()
+      },
+      '/web': (duplex) => {
+        const { readable } = duplex.web()
+        duplex.end('done')
+        return new Response(readable).text()
+      },
+      '/loop': (duplex) => duplex.end('done').toArray(),
+      '/data': (duplex) => {
+        duplex.on('data', () => {}).end('done')
+        return finished(duplex)
+      }
+    }
+    const { connect, logged } = await serve(t, 'tcp', (app) => {
+      for (const [url, read] of Object.entries(readers)) {
+        app.post(url, { duplex: true }, async (_request, { duplex }) => { await t.rejects(read(duplex), url) })
+      }
+    })
+    for (const url of Object.keys(readers)) {
+      const completed = logged('request completed')
+      const wire = await connect()
+      t.match(await wire.request(`POST ${url} HTTP/1.1\r\nHost: a\r\n${expect}`), { body: 'done', fields: { connection: 'close' } })
+      await completed
+      await wire.ended
+    }
+  })
+
+  await t.test('comes before a response that the handler has begun before its turn, if it has read before', async (t) => {
+    const { connect } = await serve(t, 'tcp', (app) => {
+      app.get('/first', async () => { await first.promise })
+      app.post('/second', { duplex: true }, async (_request, { duplex }) => {
+        const content = duplex.toArray()
+        await immediate()
+        duplex.write('begun ')
+        first.resolve()
+        duplex.end(String(await content))
+      })
+    })
+    const first = resolvers<void>()
+    const wire = await connect()
+    wire.send(`GET /first HTTP/1.1\r\nHost: a\r\n\r\nPOST /second HTTP/1.1\r\nHost: a\r\n${expect}`)
+    t.match(await wire.response(), { statusCode: 200 })
+    t.equal((await wire.head()).statusCode, 100)
+    wire.send('abc')
+    t.match(await wire.response(), { body: 'begun abc', fields: { connection: 'keep-alive' } })
   })
 
   await t.test('leaves the decision to a listener of the app', async (t) => {
