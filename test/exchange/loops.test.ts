@@ -192,67 +192,70 @@ t.test('a loop that is stuck behind its handler has drainTimeout', async (t) => 
   await wire.ended
 })
 
-t.test('a reader that waits for the client, or takes a little at a time, has not left', async (t) => {
-  const drainTimeout = 20
-  const collect = async (content: AsyncIterable<unknown>, pause = 0): Promise<string> => {
-    let all = ''
-    for await (const some of content) {
-      all += typeof some === 'number' ? some : String(some)
-      if (pause > 0) await setTimeout(pause)
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`a reader that waits for the client, or takes a little at a time, has not left: ${name}`, async (t) => {
+    const drainTimeout = 20
+    const collect = async (content: AsyncIterable<unknown>, pause = 0): Promise<string> => {
+      let all = ''
+      for await (const some of content) {
+        all += typeof some === 'number' ? some : String(some)
+        if (pause > 0) await setTimeout(pause)
+      }
+      return all
     }
-    return all
-  }
-  const byTwo = async (stream: Readable): Promise<string> => {
-    let all = ''
-    await once(stream, 'readable')
-    stream.on('readable', () => {})
-    for (let content; (content = stream.read(2)) !== null; all += content) await setTimeout(drainTimeout / 2)
-    stream.removeAllListeners('readable')
-    return all + await collect(stream)
-  }
-  const readers: Record<string, (duplex: HttpDuplex) => Promise<string>> = {
-    '/a loop': (duplex) => collect(duplex),
-    '/a loop over the half': ({ requestBody }) => collect(requestBody),
-    '/readable': (duplex) => new Promise((resolve) => {
+    const byTwo = async (stream: Readable): Promise<string> => {
       let all = ''
-      duplex.on('readable', () => { all += duplex.read() ?? '' }).on('end', () => resolve(all))
-    }),
-    '/few bytes': byTwo,
-    '/few bytes of the half': ({ requestBody }) => byTwo(requestBody),
-    '/paced': (duplex) => new Promise((resolve) => {
-      let all = ''
-      duplex.on('data', (content) => {
-        all += content
-        duplex.pause()
-        setTimeout(drainTimeout / 2).then(() => duplex.resume())
-      }).on('end', () => resolve(all))
-    })
-  }
-  const { connect } = await serve(t, 'tcp', (app) => {
-    for (const [url, read] of Object.entries(readers)) {
-      app.post(url.replaceAll(' ', '-'), { duplex: { drainTimeout } }, (_request, { duplex }) => {
-        read(duplex).then(received.resolve)
-        duplex.end('done')
+      await once(stream, 'readable')
+      stream.on('readable', () => {})
+      for (let content; (content = stream.read(2)) !== null; all += content) await setTimeout(drainTimeout / 2)
+      stream.removeAllListeners('readable')
+      return all + await collect(stream)
+    }
+    const readers: Record<string, (duplex: HttpDuplex) => Promise<string>> = {
+      '/a loop': (duplex) => collect(duplex),
+      '/a loop over the half': ({ requestBody }) => collect(requestBody),
+      '/readable': (duplex) => new Promise((resolve) => {
+        let all = ''
+        duplex.on('readable', () => { all += duplex.read() ?? '' }).on('end', () => resolve(all))
+      }),
+      '/few bytes': byTwo,
+      '/few bytes of the half': ({ requestBody }) => byTwo(requestBody),
+      '/paced': (duplex) => new Promise((resolve) => {
+        let all = ''
+        duplex.on('data', (content) => {
+          all += content
+          duplex.pause()
+          setTimeout(drainTimeout / 2).then(() => duplex.resume())
+        }).on('end', () => resolve(all))
       })
     }
-    app.post('/items', { duplex: { drainTimeout, receive: jsonl({}) } }, (_request, { duplex }) => {
-      collect(duplex.items, drainTimeout / 2).then(received.resolve)
-      duplex.end('done')
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      for (const [url, read] of Object.entries(readers)) {
+        app.post(url.replaceAll(' ', '-'), { ...routeOptions, duplex: { drainTimeout } }, (_request, { duplex }) => {
+          read(duplex).then(received.resolve)
+          duplex.end('done')
+        })
+      }
+      app.post('/items', { ...routeOptions, duplex: { drainTimeout, receive: jsonl({}) } }, (_request, { duplex }) => {
+        collect(duplex.items, drainTimeout / 2).then(received.resolve)
+        duplex.end('done')
+      })
     })
+    let received = resolvers<string>()
+    for (const url of [...Object.keys(readers), '/items']) {
+      received = resolvers()
+      const asked = await ask(url.replaceAll(' ', '-'), { 'content-type': 'application/jsonl' })
+      asked.write(url === '/items' ? '1\n2\n3\n4\n5\n6\n' : '123456')
+      t.equal(await asked.status(), 200)
+      const body = asked.body()
+      await setTimeout(5 * drainTimeout)
+      asked.write('7')
+      asked.end()
+      t.equal(await received.promise, '1234567', url)
+      t.equal(await body, 'done')
+    }
   })
-  let received = resolvers<string>()
-  for (const url of [...Object.keys(readers), '/items']) {
-    received = resolvers()
-    const wire = await connect()
-    const lines = url === '/items' ? '1\n2\n3\n4\n5\n6\n' : '123456'
-    const head = OPEN(url.replaceAll(' ', '-')).replace('Host: a', 'Host: a\r\nContent-Type: application/jsonl')
-    wire.send(head + chunk(lines))
-    t.match(await wire.response(), { body: 'done' })
-    await setTimeout(5 * drainTimeout)
-    wire.send(chunk('7') + '0\r\n\r\n')
-    t.equal(await received.promise, '1234567', url)
-  }
-})
+}
 
 t.test('a loop that goes on behind its handler lasts as long as it takes something within drainTimeout', async (t) => {
   const drainTimeout = 30
