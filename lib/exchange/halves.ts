@@ -50,11 +50,6 @@ export class RequestBody extends Readable {
     return !this.isConnected && !this.destroyed
   }
 
-  /** Whether what is read through this stream is dropped: its last reader has left, but it still flows. */
-  get isDropping (): boolean {
-    return this.isConnected && this.readableFlowing === true && this.listenerCount('data') === 0
-  }
-
   /** Whether the exchange is not read through this stream, or its reader waits. */
   get isReady (): boolean {
     return !this.isConnected || this.destroyed || isWaitedFor(this)

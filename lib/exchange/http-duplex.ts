@@ -626,8 +626,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   // Ending
 
   get isRead (): boolean {
-    const listeners = this.listenerCount('data') + this.listenerCount('readable')
-    return this.receiver !== null || this.loops > 0 || listeners > (this.requestHalf?.isDropping === true ? 1 : 0)
+    return this.receiver !== null || this.loops > 0 || this.listenerCount('data') > 0 || this.listenerCount('readable') > 0
   }
 
   get taken (): number {
