@@ -1,5 +1,5 @@
-// Whether the reader of a request whose response is complete has left. Then the exchange ends, and the rest of the request is dropped.
-// A reader that stays may read to the end. It may leave at any time, so it is watched.
+// Whether the reader of a request has left. Behind a complete response, the exchange then ends, and the rest of the request is dropped.
+// A reader that stays may read to the end.
 
 import { Readable } from 'node:stream'
 import { isPiped, isRead } from '../node/streams.ts'
@@ -42,7 +42,7 @@ export class ReaderWatch {
 
   /**
    * Looks whether the reader has left. It has `drainTimeout` to begin, if it was given the request half. After the handler has returned,
-   * one that takes nothing of what is there has as long to go on. Not each change of a reader can be heard, so it is looked at again.
+   * a reader that takes nothing of what is there has as long to go on. Some readers leave without an event, so a timer looks again.
    */
   check (): void {
     const { stream, exchange } = this
