@@ -54,7 +54,8 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
   }
 
   return (): Promise<Result> {
-    const { waiting } = this
+    const { waiting, stream } = this
+    if (stream.waitingLoop === this) stream.waitingLoop = null
     if (waiting !== null) return this.behind(waiting, () => this.return())
     this.leave()
     return Promise.resolve(DONE)

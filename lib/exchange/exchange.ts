@@ -331,9 +331,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
   }
 
   watchReader (): void {
-    // A client that waits for a 100 does not send the body when it has the whole response.
-    if (this.transport.awaitsContinue && this.stream!.bytesRead === 0) this.happens('reader left')
-    else this.stream!.watchReader()
+    this.stream!.watchReader()
   }
 
   finish (): void {
@@ -342,7 +340,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
     this.end()
     this.complete()
     this.transport.finish()
-    const isEmpty = this.life.request === 'open' && this.transport.requestFraming === NO_BODY
+    const isEmpty = this.life.request === 'open' && this.transport.requestFraming === NO_BODY && !stream.isTunnel
     if (isEmpty) stream.endRequest()
     stream.release(wasRead, isEmpty || this.life.request === 'complete' || this.life.request === 'stopped')
   }

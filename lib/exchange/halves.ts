@@ -88,6 +88,13 @@ export class RequestBody extends Readable {
     this.push(null)
   }
 
+  /** Ends an empty body, which nobody may have begun to read. */
+  endUnread (): void {
+    if (!this.isUnread) return
+    this.onEnd()
+    this.resume()
+  }
+
   /** The exchange is over. */
   onClose (error: Error | null): void {
     if (!this.isComplete) this.destroy(error ?? undefined)

@@ -48,6 +48,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   endWasRead = false
   detachWasCalled = false
   private reads = 0 // chunks that were read, but not those that were emitted as 'data' at once
+  foundTooLittle = false
   requestHalf: RequestBody | null = null
   webStreams: WebHalves | null = null
   private readerWatch: ReaderWatch | null = null // from the end of the response on, if the request lasts longer
@@ -497,6 +498,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   override read (size?: number): any {
     const chunk = super.read(size)
     if (chunk !== null) this.reads++
+    else if (size !== 0) this.foundTooLittle = true // read(0) is Node's own
     return chunk
   }
 
@@ -510,6 +512,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   onContent (content: Landed, last: boolean): boolean {
     this.bytesRead += content.length
+    this.foundTooLittle = false
     const { bodyLimit } = this.exchange.options
     if (this.bytesRead > bodyLimit) {
       this.exchange.onReadError(new BodyLimitError(bodyLimit))
@@ -662,8 +665,8 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (this.whenClosed !== null) process.nextTick(this.whenClosed)
     this.itemWriter?.stop()
     if (exchange.endedWell && error === null) {
-      // A request half that nobody has begun to read finds the end of an empty body later.
-      if (this.bytesRead > 0 || !this.readableEnded) this.requestHalf?.onClose(null)
+      if (this.bytesRead === 0 && this.readableEnded) this.requestHalf?.endUnread()
+      this.requestHalf?.onClose(null)
       this.keepSummary()
       done(null)
       return

@@ -23,6 +23,8 @@ export interface WatchedStream extends Readable {
   readonly waitingLoop: ChunkIterator | null
   /** A number that grows with everything that a reader takes from a buffer. */
   readonly taken: number
+  /** Whether a read has found less than it wants, and nothing has come since. */
+  readonly foundTooLittle: boolean
   readonly requestHalf: RequestBody | null
   readonly webStreams: WebHalves | null
   onReaderChange (): void
@@ -33,7 +35,7 @@ export class ReaderWatch {
   private exchange: Exchange | null // null when it is over
   private isListening = false
   private timer: NodeJS.Timeout | undefined
-  private takenBefore: number | null = null // when the reader seemed to have left; null if it did not
+  private takenBefore: number | null = null // when reading seemed to be over; null if it did not
 
   constructor (stream: WatchedStream, exchange: Exchange) {
     this.stream = stream
@@ -43,6 +45,7 @@ export class ReaderWatch {
   /**
    * Looks whether the reader has left. It has `drainTimeout` to begin, if it was given the request half. After the handler has returned,
    * a reader that takes nothing of what is there has as long to go on. Some readers leave without an event, so a timer looks again.
+   * A client that waits for a 100 does not send its body when it has the whole response. It also has as long to begin.
    */
   check (): void {
     const { stream, exchange } = this
@@ -52,7 +55,7 @@ export class ReaderWatch {
       return
     }
     this.listen()
-    if (this.seemsToHaveLeft && this.takenBefore === null) this.startTimer(stream.taken)
+    if (this.seemsOver && this.takenBefore === null) this.startTimer(stream.taken)
     else if (this.timer === undefined && exchange.life.handler === 'returned') this.startTimer(null)
   }
 
@@ -67,24 +70,28 @@ export class ReaderWatch {
   private startTimer (takenBefore: number | null): void {
     clearTimeout(this.timer)
     this.takenBefore = takenBefore
-    this.timer = setTimeout(() => { this.onTimeout() }, this.exchange!.options.drainTimeout)
+    this.timer = setTimeout(() => { this.onTimeout() }, this.exchange!.options.drainTimeout).unref() // a connection keeps the process alive
   }
 
   private onTimeout (): void {
     const hasTakenNothing = this.takenBefore === this.stream.taken
     this.timer = undefined
     this.takenBefore = null
-    if (hasTakenNothing && this.seemsToHaveLeft) this.exchange!.happens('reader left')
+    if (hasTakenNothing && this.seemsOver) this.exchange!.happens('reader left')
     else this.check()
   }
 
-  /** Whether nobody has begun to read; or nobody takes what is there, and there is no handler, and no target of a pipe, that would go on. */
-  private get seemsToHaveLeft (): boolean {
+  /**
+   * Whether nobody has begun to read; or nobody takes what is there, and there is no handler, and no target of a pipe, that would go on; or
+   * the client waits for a 100.
+   */
+  private get seemsOver (): boolean {
     const { stream } = this
-    if (!stream.isRead) return true
+    if (!stream.isRead || this.exchange!.transport.awaitsContinue) return true
     if (this.exchange!.life.handler === 'running' || stream.receiver !== null || isPiped(stream) || stream.requestHalf?.isPiped === true) return false
+    if (stream.readableFlowing === true && stream.listenerCount('data') > 0) return false
     if (stream.loops > 0) return stream.waitingLoop === null
-    return stream.listenerCount('readable') > 0 ? stream.readableLength > 0 : stream.isPaused()
+    return stream.listenerCount('readable') === 0 || (stream.readableLength > 0 && !stream.foundTooLittle)
   }
 
   /** Whether the request half has an owner that may still begin to read, as undici does when it is connected. */

@@ -60,6 +60,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   private responseCloses = false
   private announced: ConnectionState['announced'] = null
   private contentWasRequested = false // the exchange has asked for content at least once
+  private bodyHasBegun = false // a byte of it, or of its framing, was read
   private isFlowing = false // bytes from the connection go to `reader`
   private rest: Buffer = NO_BYTES // the bytes behind the body, while its last content is passed on
   private isLeft = false // cut off or detached: nothing more is passed on
@@ -185,6 +186,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   onData (data: Landed): void {
     const { reader } = this
     const input = bytesOf(data)
+    this.bodyHasBegun = true
     const content = reader.read(input)
     // The bytes behind the body belong to the next request or to the tunnel.
     this.rest = reader.done ? copyIfLanded(asLanded(restOf(input, reader.consumed))) : NO_BYTES
@@ -293,7 +295,7 @@ export class RawTransport implements Transport, Borrower, Watched {
   }
 
   get awaitsContinue (): boolean {
-    return this.handoff.expectsContinue && !this.handoff.holdsData
+    return this.handoff.expectsContinue && !this.bodyHasBegun && !this.handoff.holdsData
   }
 
   get connectionIsGone (): boolean {

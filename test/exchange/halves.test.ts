@@ -732,6 +732,23 @@ for (const [name, kind] of Object.entries(KINDS)) {
   })
 }
 
+t.test('an owner of the request half of a tunnel who begins too late learns of it', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: { drainTimeout: 1 } }, async (_request, reply) => {
+      const { duplex } = reply.code(101).header('upgrade', 'x')
+      const { requestBody } = duplex
+      duplex.end('hi')
+      await once(duplex, 'close')
+      await t.rejects(requestBody.toArray(), { code: 'ERR_STREAM_PREMATURE_CLOSE' })
+      await t.rejects(duplex.toArray(), { code: 'ERR_STREAM_PREMATURE_CLOSE' })
+      done.resolve()
+    })
+  })
+  const done = resolvers<void>()
+  ;(await connect()).send(UPGRADE('/', '', 'POST') + 'content')
+  await done.promise
+})
+
 t.test('the owner of the request half of a tunnel may begin behind the end of our side', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
     const contents: Record<string, (duplex: HttpDuplex) => Promise<string>> = {
@@ -786,7 +803,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
           const content = request.headers.half === undefined ? () => new Response(duplex.web().readable).text() : () => requestBody.toArray().then(String)
           if (request.headers.half === undefined) t.ok(duplex.web())
           duplex.end('done')
-          await finished(duplex)
+          await Promise.all([finished(duplex), finished(requestBody)])
           received.resolve(await content())
         }
       })

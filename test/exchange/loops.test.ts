@@ -172,24 +172,33 @@ t.test('a loop that waits for a malformed chunk', async (t) => {
   await wire.ended
 })
 
-t.test('a loop that is stuck behind its handler has drainTimeout', async (t) => {
+t.test('a loop that is stuck behind its handler, or is left while it waits, has drainTimeout', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
-    app.post('/', { duplex: { drainTimeout: 1 } }, (_request, { duplex }) => {
+    app.post('/stuck', { duplex: { drainTimeout: 1 } }, (_request, { duplex }) => {
       const loop = async (): Promise<void> => {
         for await (const content of duplex) {
-          duplex.resume() // which has no effect while a loop listens
+          duplex.resume()
           await new Promise(() => content)
         }
       }
       loop().catch(() => {})
       duplex.end('done')
     })
+    app.post('/left', { duplex: { drainTimeout: 1 } }, async (_request, { duplex }) => {
+      const iterator = duplex[Symbol.asyncIterator]()
+      await iterator.next()
+      iterator.next().catch(() => {})
+      iterator.return!().catch(() => {})
+      duplex.end('done')
+    })
   })
-  const wire = await connect()
-  wire.send(OPEN('/') + chunk('some') + chunk('more'))
-  await wire.head()
-  t.equal(await wire.body(), 'done')
-  await wire.ended
+  for (const url of ['/stuck', '/left']) {
+    const wire = await connect()
+    wire.send(OPEN(url) + chunk('some'))
+    await wire.head()
+    t.equal(await wire.body(), 'done')
+    await wire.ended
+  }
 })
 
 for (const [name, kind] of Object.entries(KINDS)) {
@@ -219,6 +228,12 @@ for (const [name, kind] of Object.entries(KINDS)) {
         duplex.on('readable', () => { all += duplex.read() ?? '' }).on('end', () => resolve(all))
       }),
       '/few bytes': byTwo,
+      '/more bytes than there are': (stream) => new Promise((resolve) => {
+        stream.on('readable', () => {
+          const all = stream.read(7)
+          if (all !== null) resolve(String(all))
+        })
+      }),
       '/few bytes of the half': ({ requestBody }) => byTwo(requestBody),
       '/paced': (duplex) => new Promise((resolve) => {
         let all = ''
@@ -256,6 +271,25 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
   })
 }
+
+t.test('a listener may take over from a loop that was not left', async (t) => {
+  const drainTimeout = 20
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: { drainTimeout } }, (_request, { duplex }) => {
+      duplex[Symbol.asyncIterator]().next().then(({ value }) => {
+        let all = String(value)
+        duplex.on('data', (content) => { all += content }).on('end', () => received.resolve(all))
+        duplex.end('done')
+      })
+    })
+  })
+  const received = resolvers<string>()
+  const wire = (await connect()).send(OPEN('/') + chunk('some '))
+  t.match(await wire.response(), { body: 'done' })
+  await setTimeout(5 * drainTimeout)
+  wire.send(chunk('content') + '0\r\n\r\n')
+  t.equal(await received.promise, 'some content')
+})
 
 t.test('a loop that goes on behind its handler lasts as long as it takes something within drainTimeout', async (t) => {
   const drainTimeout = 30

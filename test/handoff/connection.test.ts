@@ -383,35 +383,53 @@ t.test('100 continue', async (t) => {
     await wire.ended
   })
 
-  await t.test('behind the whole response, nobody waits for a body that the client does not send', async (t) => {
-    const readers: Record<string, (duplex: HttpDuplex) => Promise<unknown>> = {
+  await t.test('behind the whole response, a client that waits for it has drainTimeout to begin', async (t) => {
+    const readers: Record<string, (duplex: HttpDuplex) => Promise<string>> = {
       '/half': async (duplex) => {
         const { requestBody } = duplex
         await new Promise<void>((resolve) => { duplex.end('done', resolve) })
-        return requestBody.toArray()
+        return String(await requestBody.toArray())
       },
       '/web': (duplex) => {
         const { readable } = duplex.web()
         duplex.end('done')
         return new Response(readable).text()
       },
-      '/loop': (duplex) => duplex.end('done').toArray(),
-      '/data': (duplex) => {
-        duplex.on('data', () => {}).end('done')
-        return finished(duplex)
+      '/loop': async (duplex) => String(await duplex.end('done').toArray()),
+      '/data': async (duplex) => {
+        let all = ''
+        duplex.on('data', (content) => { all += content }).end('done')
+        await finished(duplex)
+        return all
       }
     }
+    let content: Promise<string>
     const { connect, logged } = await serve(t, 'tcp', (app) => {
       for (const [url, read] of Object.entries(readers)) {
-        app.post(url, { duplex: true }, async (_request, { duplex }) => { await t.rejects(read(duplex), url) })
+        for (const [prefix, drainTimeout] of [['/waits', 20], ['/sends', 60_000]] as const) {
+          app.post(prefix + url, { duplex: { drainTimeout } }, async (_request, { duplex }) => {
+            content = read(duplex)
+            await content.catch(() => {})
+          })
+        }
       }
     })
-    for (const url of Object.keys(readers)) {
-      const completed = logged('request completed')
-      const wire = await connect()
-      t.match(await wire.request(`POST ${url} HTTP/1.1\r\nHost: a\r\n${expect}`), { body: 'done', fields: { connection: 'close' } })
-      await completed
-      await wire.ended
+    for (const prefix of ['/waits', '/sends']) {
+      for (const url of Object.keys(readers)) {
+        const completed = logged('request completed')
+        const wire = await connect()
+        const response = await wire.request(`POST ${prefix + url} HTTP/1.1\r\nHost: a\r\n${expect}`)
+        t.match(response, { body: 'done', fields: { connection: 'close' } })
+        if (prefix === '/sends') {
+          wire.send('abc')
+          t.equal(await content!, 'abc', url)
+        } else {
+          await t.rejects(content!, url)
+        }
+        await completed
+        wire.socket.end()
+        await wire.ended
+      }
     }
   })
 
