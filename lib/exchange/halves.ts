@@ -50,6 +50,11 @@ export class RequestBody extends Readable {
     return !this.isConnected && !this.destroyed
   }
 
+  /** Whether it has begun to read for somebody who does not listen any more. */
+  get isLeft (): boolean {
+    return this.isConnected && !this.destroyed && this.listenerCount('data') + this.listenerCount('readable') + this.listenerCount('end') === 0
+  }
+
   /** Whether the exchange is not read through this stream, or its reader waits. */
   get isReady (): boolean {
     return !this.isConnected || this.destroyed || isWaitedFor(this)

@@ -89,7 +89,8 @@ export class ReaderWatch {
     const { stream } = this
     if (!stream.isRead || this.exchange!.transport.awaitsContinue) return true
     if (this.exchange!.life.handler === 'running' || stream.receiver !== null || isPiped(stream) || stream.requestHalf?.isPiped === true) return false
-    if (stream.readableFlowing === true && stream.listenerCount('data') > 0) return false
+    const dataReaders = stream.listenerCount('data') - (stream.requestHalf?.isLeft === true ? 1 : 0)
+    if (stream.readableFlowing === true && dataReaders > 0) return false
     if (stream.loops > 0) return stream.waitingLoop === null
     return stream.listenerCount('readable') === 0 || (stream.readableLength > 0 && !stream.foundTooLittle)
   }

@@ -655,6 +655,31 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
   })
 
+  t.test(`a request half whose reader has left does not hold the exchange, though the client is silent: ${name}`, async (t) => {
+    const readers: Record<string, (half: Readable) => void> = {
+      '/off': (half) => {
+        half.on('data', function onData () { half.off('data', onData) })
+      },
+      '/piped': (half) => {
+        const target = new PassThrough()
+        half.pipe(target).once('data', () => { target.destroy() })
+      }
+    }
+    for (const [url, read] of Object.entries(readers)) {
+      const { app, ask } = await serveKind(t, kind, (app, routeOptions) => {
+        app.post(url, { ...routeOptions, duplex: { drainTimeout: 20 } }, (_request, { duplex }) => {
+          read(duplex.requestBody)
+          duplex.end('done')
+        })
+      })
+      const asked = await ask(url)
+      asked.write('some')
+      t.equal(await asked.status(), 200, url)
+      while (app.duplex.exchanges().length > 0) await immediate()
+      asked.leave()
+    }
+  })
+
   t.test(`a request half that nobody reads does not hold the exchange: ${name}`, async (t) => {
     const { ask, logged } = await serveKind(t, kind, (app, routeOptions) => {
       app.post('/', { ...routeOptions, duplex: { drainTimeout: 60_000 } }, async (_request, { duplex }) => {
