@@ -75,7 +75,7 @@ export const DIFFERENCES: readonly Difference[] = [
   { oracle: 'node', rule: '9110 9.1: a method that Node does not know', explains: ({ reason }) => reason === 'HPE_INVALID_METHOD' },
   { oracle: 'node', rule: '9110 8.6: the same length twice', explains: ({ reason }, { bytes }) => /^HPE_(UNEXPECTED|INVALID)_CONTENT_LENGTH$/.test(reason) && REPEATED_LENGTH.test(bytes) },
   { oracle: 'node', rule: '9110 5.5: a tab after the value of Content-Length', explains: ({ reason }, { bytes }) => reason === 'HPE_INVALID_CONTENT_LENGTH' && /^content-length:[ \t]*\d+ ?\t[ \t]*\r$/im.test(bytes) },
-  { oracle: 'go', rule: '9110 8.6: a list of the same length', explains: ({ reason }, { bytes }) => reason.startsWith('bad Content-Length') && REPEATED_LENGTH.test(bytes) },
+  { oracle: 'go', rule: '9110 8.6: a list of the same length', explains: ({ reason }, { bytes }) => /^(?:bad Content-Length|http: message cannot contain multiple Content-Length)/.test(reason) && REPEATED_LENGTH.test(bytes) },
   { oracle: 'go', rule: '9112 3.2.1: a path with a "%" that clients should encode, and do not', explains: ({ reason }, { kind }) => kind === 'request' && /^parse .*invalid URL escape/.test(reason) },
   { oracle: 'node', rule: '9113 3.4: PRI, with which the preface of HTTP/2 begins, is no method for Node', explains: ({ reason }, { bytes }) => reason === 'HPE_INVALID_VERSION' && /^(?:\r\n)?PRI /.test(bytes) },
   { oracle: 'node', rule: '9112 6.3: the framing fields of a response without a body', explains: ({ reason }, message, ours) => /^HPE_(UNEXPECTED_CONTENT_LENGTH|INVALID_CONTENT_LENGTH|INVALID_TRANSFER_ENCODING)$/.test(reason) && hasNoBody(message, ours) },
