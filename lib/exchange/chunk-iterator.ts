@@ -55,7 +55,7 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
 
   return (): Promise<Result> {
     const { waiting, stream } = this
-    if (stream.waitingLoop === this) stream.waitingLoop = null // for nobody: the reader is leaving
+    if (stream.waitingLoop === this) stream.waitingLoop = null // the reader is leaving: it does not wait any more
     if (waiting !== null) return this.behind(waiting, () => this.return())
     this.leave()
     return Promise.resolve(DONE)

@@ -82,6 +82,8 @@ export interface ExchangeStream extends Duplex {
   readonly isWaitedFor: boolean
   /** Whether the head opens a tunnel. */
   readonly isTunnel: boolean
+  /** Whether there is nothing to read: no request body, and no tunnel. */
+  readonly hasNoContent: boolean
   onContent (content: Landed, last: boolean): boolean
   onBodyEnd (): boolean | null
   /** Ends the readable side. */
@@ -340,7 +342,7 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
     this.end()
     this.complete()
     this.transport.finish()
-    const isEmpty = this.life.request === 'open' && this.transport.requestFraming === NO_BODY && !stream.isTunnel
+    const isEmpty = this.life.request === 'open' && stream.hasNoContent
     if (isEmpty) stream.endRequest()
     stream.release(wasRead, isEmpty || this.life.request === 'complete' || this.life.request === 'stopped')
   }

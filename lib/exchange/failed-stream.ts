@@ -22,7 +22,7 @@ const FAILED = {
   }
 }
 
-/** Emits 'drain' on a failed stream, for those who wait for it now, and for those who will. */
+/** Emits 'drain' to the listeners that a failed stream has, and again whenever one is added. */
 export function wakeWriters (stream: Duplex): void {
   Object.assign(stream, FAILED)
   if (stream.listenerCount('drain') > 0) setImmediate(emitDrain, stream)

@@ -50,7 +50,7 @@ export class RequestBody extends Readable {
     return !this.isConnected && !this.destroyed
   }
 
-  /** Whether it has begun to read for somebody who does not listen any more. */
+  /** Whether the exchange was read through this stream, but nobody listens to it any more. */
   get isLeft (): boolean {
     return this.isConnected && !this.destroyed && this.listenerCount('data') + this.listenerCount('readable') + this.listenerCount('end') === 0
   }
@@ -76,8 +76,9 @@ export class RequestBody extends Readable {
   /** For a reader that takes one chunk for each 'readable'. A loop reads on by itself, and may leave before. */
   override read (size?: number): any {
     const chunk = super.read(size)
-    if (chunk !== null) this.reads++
-    if (chunk !== null && this.readableLength === 0 && !this.isIterated && this.listenerCount('readable') > 0) process.nextTick(readOn, this)
+    if (chunk === null) return null
+    this.reads++
+    if (this.readableLength === 0 && !this.isIterated && this.listenerCount('readable') > 0) process.nextTick(readOn, this)
     return chunk
   }
 
@@ -93,7 +94,7 @@ export class RequestBody extends Readable {
     this.push(null)
   }
 
-  /** Ends an empty body, which nobody may have begun to read. */
+  /** Ends an empty body, if nobody has begun to read it. */
   endUnread (): void {
     if (!this.isUnread) return
     this.onEnd()

@@ -13,7 +13,7 @@ import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedErro
 import { fillSilently, neverReadAhead } from '../node/streams.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
 import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, idleSocket, isRelayTarget, pipeToRelay } from '../relay/relay.ts'
-import { type Framing, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
+import { type Framing, NO_BODY, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
 import { isTunnel } from '../transfer/tunnel.ts'
 import type { Transport, WriteCallback } from '../transport/transport.ts'
 import { contentError, isContent } from './content.ts'
@@ -127,6 +127,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   get requestFraming (): Framing {
     return this.summary.requestFraming
+  }
+
+  get hasNoContent (): boolean {
+    return this.requestFraming === NO_BODY && !this.isTunnel
   }
 
   get trailers (): Trailers {
@@ -665,7 +669,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
     if (this.whenClosed !== null) process.nextTick(this.whenClosed)
     this.itemWriter?.stop()
     if (exchange.endedWell && error === null) {
-      if (this.bytesRead === 0 && this.readableEnded) this.requestHalf?.endUnread()
+      if (this.bytesRead === 0 && this.readableEnded) this.requestHalf?.endUnread() // its owner finds an empty body, not a failure
       this.requestHalf?.onClose(null)
       this.keepSummary()
       done(null)

@@ -55,7 +55,7 @@ export type Event =
   | 'head written'
   | 'first byte'
   | 'response complete'
-  /** Nobody reads the request, or the reader has paused, and nobody is left who would resume it; or the rest of it is lost. */
+  /** Nobody reads the request any more, as `reader-watch.ts` finds it; or the rest of it is lost. */
   | 'reader left'
   /** The stream was destroyed, by the handler or because of an earlier event. */
   | 'stream destroyed'

@@ -4,15 +4,14 @@
 import { Readable } from 'node:stream'
 import { isPiped, isRead } from '../node/streams.ts'
 import type { ContentReceiver } from '../relay/relay.ts'
-import { type Framing, NO_BODY } from '../transfer/framing.ts'
 import type { ChunkIterator } from './chunk-iterator.ts'
 import type { Exchange } from './exchange.ts'
 import type { RequestBody, WebHalves } from './halves.ts'
 
 /** The stream of an exchange, as its watch sees it. */
 export interface WatchedStream extends Readable {
-  readonly requestFraming: Framing
-  readonly isTunnel: boolean
+  /** Whether there is nothing to read: no request body, and no tunnel. */
+  readonly hasNoContent: boolean
   /** Whether somebody listens for content. */
   readonly isRead: boolean
   /** A relay that takes the content. */
@@ -35,7 +34,7 @@ export class ReaderWatch {
   private exchange: Exchange | null // null when it is over
   private isListening = false
   private timer: NodeJS.Timeout | undefined
-  private takenBefore: number | null = null // when reading seemed to be over; null if it did not
+  private takenBefore: number | null = null // `taken`, when reading first seemed to be over; null if it does not
 
   constructor (stream: WatchedStream, exchange: Exchange) {
     this.stream = stream
@@ -43,9 +42,9 @@ export class ReaderWatch {
   }
 
   /**
-   * Looks whether the reader has left. It has `drainTimeout` to begin, if it was given the request half. After the handler has returned,
-   * a reader that takes nothing of what is there has as long to go on. Some readers leave without an event, so a timer looks again.
-   * A client that waits for a 100 does not send its body when it has the whole response. It also has as long to begin.
+   * Checks whether the reader has left. The owner of the request half has `drainTimeout` to begin to read. After the handler has returned, a
+   * reader has `drainTimeout` to take some of the content that is there. Some readers leave without an event, so a timer checks again.
+   * A client that waits for a 100 has `drainTimeout` to begin its body: most clients send none when they have the whole response.
    */
   check (): void {
     const { stream, exchange } = this
@@ -81,14 +80,13 @@ export class ReaderWatch {
     else this.check()
   }
 
-  /**
-   * Whether nobody has begun to read; or nobody takes what is there, and there is no handler, and no target of a pipe, that would go on; or
-   * the client waits for a 100.
-   */
+  /** Whether nothing more seems to be read. If nothing is taken for `drainTimeout` either, the reader has left. */
   private get seemsOver (): boolean {
     const { stream } = this
-    if (!stream.isRead || this.exchange!.transport.awaitsContinue) return true
-    if (this.exchange!.life.handler === 'running' || stream.receiver !== null || isPiped(stream) || stream.requestHalf?.isPiped === true) return false
+    const { life, transport } = this.exchange!
+    if (!stream.isRead || transport.awaitsContinue) return true
+    // The handler, or the target of a pipe, may resume a reader that has paused.
+    if (life.handler === 'running' || stream.receiver !== null || isPiped(stream) || stream.requestHalf?.isPiped === true) return false
     const dataReaders = stream.listenerCount('data') - (stream.requestHalf?.isLeft === true ? 1 : 0)
     if (stream.readableFlowing === true && dataReaders > 0) return false
     if (stream.loops > 0) return stream.waitingLoop === null
@@ -97,8 +95,8 @@ export class ReaderWatch {
 
   /** Whether the request half has an owner that may still begin to read, as undici does when it is connected. */
   private get halfMayBeRead (): boolean {
-    const { requestHalf, webStreams, requestFraming, isTunnel } = this.stream
-    if (requestHalf?.isUnread !== true || (requestFraming === NO_BODY && !isTunnel)) return false
+    const { requestHalf, webStreams, hasNoContent } = this.stream
+    if (requestHalf?.isUnread !== true || hasNoContent) return false
     return this.exchange!.life.handler === 'running' || (webStreams === null ? isRead(requestHalf) : webStreams.readable.locked)
   }
 

@@ -82,7 +82,7 @@ export interface Transport {
   readonly trailers: Trailers
   /** Starts or resumes delivering content. */
   read (): void
-  /** Whether the client waits for a 100, which comes too late behind the head, and has sent nothing of the body. */
+  /** Whether the client waits for a 100 that was not sent, and has sent nothing of the body. */
   readonly awaitsContinue: boolean
   /** For the speed of the client: bytes that were received, and bytes that the kernel has accepted. Framing may be included. */
   readonly progress: number

@@ -207,7 +207,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
     const collect = async (content: AsyncIterable<unknown>, pause = 0): Promise<string> => {
       let all = ''
       for await (const some of content) {
-        all += typeof some === 'number' ? some : String(some)
+        all += String(some)
         if (pause > 0) await setTimeout(pause)
       }
       return all
