@@ -35,6 +35,7 @@ export class ResponseReader {
   private readonly limits: CallLimits
   private headReader: ResponseHeadReader
   private headSize = 0 // of all heads so far
+  private mustClose = false // an interim head says so: most servers say it in the final one
   private body: BodyReader | null = null
 
   constructor (request: RequestStart, limits: CallLimits) {
@@ -89,7 +90,8 @@ export class ResponseReader {
     else this.onFinalHead(head)
   }
 
-  private onInterimHead ({ statusCode, statusMessage, headers }: ReceivedHead): void {
+  private onInterimHead ({ statusCode, statusMessage, headers, fields }: ReceivedHead): void {
+    this.mustClose ||= asksToClose(fields.connection)
     this.informational.push({ statusCode, statusMessage, headers })
     this.headReader = new ResponseHeadReader(this.limits.maxHeadSize - this.headSize)
   }
@@ -101,7 +103,7 @@ export class ResponseReader {
       if (statusCode === 101) checkUpgrade(1, connection, upgrade, fields.upgrade)
       this.isTunnel = framing === TUNNEL
       this.body = bodyReader(framing, this.limits)
-      this.isPersistent = !shouldClose(minorVersion, fields.connection, framing) && !asksToClose(connection)
+      this.isPersistent = !shouldClose(minorVersion, fields.connection, framing) && !asksToClose(connection) && !this.mustClose
     } catch (error) {
       this.error = error as Error
       return

@@ -85,6 +85,8 @@ export class ResponseHeadReader extends HeadReader<ResponseHead> implements type
 
   protected parse (statusLine: string, lines: string[]): ResponseHead {
     const [, minorVersion, statusCode, statusMessage] = STATUS_LINE.exec(statusLine) ?? fail('not a status-line')
+    // Other readers take it for the whole response (RFC 9110 section 15.2).
+    if (minorVersion === '0' && statusCode.startsWith('1')) fail('a 1xx response of HTTP/1.0')
     const { fields, headers } = readFields(lines)
     return { minorVersion: Number(minorVersion), statusCode: Number(statusCode), statusMessage, fields, headers }
   }

@@ -145,6 +145,17 @@ t.test('a connection that the server has ended, or used without being asked, is 
   }
 })
 
+t.test('a connection that the server asks to close is not used again, whichever of its heads says so', async (t) => {
+  const server = await play(t)
+  for (const answer of [BODY('one', 'Connection: close'), head('103 Early Hints', 'Connection: x, Close') + head('103 Early Hints') + BODY('one')]) {
+    const call = server.open()
+    await (await server.peerOf(call)).answer(answer)
+    t.equal(await text(call), 'one')
+    await closed(call)
+    t.equal(server.agent.connections, 0)
+  }
+})
+
 t.test('a request whose idle connection turns out to be dead is sent once more, if that does no harm', async (t) => {
   const server = await play(t, { agent: { maxConnections: 1 } })
   const makeIdle = async (): Promise<Peer> => {

@@ -44,6 +44,7 @@ export const responses: readonly ResponseCase[] = [
   ['9110 15.2', 'an interim response', 'POST', head('100 Continue') + OK('Content-Length: 5') + 'hello', received('hello', {}, [100, 200])],
   ['9110 15.2', 'interim responses with fields', 'GET', head('103 Early Hints', 'Link: </a>') + head('103 ', 'Link: </b>') + OK('Transfer-Encoding: chunked') + HELLO, received('hello', {}, [103, 103, 200])],
   ['9110 15.2', 'an interim response with a length', 'GET', head('102 Processing', 'Content-Length: 5') + OK('Content-Length: 0'), noBody(102, 200)],
+  ['9110 15.2', 'an interim response that asks to close', 'GET', head('103 Early Hints', 'Connection: close') + OK('Content-Length: 5') + 'hello', received('hello', {}, [103, 200])],
   ['9110 15.2', 'an interim response, then no body', 'HEAD', head('103 Early Hints') + OK('Content-Length: 5'), noBody(103, 200)],
 
   // 6.3, items 3 to 6: chunked, or with a length.
@@ -75,6 +76,8 @@ export const responses: readonly ResponseCase[] = [
   ['9110 8.6', 'a length of 2^53', 'GET', OK('Content-Length: 9007199254740992') + 'hello', refused('FRAMING')],
   ['9112 7.1', 'a malformed chunk', 'GET', OK('Transfer-Encoding: chunked') + '5\nhello\r\n0\r\n\r\n', refused('CHUNK')],
   ['9110 6.5.1', 'a framing field as a trailer', 'GET', OK('Transfer-Encoding: chunked') + '0\r\nContent-Length: 5\r\n\r\n', refused('TRAILER')],
+  ['9110 15.2', 'an interim response in HTTP/1.0', 'GET', 'HTTP/1.0 100 Continue\r\n\r\n' + OK('Content-Length: 5') + 'hello', refused('HEAD')],
+  ['9110 15.2', '101 in HTTP/1.0', 'GET', 'HTTP/1.0 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n', refused('HEAD')],
   ['9112 4', 'another protocol', 'GET', 'HTTP/2 200 OK\r\n\r\n', refused('HEAD')],
   ['9112 4', 'the protocol in another case', 'GET', 'http/1.1 200 OK\r\n\r\n', refused('HEAD')],
   ['9112 4', 'no space after the status', 'GET', 'HTTP/1.1 200\r\n\r\n', refused('HEAD')],

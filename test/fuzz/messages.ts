@@ -109,7 +109,7 @@ export function messageFrom (seed: number, number: number, kind: Kind): Message 
     if (framing === 'none') lines.splice(0)
   } else if (kind === 'response') {
     method = pick(['GET', 'GET', 'GET', 'HEAD', 'CONNECT'])
-    const interim = chance(0.1) ? `HTTP/1.1 ${pick(['100 Continue', '103 Early Hints'])}\r\n${chance(0.5) ? 'Link: a\r\n' : ''}\r\n` : ''
+    const interim = chance(0.1) ? `${version()} ${pick(['100 Continue', '103 Early Hints'])}\r\n${pick(['', 'Link: a\r\n', 'Connection: close\r\n'])}\r\n` : ''
     start = interim + version() + (isOdd() ? pick(['  ', '\t', '']) : ' ') + (isOdd() ? pick(STATUSES) : pick(STATUSES.slice(0, 8))) + (isOdd() ? pick(REASONS) : pick(REASONS.slice(0, 4)))
     host = 'Server: a'
     while (isOdd()) lines.push(pick(FIELDS))

@@ -17,6 +17,7 @@ export const STRICTER: readonly (readonly [reason: string, rule: string])[] = [
   ['Malformed message head: not a request-line', '9112 2.2, 3: whitespace or a bare CR around the parts of the request-line'],
   ['Malformed message head: not a status-line', '9112 4: no blank behind the status, a control byte, or a status that is not 100 to 599'],
   ['Malformed message head: not a request-target', '9112 3.2: a malformed target, or in a form that the method does not have'],
+  ['Malformed message head: a 1xx response of HTTP/1.0', '9110 15.2: HTTP/1.0 has no 1xx responses'],
   ['Malformed message head: not a field line', '9110 5.5, 9112 5.1, 5.2: whitespace before the colon, a folded line, or a control byte'],
   ['HTTP/', '9110 15.6.6: neither HTTP/1.0 nor HTTP/1.1'],
   ['The target of a CONNECT request ', '9112 3.2.3: the target of CONNECT is not a host and a port'],
@@ -81,6 +82,7 @@ export const DIFFERENCES: readonly Difference[] = [
   { oracle: 'node', rule: '9112 6.3: the framing fields of a response without a body', explains: ({ reason }, message, ours) => /^HPE_(UNEXPECTED_CONTENT_LENGTH|INVALID_CONTENT_LENGTH|INVALID_TRANSFER_ENCODING)$/.test(reason) && hasNoBody(message, ours) },
   { oracle: 'go', rule: '9112 6.3: the framing fields of a response without a body', explains: ({ reason }, message, ours) => /content-length|transfer encoding/i.test(reason) && hasNoBody(message, ours) },
   { oracle: 'h11', rule: '9112 6.3: the framing fields of a response without a body', explains: ({ reason }, message, ours) => /content-length|transfer-encoding/i.test(reason) && hasNoBody(message, ours) },
+  { oracle: 'node', rule: '9112 9.6: an interim response with Connection: close, behind which Node reads nothing', explains: ({ reason }, { kind, bytes }) => kind === 'response' && reason === 'HPE_CLOSED_CONNECTION' && /^HTTP\/1\.1 1\d\d .*\r\n(?:.+\r\n)*?connection:.*close/im.test(bytes) },
   { oracle: 'node', rule: '9110 5.5: a tab after the value of Transfer-Encoding, so that the response is read to the end of the connection', explains: (theirs, { kind, bytes }) => kind === 'response' && theirs.outcome === 'accepted' && /^transfer-encoding:[ \t]*chunked ?\t[ \t]*\r$/im.test(bytes) },
   // The grammar allows this whitespace, but the oracles refuse it.
   { oracle: 'node', rule: '9112 7.1.1: BWS or a quoted-string in chunk-ext', explains: ({ reason }, { bytes }) => /^HPE_(STRICT|INVALID_CHUNK_SIZE)$/.test(reason) && QUOTED_OR_BWS.test(bytes) },
