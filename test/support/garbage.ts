@@ -1,6 +1,6 @@
 // Collects garbage before memory is measured.
 
-import { setFlagsFromString } from 'node:v8'
+import { queryObjects, setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 
 setFlagsFromString('--expose-gc')
@@ -10,6 +10,11 @@ const gc = runInNewContext('gc') as (options?: { type: 'minor' }) => void
 export function collectGarbage (): void {
   gc()
   gc()
+}
+
+/** The number of objects and functions that are in use, but for those without a prototype. */
+export function countObjects (): number {
+  return queryObjects(Object, { format: 'count' })
 }
 
 /** Twice: what survives the first is moved to the old generation by the second. */
