@@ -391,21 +391,6 @@ declare namespace fastifyDuplex {
     duplex: DuplexItemOptions<Receive, Send, RouteGeneric>
   }
 
-  export interface ItemShorthandOptionsWithHandler<
-    Receive extends ReceiveFormats | undefined,
-    Send extends SendFormats | undefined,
-    RawServer extends RawServerBase = RawServerDefault,
-    RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
-    RawReply extends RawReplyDefaultExpression<RawServer> = RawReplyDefaultExpression<RawServer>,
-    RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
-    ContextConfig = ContextConfigDefault,
-    SchemaCompiler extends FastifySchema = FastifySchema,
-    TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault,
-    Logger extends FastifyBaseLogger = FastifyBaseLogger
-  > extends ItemShorthandOptions<Receive, Send, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger> {
-    handler: ItemHandler<NoInfer<Receive>, NoInfer<Send>, RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, NoInfer<SchemaCompiler>, TypeProvider, Logger>
-  }
-
   export interface ItemRouteOptions<
     Receive extends ReceiveFormats | undefined,
     Send extends SendFormats | undefined,
@@ -433,19 +418,6 @@ declare namespace fastifyDuplex {
     Logger extends FastifyBaseLogger = FastifyBaseLogger
   > extends RouteShorthandOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger> {
     duplex: true | DuplexOptions
-  }
-
-  export interface DuplexShorthandOptionsWithHandler<
-    RawServer extends RawServerBase = RawServerDefault,
-    RawRequest extends RawRequestDefaultExpression<RawServer> = RawRequestDefaultExpression<RawServer>,
-    RawReply extends RawReplyDefaultExpression<RawServer> = RawReplyDefaultExpression<RawServer>,
-    RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
-    ContextConfig = ContextConfigDefault,
-    SchemaCompiler extends FastifySchema = FastifySchema,
-    TypeProvider extends FastifyTypeProvider = FastifyTypeProviderDefault,
-    Logger extends FastifyBaseLogger = FastifyBaseLogger
-  > extends DuplexShorthandOptions<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, SchemaCompiler, TypeProvider, Logger> {
-    handler: DuplexHandler<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfig, NoInfer<SchemaCompiler>, TypeProvider, Logger>
   }
 
   export interface DuplexRouteOptions<
