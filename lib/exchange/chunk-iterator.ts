@@ -15,6 +15,8 @@ export interface ChunkSource extends Readable {
   loops: number
   /** The loop that waits for the next chunk. */
   waitingLoop: ChunkIterator | null
+  /** A loop leaves, but its last wait lasts until something comes. */
+  loopIsLeaving: boolean
   /** Called when a loop has left. */
   onReaderChange (): void
 }
@@ -55,8 +57,11 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
 
   return (): Promise<Result> {
     const { waiting, stream } = this
-    if (stream.waitingLoop === this) stream.waitingLoop = null // the reader is leaving: it does not wait any more
-    if (waiting !== null) return this.behind(waiting, () => this.return())
+    if (waiting !== null) {
+      if (stream.waitingLoop === this) stream.waitingLoop = null
+      stream.loopIsLeaving = true
+      return this.behind(waiting, () => this.return())
+    }
     this.leave()
     return Promise.resolve(DONE)
   }
@@ -127,6 +132,7 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
     }
     if (this.state === 'reading') {
       stream.loops--
+      stream.loopIsLeaving = false
       stream.onReaderChange()
     }
     this.state = 'over'

@@ -44,6 +44,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   whenClosed: (() => void) | null = null
   loops = 0
   waitingLoop: ChunkIterator | null = null
+  loopIsLeaving = false
   requestHasEnded = false
   endWasRead = false
   detachWasCalled = false
@@ -638,6 +639,10 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
 
   get taken (): number {
     return this.reads + (this.itemReader?.itemsTaken ?? 0) + (this.requestHalf?.reads ?? 0)
+  }
+
+  get hasUnreadItems (): boolean {
+    return this.itemReader?.hasUnread === true
   }
 
   get isWaitedFor (): boolean {

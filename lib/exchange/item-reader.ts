@@ -55,6 +55,11 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
     return this.decoded - (this.ahead.length - this.taken)
   }
 
+  /** Whether items were decoded that were not handed out yet. */
+  get hasUnread (): boolean {
+    return this.taken < this.ahead.length || this.hasFailure
+  }
+
   next (): Promise<Result> {
     if (this.reading === null && !this.hasRunLong) {
       try {

@@ -4,7 +4,6 @@
 import { Readable } from 'node:stream'
 import { isPiped, isRead } from '../node/streams.ts'
 import type { ContentReceiver } from '../relay/relay.ts'
-import type { ChunkIterator } from './chunk-iterator.ts'
 import type { Exchange } from './exchange.ts'
 import type { RequestBody, WebHalves } from './halves.ts'
 
@@ -18,10 +17,12 @@ export interface WatchedStream extends Readable {
   readonly receiver: ContentReceiver | null
   /** The number of loops that read. */
   readonly loops: number
-  /** The loop that waits for the next chunk. */
-  readonly waitingLoop: ChunkIterator | null
+  /** A loop leaves, and waits for the last time. */
+  readonly loopIsLeaving: boolean
   /** A number that grows with everything that a reader takes from a buffer. */
   readonly taken: number
+  /** Whether items were decoded that were not taken yet. */
+  readonly hasUnreadItems: boolean
   /** Whether a read has found less than it wants, and nothing has come since. */
   readonly foundTooLittle: boolean
   readonly requestHalf: RequestBody | null
@@ -69,7 +70,8 @@ export class ReaderWatch {
   private startTimer (takenBefore: number | null): void {
     clearTimeout(this.timer)
     this.takenBefore = takenBefore
-    this.timer = setTimeout(() => { this.onTimeout() }, this.exchange!.options.drainTimeout).unref() // a connection keeps the process alive
+    this.timer = setTimeout(() => { this.onTimeout() }, this.exchange!.options.drainTimeout)
+    if (takenBefore === null) this.timer.unref() // only looks again: it does not keep a process alive that has nothing else to do
   }
 
   private onTimeout (): void {
@@ -88,9 +90,9 @@ export class ReaderWatch {
     // The handler, or the target of a pipe, may resume a reader that has paused.
     if (life.handler === 'running' || stream.receiver !== null || isPiped(stream) || stream.requestHalf?.isPiped === true) return false
     const dataReaders = stream.listenerCount('data') - (stream.requestHalf?.isLeft === true ? 1 : 0)
-    if (stream.readableFlowing === true && dataReaders > 0) return false
-    if (stream.loops > 0) return stream.waitingLoop === null
-    return stream.listenerCount('readable') === 0 || (stream.readableLength > 0 && !stream.foundTooLittle)
+    if (stream.readableFlowing === true) return dataReaders === 0
+    if (stream.loopIsLeaving || (stream.loops === 0 && stream.listenerCount('readable') === 0)) return true
+    return stream.hasUnreadItems || (stream.readableLength > 0 && !stream.foundTooLittle)
   }
 
   /** Whether the request half has an owner that may still begin to read, as undici does when it is connected. */

@@ -1,15 +1,14 @@
 // The pool of connections of fastify-duplex/client.
 
-import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { getEventListeners } from 'node:events'
-import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { setImmediate as immediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import t from 'tap'
 import type { ClientCall } from '../../types/client.d.ts'
+import { run } from '../support/process.ts'
 import { Random } from '../support/random.ts'
 import { TLS, serve, untilStuck } from '../support/wire.ts'
 import { Agent, BODY, OK, type Peer, closed, failureOf, head, open, play, until } from './support.ts'
@@ -301,14 +300,12 @@ t.test('agent.close()', async (t) => {
 
 t.test('idle connections do not keep the process alive', async (t) => {
   const server = await play(t)
-  const tsx = process.execArgv.filter((argument, i, all) => /^--(import|require|loader)/.test(argument) || /^--(import|require|loader)$/.test(all[i - 1]))
-  const script = `
-    const { open } = require(${JSON.stringify(join(__dirname, '../../lib/client/index.ts'))})
-    open(${JSON.stringify(server.url)}).on('data', (data) => console.log(String(data)))`
-  const ended = promisify(execFile)(process.execPath, [...tsx, '--eval', script], { cwd: join(__dirname, '../..') })
+  const printed = run(`
+    const { open } = require('./lib/client/index.ts')
+    open(${JSON.stringify(server.url)}).on('data', (data) => console.log(String(data)))`)
   const peer = await server.accept()
   await peer.answer(BODY('bye', 'Keep-Alive: timeout=600'))
-  t.equal((await ended).stdout, 'bye\n')
+  t.equal(await printed, 'bye\n')
 })
 
 t.test('1000 calls aborted at random phases leave nothing behind', async (t) => {

@@ -8,6 +8,7 @@ import t from 'tap'
 import { jsonl } from '../../lib/items/index.ts'
 import type { HttpDuplex } from '../../types/index.d.ts'
 import { KINDS, serveKind } from '../support/kinds.ts'
+import { run } from '../support/process.ts'
 import { OPEN, TRANSPORTS, chunk, chunked, resolvers, serve } from '../support/wire.ts'
 
 t.test('what a loop writes, and the end behind it, are one write to the socket', async (t) => {
@@ -172,18 +173,20 @@ t.test('a loop that waits for a malformed chunk', async (t) => {
   await wire.ended
 })
 
-t.test('a loop that is stuck behind its handler, or is left while it waits, has drainTimeout', async (t) => {
+t.test('a loop behind its handler has drainTimeout to take what is there, and none when it is left', async (t) => {
   const { connect } = await serve(t, 'tcp', (app) => {
-    app.post('/stuck', { duplex: { drainTimeout: 1 } }, (_request, { duplex }) => {
-      const loop = async (): Promise<void> => {
-        for await (const content of duplex) {
-          duplex.resume()
-          await new Promise(() => content)
+    for (const url of ['/stuck', '/resumed']) {
+      app.post(url, { duplex: { drainTimeout: 1 } }, (_request, { duplex }) => {
+        const loop = async (): Promise<void> => {
+          for await (const content of duplex) {
+            if (url === '/resumed') duplex.resume()
+            await new Promise(() => content)
+          }
         }
-      }
-      loop().catch(() => {})
-      duplex.end('done')
-    })
+        loop().catch(() => {})
+        duplex.end('done')
+      })
+    }
     app.post('/left', { duplex: { drainTimeout: 1 } }, async (_request, { duplex }) => {
       const iterator = duplex[Symbol.asyncIterator]()
       await iterator.next()
@@ -192,11 +195,12 @@ t.test('a loop that is stuck behind its handler, or is left while it waits, has 
       duplex.end('done')
     })
   })
-  for (const url of ['/stuck', '/left']) {
+  for (const [url, more] of [['/stuck', chunk('more')], ['/resumed', chunk('more')], ['/left', '']]) {
     const wire = await connect()
     wire.send(OPEN(url) + chunk('some'))
     await wire.head()
     t.equal(await wire.body(), 'done')
+    wire.send(more)
     await wire.ended
   }
 })
@@ -222,6 +226,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
     const readers: Record<string, (duplex: HttpDuplex) => Promise<string>> = {
       '/a loop': (duplex) => collect(duplex),
+      '/a loop that works for long': (duplex) => collect(duplex, 5 * drainTimeout),
       '/a loop over the half': ({ requestBody }) => collect(requestBody),
       '/readable': (duplex) => new Promise((resolve) => {
         let all = ''
@@ -271,6 +276,30 @@ for (const [name, kind] of Object.entries(KINDS)) {
     }
   })
 }
+
+t.test('a process that has nothing else to do waits for a reader who seems to have left, and for no other', async (t) => {
+  const printed = await run(`
+    const { Writable } = require('node:stream')
+    const { default: plugin } = require('./lib/index.ts')
+    async function main () {
+      const app = require('fastify')()
+      await app.register(plugin, { drainTimeout: 20 })
+      app.addHook('onResponse', async ({ url }) => { console.log(url) })
+      app.post('/piped', { duplex: true }, (_request, { duplex }) => {
+        duplex.pipe(new Writable({ write () {} }))
+        duplex.end('done')
+      })
+      app.post('/paused', { duplex: true }, (_request, { duplex }) => {
+        duplex.once('data', () => { duplex.pause() })
+        duplex.end('done')
+      })
+      await app.inject({ method: 'POST', url: '/piped', payload: Buffer.alloc(1e6) })
+      const call = await app.injectDuplex({ method: 'POST', url: '/paused' })
+      call.write('some')
+    }
+    main()`)
+  t.equal(printed, '/piped\n/paused\n')
+})
 
 t.test('a listener may take over from a loop that was not left', async (t) => {
   const drainTimeout = 20
