@@ -220,6 +220,10 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
     this.happens('reader left')
   }
 
+  onBothEnded (): void {
+    this.keepSignal()
+  }
+
   onIdleTimeout (): void {
     this.owner.onIdleTimeout()
   }
@@ -397,9 +401,13 @@ export class Exchange implements ExchangeEvents, OpenExchange, Paced, Orders {
   }
 
   private complete (): void {
+    this.keepSignal()
+    publish(finished, this.stream!, this.owner.reply!)
+  }
+
+  private keepSignal (): void {
     this.cancelSignalAbort()
     this.cancelSignalAbort = ignore
-    publish(finished, this.stream!, this.owner.reply!)
   }
 }
 

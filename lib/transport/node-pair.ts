@@ -93,6 +93,8 @@ export class NodeTransport implements Transport, Watched {
     onCutRequest(request, () => { this.exchange?.onReadError(new AbortedError()) })
     // The response finishes only when its stream closes, which waits for the rest of the request.
     stream.on('finish', () => { if (this.exchange?.answerHasBegun) this.onAnswered() })
+    // Before Node's own listener, which closes the request.
+    stream.prependListener('close', () => { if (this.bothSidesHaveEnded) this.exchange?.onBothEnded() })
   }
 
   private get isClosed (): boolean {
@@ -360,9 +362,18 @@ export class NodeTransport implements Transport, Watched {
   onClose (): void {
     // A stream of HTTP/2 closes as well when both its sides have ended. The handler may not have ended a response to HEAD yet.
     // 'finish' alone does not tell: the response emits it also for a stream that was reset.
-    const isComplete = this.responseIsWritten && this.nodeHasFinished && this.stream?.writableFinished !== false && (!this.contentWasRequested || this.request.readableEnded)
-    if (isComplete) this.exchange?.onRestLost()
-    else this.exchange?.onGone(new AbortedError())
+    if (this.isAnswered && (!this.contentWasRequested || this.request.readableEnded)) this.exchange?.onRestLost()
+    else if (!this.bothSidesHaveEnded) this.exchange?.onGone(new AbortedError())
+    // Otherwise a reader that is slower than the client finds the rest in `request`.
+  }
+
+  private get isAnswered (): boolean {
+    return this.responseIsWritten && (this.stream === undefined ? this.nodeHasFinished : this.stream.writableFinished)
+  }
+
+  /** Whether a stream of HTTP/2 has closed because the whole request was received, and the whole response sent. */
+  private get bothSidesHaveEnded (): boolean {
+    return this.isAnswered && this.stream?.readableEnded === true && !wasCut(this.request)
   }
 
   // For the idle watch, and for the speed of the client

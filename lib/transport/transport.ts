@@ -48,6 +48,8 @@ export interface ExchangeEvents {
   onGone (error: Error): void
   /** The connection, or its stream, has closed behind the whole response. What nobody has read of the request is lost. */
   onRestLost (): void
+  /** Its stream has closed behind the whole request and the whole response. The request may still be read. */
+  onBothEnded (): void
   /** Fastify has begun to answer. */
   readonly answerHasBegun: boolean
 }

@@ -277,6 +277,44 @@ for (const [name, kind] of Object.entries(KINDS)) {
   })
 }
 
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`a reader that is slower than the client reads to the end behind the response: ${name}`, async (t) => {
+    const readers: Record<string, (duplex: HttpDuplex) => AsyncIterable<{ length: number }>> = {
+      '/whole': (duplex) => duplex,
+      '/half': ({ requestBody }) => requestBody,
+      '/web': (duplex) => duplex.web().readable as any
+    }
+    const { ask, logged } = await serveKind(t, kind, (app, routeOptions) => {
+      for (const [url, read] of Object.entries(readers)) {
+        app.post(url, { ...routeOptions, duplex: true }, async ({ signal }, { duplex }) => {
+          duplex.end('done')
+          let size = 0
+          for await (const chunk of read(duplex)) {
+            size += chunk.length
+            await setTimeout(5)
+            t.notOk(signal.aborted)
+          }
+          received.resolve(size)
+        })
+      }
+    })
+    let received = resolvers<number>()
+    for (const url of Object.keys(readers)) {
+      for (const size of [30_000, 300_000]) {
+        received = resolvers()
+        const completed = logged('request completed')
+        const asked = await ask(url)
+        asked.write('a'.repeat(size))
+        asked.end()
+        t.equal(await asked.status(), 200)
+        t.equal(await asked.body(), 'done')
+        t.equal(await received.promise, size, url)
+        await completed
+      }
+    }
+  })
+}
+
 t.test('a process that has nothing else to do waits for a reader who seems to have left, and for no other', async (t) => {
   const printed = await run(`
     const { Writable } = require('node:stream')
