@@ -84,7 +84,7 @@ export class RequestBody extends Readable {
 
   private readonly onData = (chunk: Buffer | string): void => {
     const wasFlowing = this.readableFlowing === true
-    this.push(typeof chunk === 'string' ? Buffer.from(chunk, this.exchange.readableEncoding!) : chunk)
+    this.push(bytesFrom(chunk, this.exchange))
     // With setEncoding(), the chunk may end within a character. If it holds nothing else, the reader has got nothing, and still waits.
     if (this.readableLength > 0 || (wasFlowing && this.readableFlowing !== true)) this.exchange.pause()
   }
@@ -139,10 +139,31 @@ export function webHalves (request: RequestBody, response: Duplex): WebHalves {
   return { readable: webReadable(request), writable: webWritable(response) }
 }
 
+/**
+ * Not with Readable.toWeb(): its stream would stop between two reads that do not wait for each other, since the request half buffers
+ * nothing; and that of a request that was cut off before would look complete.
+ */
 function webReadable (request: RequestBody): ReadableStream<Uint8Array> {
-  if (!request.readableAborted) return Readable.toWeb(request) as ReadableStream<Uint8Array>
-  // Readable.toWeb() would make a stream of it that looks complete.
-  return new ReadableStream({ start (controller) { controller.error(request.errored ?? new DestroyedError()) } })
+  const chunks = request.iterator()
+  return new ReadableStream<Uint8Array>({
+    start (controller) {
+      const fail = (): void => { if (!request.readableEnded) controller.error(request.errored ?? new DestroyedError()) }
+      if (request.closed) fail()
+      else request.on('close', fail)
+    },
+    async pull (controller) {
+      const { value, done } = await chunks.next()
+      if (done) {
+        controller.close()
+        return
+      }
+      const chunk = bytesFrom(value, request)
+      controller.enqueue(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.length))
+    },
+    cancel (reason) {
+      request.destroy(reason instanceof Error ? reason : undefined)
+    }
+  }, { highWaterMark: 0 }) // nothing is read before somebody reads
 }
 
 /** Not with Writable.toWeb(): closing its stream would wait for the end of the request. */
@@ -170,6 +191,11 @@ function webWritable (response: Duplex): WritableStream<string | Uint8Array> {
       response.destroy(reason instanceof Error ? reason : new DestroyedError({ cause: reason }))
     }
   })
+}
+
+/** A chunk of a stream as bytes, also with setEncoding(). */
+function bytesFrom (chunk: Buffer | string, { readableEncoding }: Readable): Buffer {
+  return typeof chunk === 'string' ? Buffer.from(chunk, readableEncoding!) : chunk
 }
 
 function readOn (request: RequestBody): void {

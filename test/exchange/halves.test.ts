@@ -576,6 +576,15 @@ for (const [name, kind] of Object.entries(KINDS)) {
         for (let result = await reader.read(); !result.done; result = await reader.read()) all += Buffer.from(result.value).toString()
         return all
       },
+      'reads that do not wait for each other': async ({ web }) => {
+        const reader = web().readable.getReader()
+        const results = await Promise.all(Array.from({ length: 5 }, () => reader.read()))
+        return results.map(({ value = '' }) => Buffer.from(value).toString()).join('')
+      },
+      'a web stream behind setEncoding()': (duplex) => {
+        duplex.requestBody.setEncoding('utf8')
+        return new Response(duplex.web().readable).text()
+      },
       'a reader that begins later': async ({ requestBody }) => {
         for (let turn = 0; turn < 5; turn++) await immediate()
         return collect(requestBody)
@@ -606,11 +615,11 @@ for (const [name, kind] of Object.entries(KINDS)) {
             await begin(duplex)
           })
           // The reader of a handler that has returned must have begun.
-          if (i < 3) app.post(`/${i}/returned`, options, (_request, { duplex }) => { begin(duplex); duplex.end('done') })
+          if (i < 5) app.post(`/${i}/returned`, options, (_request, { duplex }) => { begin(duplex); duplex.end('done') })
         }
       })
       for (const [i, reader] of Object.keys(readers).entries()) {
-        for (const when of i < 3 ? ['', '/after', '/returned'] : ['', '/after']) {
+        for (const when of i < 5 ? ['', '/after', '/returned'] : ['', '/after']) {
           const asked = await ask(`/${i}${when}`)
           asked.write('one')
           t.equal(await asked.status(), 200)
