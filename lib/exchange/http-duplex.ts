@@ -666,7 +666,18 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   release (wasRead: boolean, requestEnded: boolean): void {
     this.readerWatch?.stop()
     if (!requestEnded) this.destroy()
-    else if (!wasRead && !(this.endWasRead && this.readableLength === 0) && !this.readableEnded) this.resume() // otherwise the stream would not close, since its end was not read
+    else if (!wasRead && !this.readableEnded && !(this.endWasRead && this.readableLength === 0)) this.closeUnread()
+  }
+
+  private closeUnread (): void {
+    if (this.readableLength === 0) this.resume() // the stream closes when its end is read
+    else if (this.requestHalf?.isUnread === true) setTimeout(dropUnread, this.exchange.options.drainTimeout, this).unref()
+    else setImmediate(dropUnread, this) // code that waits with promises listens again in a microtask
+  }
+
+  /** Drops what nobody reads. Who reads it later gets an error: otherwise the body would look shorter than it is. */
+  dropUnread (): void {
+    if (!this.isRead) this.destroy()
   }
 
   override _destroy (error: Error | null, done: WriteCallback): void {
@@ -725,6 +736,10 @@ function readAll (stream: Readable): Buffer[] {
 
 function receiveMore (stream: HttpDuplex): void {
   stream.receiveMore()
+}
+
+function dropUnread (stream: HttpDuplex): void {
+  stream.dropUnread()
 }
 
 function pushEnd (stream: HttpDuplex): void {

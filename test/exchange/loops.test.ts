@@ -315,6 +315,80 @@ for (const [name, kind] of Object.entries(KINDS)) {
   })
 }
 
+/** The request was received to its end, though not read. */
+async function received (duplex: HttpDuplex): Promise<void> {
+  while (!(duplex as unknown as { requestHasEnded: boolean }).requestHasEnded) await immediate()
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`what nobody reads when both bodies are complete is dropped, and does not look like the end: ${name}`, async (t) => {
+    const { ask, logged } = await serveKind(t, kind, (app, routeOptions) => {
+      const route = (url: string, read: (duplex: HttpDuplex, content: AsyncIterable<unknown>) => Promise<void>): void => {
+        app.post(url, { ...routeOptions, duplex: { receive: url === '/items' ? jsonl({}) : undefined } as object }, async (_request, { duplex }) => {
+          const content = url === '/items' ? (duplex as unknown as { items: AsyncIterable<unknown> }).items : duplex
+          const loop = content[Symbol.asyncIterator]()
+          t.equal(String((await loop.next()).value).trim(), '1')
+          await loop.return!()
+          begun.resolve()
+          await received(duplex)
+          await read(duplex, content)
+        })
+      }
+      for (const url of ['/bytes', '/items']) {
+        route(url, async (duplex, content) => {
+          duplex.end('done')
+          await once(duplex, 'close')
+          await t.rejects(async () => { for await (const more of content) t.fail(String(more)) }, { code: 'ERR_STREAM_PREMATURE_CLOSE' })
+          read.resolve('')
+        })
+      }
+      route('/half', async (duplex) => {
+        const { requestBody } = duplex
+        duplex.end('done')
+        await completed
+        read.resolve(Buffer.concat(await requestBody.toArray()).toString())
+      })
+    })
+    let begun = resolvers<void>()
+    let read = resolvers<string>()
+    let completed: Promise<unknown>
+    for (const [url, expected] of [['/bytes', ''], ['/items', ''], ['/half', '2\n']]) {
+      begun = resolvers()
+      read = resolvers()
+      completed = logged('request completed')
+      const asked = await ask(url, { 'content-type': 'application/jsonl' })
+      asked.write('1\n')
+      await begun.promise
+      asked.write('2\n')
+      asked.end()
+      t.equal(await asked.status(), 200)
+      t.equal(await asked.body(), 'done')
+      t.equal(await read.promise, expected, url)
+    }
+  })
+}
+
+t.test('a reader that listens anew for each chunk gets the last one, which comes with the end of the request', async (t) => {
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: true }, async (_request, { duplex }) => {
+      duplex.end('done')
+      let text = ''
+      const end = once(duplex, 'end')
+      while (!duplex.readableEnded) {
+        await Promise.race([once(duplex, 'readable'), end])
+        for (let chunk; (chunk = duplex.read()) !== null; text += chunk);
+      }
+      read.resolve(text)
+    })
+  })
+  const read = resolvers<string>()
+  const wire = (await connect()).send(OPEN('/') + chunk('first '))
+  t.match(await wire.response(), { body: 'done' })
+  wire.send(chunk('second') + '0\r\n\r\n' + chunked('/', 'next'))
+  t.equal(await read.promise, 'first second')
+  t.match(await wire.response(), { body: 'done' }, 'the next request')
+})
+
 t.test('a process that has nothing else to do waits for a reader who seems to have left, and for no other', async (t) => {
   const printed = await run(`
     const { Writable } = require('node:stream')
