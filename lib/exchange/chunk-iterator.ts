@@ -15,8 +15,8 @@ export interface ChunkSource extends Readable {
   loops: number
   /** The loop that waits for the next chunk. */
   waitingLoop: ChunkIterator | null
-  /** A loop leaves, but its last wait lasts until something comes. */
-  loopIsLeaving: boolean
+  /** The number of those that leave, but whose last wait lasts until something comes. */
+  leavingLoops: number
   /** Called when a loop has left. */
   onReaderChange (): void
 }
@@ -32,6 +32,7 @@ const DONE: Result = { value: undefined, done: true }
 export class ChunkIterator implements AsyncIterableIterator<Chunk> {
   private readonly stream: ChunkSource
   private state: 'new' | 'reading' | 'over' = 'new'
+  private isLeaving = false // while it waits
   private waiting: Promise<Result> | null = null
   private wake: (() => void) | null = null // listens from the first wait on
   private settle: ((result: Result | Promise<Result>) => void) | null = null // ends the wait
@@ -59,7 +60,8 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
     const { waiting, stream } = this
     if (waiting !== null) {
       if (stream.waitingLoop === this) stream.waitingLoop = null
-      stream.loopIsLeaving = true
+      if (!this.isLeaving) stream.leavingLoops++
+      this.isLeaving = true
       return this.behind(waiting, () => this.return())
     }
     this.leave()
@@ -132,7 +134,7 @@ export class ChunkIterator implements AsyncIterableIterator<Chunk> {
     }
     if (this.state === 'reading') {
       stream.loops--
-      stream.loopIsLeaving = false
+      if (this.isLeaving) stream.leavingLoops--
       stream.onReaderChange()
     }
     this.state = 'over'

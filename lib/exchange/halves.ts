@@ -144,7 +144,7 @@ export function webHalves (request: RequestBody, response: Duplex): WebHalves {
  * nothing; and that of a request that was cut off before would look complete.
  */
 function webReadable (request: RequestBody): ReadableStream<Uint8Array> {
-  const chunks = request.iterator()
+  let chunks: NodeJS.AsyncIterator<any> | null = null // from the first read on
   return new ReadableStream<Uint8Array>({
     start (controller) {
       const fail = (): void => { if (!request.readableEnded) controller.error(request.errored ?? new DestroyedError()) }
@@ -152,6 +152,7 @@ function webReadable (request: RequestBody): ReadableStream<Uint8Array> {
       else request.on('close', fail)
     },
     async pull (controller) {
+      chunks ??= request.iterator()
       const { value, done } = await chunks.next()
       if (done) {
         controller.close()

@@ -44,7 +44,7 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   whenClosed: (() => void) | null = null
   loops = 0
   waitingLoop: ChunkIterator | null = null
-  loopIsLeaving = false
+  leavingLoops = 0
   requestHasEnded = false
   endWasRead = false
   detachWasCalled = false
@@ -670,14 +670,19 @@ export class HttpDuplex extends Duplex implements PublicHttpDuplex, ExchangeStre
   }
 
   private closeUnread (): void {
-    if (this.readableLength === 0) this.resume() // the stream closes when its end is read
+    if (this.readableLength === 0 || !this.bodyIsComplete) this.resume() // the stream closes when its end is read
     else if (this.requestHalf?.isUnread === true) setTimeout(dropUnread, this.exchange.options.drainTimeout, this).unref()
     else setImmediate(dropUnread, this) // code that waits with promises listens again in a microtask
   }
 
-  /** Drops what nobody reads. Who reads it later gets an error: otherwise the body would look shorter than it is. */
+  /**
+   * Drops what nobody reads. Code that reads it later gets an error: otherwise the body would look shorter than it is. Code that only
+   * waits for the end gets that.
+   */
   dropUnread (): void {
-    if (!this.isRead) this.destroy()
+    if (this.isRead) return
+    if (this.listenerCount('end') > 0) this.resume()
+    else this.destroy()
   }
 
   override _destroy (error: Error | null, done: WriteCallback): void {

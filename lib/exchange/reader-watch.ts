@@ -17,8 +17,8 @@ export interface WatchedStream extends Readable {
   readonly receiver: ContentReceiver | null
   /** The number of loops that read. */
   readonly loops: number
-  /** A loop leaves, and waits for the last time. */
-  readonly loopIsLeaving: boolean
+  /** The number of those that leave, but still wait. */
+  readonly leavingLoops: number
   /** A number that grows with everything that a reader takes from a buffer. */
   readonly taken: number
   /** Whether items were decoded that were not taken yet. */
@@ -91,7 +91,7 @@ export class ReaderWatch {
     if (life.handler === 'running' || stream.receiver !== null || isPiped(stream) || stream.requestHalf?.isPiped === true) return false
     const dataReaders = stream.listenerCount('data') - (stream.requestHalf?.isLeft === true ? 1 : 0)
     if (stream.readableFlowing === true) return dataReaders === 0
-    if (stream.loopIsLeaving || (stream.loops === 0 && stream.listenerCount('readable') === 0)) return true
+    if (stream.loops > 0 ? stream.loops === stream.leavingLoops : stream.listenerCount('readable') === 0) return true
     return stream.hasUnreadItems || (stream.readableLength > 0 && !stream.foundTooLittle)
   }
 

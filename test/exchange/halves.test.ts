@@ -585,6 +585,10 @@ for (const [name, kind] of Object.entries(KINDS)) {
         duplex.requestBody.setEncoding('utf8')
         return new Response(duplex.web().readable).text()
       },
+      'one read for each readable, beside a web stream for writing': (duplex) => {
+        t.ok(duplex.web().writable)
+        return readers['one read for each readable'](duplex)
+      },
       'a reader that begins later': async ({ requestBody }) => {
         for (let turn = 0; turn < 5; turn++) await immediate()
         return collect(requestBody)

@@ -3,6 +3,7 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
+import { finished } from 'node:stream/promises'
 import { setImmediate as immediate, setTimeout } from 'node:timers/promises'
 import t from 'tap'
 import { jsonl } from '../../lib/items/index.ts'
@@ -187,15 +188,17 @@ t.test('a loop behind its handler has drainTimeout to take what is there, and no
         duplex.end('done')
       })
     }
-    app.post('/left', { duplex: { drainTimeout: 1 } }, async (_request, { duplex }) => {
-      const iterator = duplex[Symbol.asyncIterator]()
-      await iterator.next()
-      iterator.next().catch(() => {})
-      iterator.return!().catch(() => {})
-      duplex.end('done')
-    })
+    for (const [url, count] of [['/left', 1], ['/both-left', 2]] as const) {
+      app.post(url, { duplex: { drainTimeout: 1 } }, async (_request, { duplex }) => {
+        const iterators = Array.from({ length: count }, () => duplex[Symbol.asyncIterator]())
+        await iterators[0].next()
+        for (const iterator of iterators) iterator.next().catch(() => {})
+        for (const iterator of [...iterators, ...iterators]) iterator.return!().catch(() => {})
+        duplex.end('done')
+      })
+    }
   })
-  for (const [url, more] of [['/stuck', chunk('more')], ['/resumed', chunk('more')], ['/left', '']]) {
+  for (const [url, more] of [['/stuck', chunk('more')], ['/resumed', chunk('more')], ['/left', ''], ['/both-left', chunk('more')]]) {
     const wire = await connect()
     wire.send(OPEN(url) + chunk('some'))
     await wire.head()
@@ -342,6 +345,11 @@ for (const [name, kind] of Object.entries(KINDS)) {
           read.resolve('')
         })
       }
+      route('/waiting', async (duplex) => {
+        duplex.end('done')
+        await finished(duplex)
+        read.resolve('')
+      })
       route('/half', async (duplex) => {
         const { requestBody } = duplex
         duplex.end('done')
@@ -352,7 +360,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
     let begun = resolvers<void>()
     let read = resolvers<string>()
     let completed: Promise<unknown>
-    for (const [url, expected] of [['/bytes', ''], ['/items', ''], ['/half', '2\n']]) {
+    for (const [url, expected] of [['/bytes', ''], ['/items', ''], ['/waiting', ''], ['/half', '2\n']]) {
       begun = resolvers()
       read = resolvers()
       completed = logged('request completed')
@@ -365,6 +373,28 @@ for (const [name, kind] of Object.entries(KINDS)) {
       t.equal(await asked.body(), 'done')
       t.equal(await read.promise, expected, url)
     }
+  })
+}
+
+for (const [name, kind] of Object.entries(KINDS)) {
+  t.test(`a loop that begins behind stopReading() and the response finds the end: ${name}`, async (t) => {
+    const { ask } = await serveKind(t, kind, (app, routeOptions) => {
+      app.post('/', { ...routeOptions, duplex: true }, async (_request, { duplex }) => {
+        await once(duplex, 'readable')
+        t.equal(String(duplex.read(1)), 's')
+        duplex.stopReading()
+        duplex.end('done')
+        await once(duplex, 'close')
+        for await (const content of duplex) t.fail(String(content))
+        read.resolve()
+      })
+    })
+    const read = resolvers<void>()
+    const asked = await ask('/')
+    asked.write('some')
+    t.equal(await asked.status(), 200)
+    t.equal(await asked.body(), 'done')
+    await read.promise
   })
 }
 
@@ -411,6 +441,30 @@ t.test('a process that has nothing else to do waits for a reader who seems to ha
     }
     main()`)
   t.equal(printed, '/piped\n/paused\n')
+})
+
+t.test('a loop may wait for the client beside one that leaves', async (t) => {
+  const drainTimeout = 20
+  const { connect } = await serve(t, 'tcp', (app) => {
+    app.post('/', { duplex: { drainTimeout } }, async (_request, { duplex }) => {
+      const leaving = duplex[Symbol.asyncIterator]()
+      leaving.next().then(() => taken.resolve())
+      leaving.return!().catch(() => {})
+      let text = ''
+      const loop = async (): Promise<void> => { for await (const content of duplex) text += content }
+      loop().then(() => received.resolve(text))
+      duplex.end('done')
+    })
+  })
+  const taken = resolvers<void>()
+  const received = resolvers<string>()
+  const wire = (await connect()).send(OPEN('/'))
+  t.match(await wire.response(), { body: 'done' })
+  await setTimeout(5 * drainTimeout)
+  wire.send(chunk('left'))
+  await taken.promise
+  wire.send(chunk('content') + '0\r\n\r\n')
+  t.equal(await received.promise, 'content')
 })
 
 t.test('a listener may take over from a loop that was not left', async (t) => {
