@@ -318,8 +318,8 @@ for (const [name, kind] of Object.entries(KINDS)) {
   })
 }
 
-/** The request was received to its end, though not read. */
-async function received (duplex: HttpDuplex): Promise<void> {
+/** Waits until the request was received to its end, though not read. */
+async function untilReceived (duplex: HttpDuplex): Promise<void> {
   while (!(duplex as unknown as { requestHasEnded: boolean }).requestHasEnded) await immediate()
 }
 
@@ -333,7 +333,7 @@ for (const [name, kind] of Object.entries(KINDS)) {
           t.equal(String((await loop.next()).value).trim(), '1')
           await loop.return!()
           begun.resolve()
-          await received(duplex)
+          await untilReceived(duplex)
           await read(duplex, content)
         })
       }
