@@ -4,7 +4,7 @@
 import { type Duplex, Readable } from 'node:stream'
 import { ReadableStream, WritableStream } from 'node:stream/web'
 import { DestroyedError } from '../errors.ts'
-import { drained, isPiped, shortLived } from '../node/streams.ts'
+import { bytesFrom, drained, isPiped, shortLived } from '../node/streams.ts'
 import { areReadsNoted, isWaitedFor, noteReads } from './waiting-reader.ts'
 
 /** The stream of an exchange, as its halves see it. */
@@ -192,11 +192,6 @@ function webWritable (response: Duplex): WritableStream<string | Uint8Array> {
       response.destroy(reason instanceof Error ? reason : new DestroyedError({ cause: reason }))
     }
   })
-}
-
-/** A chunk of a stream as bytes, also with setEncoding(). */
-function bytesFrom (chunk: Buffer | string, { readableEncoding }: Readable): Buffer {
-  return typeof chunk === 'string' ? Buffer.from(chunk, readableEncoding!) : chunk
 }
 
 function readOn (request: RequestBody): void {

@@ -10,7 +10,7 @@ import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { FramingKind, HttpDuplex as PublicHttpDuplex, OutgoingFields, Trailers } from '../../types/index.d.ts'
 import { AbortedError, BodyLimitError, DestroyedError, DetachError, DetachedError, HeadSentError, HijackedError, NoItemsError, ReadersError, StatusError, TrailersError } from '../errors.ts'
-import { fillSilently, neverReadAhead } from '../node/streams.ts'
+import { bytesFrom, fillSilently, neverReadAhead } from '../node/streams.ts'
 import { type Landed, asLanded, bytesOf, copyForUser } from '../relay/read-buffers.ts'
 import { type ContentReceiver, type ContentSource, type Methods, type Relay, type RelayTarget, idleSocket, isRelayTarget, pipeToRelay } from '../relay/relay.ts'
 import { type Framing, NO_BODY, TUNNEL, allowsTrailers } from '../transfer/framing.ts'
@@ -734,7 +734,7 @@ function readAll (stream: Readable): Buffer[] {
   const chunks: Buffer[] = []
   // In a loop: a stream that flows returns one chunk at a time.
   for (let chunk; (chunk = stream.read() as Buffer | string | null) !== null;) {
-    chunks.push(typeof chunk === 'string' ? Buffer.from(chunk, stream.readableEncoding!) : chunk)
+    chunks.push(bytesFrom(chunk, stream))
   }
   return chunks
 }

@@ -5,6 +5,7 @@ import { setImmediate as immediate } from 'node:timers/promises'
 import { ItemError, ItemLimitError } from '../errors.ts'
 import { type ItemDecoder, NO_ITEM } from '../items/codec.ts'
 import { hideStacks, restoreStacks } from '../node/stacks.ts'
+import { bytesFrom } from '../node/streams.ts'
 import type { Receiving } from './items.ts'
 
 /** The stream of an exchange, as the reader of its items sees it. */
@@ -235,7 +236,7 @@ export class ItemReader implements AsyncIterableIterator<unknown> {
       throw error
     }
     if (chunk !== undefined) {
-      decoder.write(typeof chunk === 'string' ? Buffer.from(chunk, stream.readableEncoding!) : chunk)
+      decoder.write(bytesFrom(chunk, stream))
       return true
     }
     if (!stream.bodyIsComplete || this.isEnded) return false

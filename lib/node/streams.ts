@@ -61,6 +61,11 @@ export function isRead (stream: Readable): boolean {
   return stream.readableFlowing === true || stream.readableEnded || stream.listenerCount('data') > 0 || stream.listenerCount('readable') > 0
 }
 
+/** A chunk that was read from a stream, as bytes: with setEncoding() it is a string. */
+export function bytesFrom (chunk: Buffer | string, { readableEncoding }: Readable): Buffer {
+  return typeof chunk === 'string' ? Buffer.from(chunk, readableEncoding!) : chunk
+}
+
 /** Resolves when more may be written. `stream` must emit 'drain' when it fails, too. */
 export function drained (stream: Duplex): Promise<void> {
   return new Promise((resolve) => { stream.once('drain', resolve) })
